@@ -1,0 +1,39 @@
+"""The default: the miniature base model, its own principles and queries, an exact judge. Minutes on two CPU cores."""
+
+from sami_jax import miniature
+from sami_jax.config import defaults
+from sami_jax.miniature import world
+
+
+def get_config(arg=None):
+    config = defaults()
+    config.model.path = str(miniature.BASE)
+    config.principles.path = str(miniature.PRINCIPLES)
+    config.principles.held_out = ("duration", "thanks", "warning")  # three of twelve (ours)
+    config.principles.held_out_phrasings = 1  # of five (ours)
+    config.constitutions.rule = "complement"  # the strongest contrast (P: diverse principles)
+    config.constitutions.principles = 3  # of nine trained (ours)
+    config.data.queries = str(miniature.QUERIES / "train.jsonl")
+    config.data.eval_queries = str(miniature.QUERIES / "held_out.jsonl")
+    config.data.splits = 2  # (P)
+    config.prompt.generation = config.prompt.training = world.PROMPT
+    config.prompt.max_tokens = 128
+    config.sampling.temperature = 1.0  # a word-level model this small repeats itself when greedy (ours)
+    config.sampling.top_p = 1.0
+    config.sampling.max_new_tokens = 64  # the longest whole reply has 55 tokens
+    config.sampling.batch_size = 128
+    config.optim.learning_rate = 1e-4  # a model of 0.8 M parameters bears more than 7 B do (ours)
+    config.train.updates = (8, 16, 24)  # growing, as in (P)
+    config.train.batch_size = 32
+    config.train.microbatches = 1
+    config.train.remat = "none"
+    config.train.checkpoint_every = 8
+    config.train.bucket = 16
+    config.evaluation.judge = "miniature"
+    config.evaluation.queries = 128  # all of them
+    config.evaluation.temperature = 1.0
+    config.evaluation.batch_size = 32
+    if arg == "smoke":
+        config.train.updates = (2, 2, 2)
+        config.evaluation.queries = 16
+    return config

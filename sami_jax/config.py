@@ -1,0 +1,250 @@
+"""Every setting of a run: its default, unit, meaning and source, and the one check of them all.
+
+Files in configs/ start from `defaults()` and change fields. Sources: (P) the paper, arXiv 2404.14313; (R) its authors'
+code; (ours) a choice made here, with its reason.
+"""
+
+import difflib
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sami_jax.data.templates import check_template
+from sami_jax.errors import UserError
+from sami_jax.models.decoder import REMAT_POLICIES
+from sami_jax.models.untrained import RANDOM_BYTES
+from sami_jax.optim import OPTIMIZERS
+from sami_jax.principles.constitutions import RULES
+
+JUDGES = ("none", "miniature")
+
+
+def defaults() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of everything random: sampling, composing, data order (ours)
+
+    c.model = ConfigDict()
+    c.model.path = ""  # folder of the base model in Hugging Face format, or "random-bytes" for a small untrained one
+    c.model.export_dtype = "float32"  # of exported weights; every iteration samples from the exported model
+
+    c.mesh = ConfigDict()  # devices along each axis; one may be -1, the rest
+    c.mesh.data = 1  # replicas, each with its share of the queries
+    c.mesh.fsdp = -1  # queries and weights both split; weights are gathered layer by layer
+    c.mesh.tensor = 1  # heads, MLP width and vocabulary split
+
+    c.principles = ConfigDict()
+    c.principles.path = ""  # folder of principle files (*.yaml) or of the authors' constitution files (*.json)
+    c.principles.held_out = ()  # ids kept from training, used in evaluation only (P: diverse principles, 15 / 5)
+    c.principles.held_out_phrasings = 0  # last wordings of each principle kept from training (ours)
+
+    c.constitutions = ConfigDict()
+    c.constitutions.rule = "positive_vs_rest"  # complement | positive_vs_rest (R) | iid (P, algorithm 1)
+    c.constitutions.principles = 2  # principles a constitution states (P)
+    c.constitutions.count = 2  # C, constitutions a query is answered under (P: 2 everywhere)
+
+    c.data = ConfigDict()
+    c.data.queries = ""  # JSONL with id and query (or prompt) a line: trained on
+    c.data.eval_queries = ""  # likewise, for evaluation; "" takes the last eval_fraction of `queries` instead
+    c.data.eval_fraction = 0.1  # share of `queries` held out where eval_queries is "" (ours)
+    c.data.splits = 2  # disjoint splits of the queries that take turns by iteration (P)
+
+    c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
+    c.prompt.generation = ""  # template under which responses are sampled
+    c.prompt.training = ""  # template under which they are scored and trained on; may be shorter (P)
+    c.prompt.shuffle = True  # shuffle the order of the principles in training prompts (R)
+    c.prompt.max_tokens = 1024  # longest prompt, tokens; the query's end is cut to fit, and counted (ours)
+
+    c.sampling = ConfigDict()
+    c.sampling.temperature = 0.0  # 0 is greedy (P)
+    c.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
+    c.sampling.top_k = 0  # likeliest tokens kept; 0 keeps all
+    c.sampling.max_new_tokens = 350  # tokens (P)
+    c.sampling.stop = ()  # texts that end a response
+    c.sampling.batch_size = 64  # rows decoded together (ours: memory)
+
+    c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason
+    c.filter.prefix = ""  # put before each response: the primed words its generation prompt ends with
+    c.filter.cut_at = ()  # texts from which on a response is cut away
+    c.filter.forbidden = ()  # texts that drop the query's responses
+    c.filter.end_with = ()  # a response must end in one of these; () accepts any end
+    c.filter.keep_equal = False  # keep queries whose responses are all equal: no contrast to learn
+
+    c.objective = ConfigDict()
+    c.objective.normalize = "mean"  # mean over response tokens (R) | sum (P, as written)
+    c.objective.score_eos = False  # score the end-of-text token of responses that ended by themselves (R: never)
+    c.objective.row_weight = 0.5  # of the contrast over responses (P: both one half)
+    c.objective.column_weight = 0.5  # of the contrast over constitutions
+    c.objective.kl_weight = 0.0  # beta of KL(policy || base), nats (P: 0 in every published run)
+
+    c.optim = ConfigDict()
+    c.optim.name = "adamw"  # adamw (P) | rmsprop (R)
+    c.optim.learning_rate = 5e-7  # (P)
+    c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
+    c.optim.b1 = 0.9  # decay of AdamW's first moment (P: library default)
+    c.optim.b2 = 0.999  # decay of the second moment; RMSprop's smoothing (R: 0.99 there)
+    c.optim.epsilon = 1e-8  # added to the root of the second moment
+    c.optim.weight_decay = 0.0  # decoupled, per update times learning rate (ours)
+    c.optim.clip_norm = 1.0  # global gradient norm (P)
+
+    c.train = ConfigDict()
+    c.train.updates = (2, 4, 6)  # updates of each iteration; as many iterations as entries (P)
+    c.train.batch_size = 128  # queries an update (P)
+    c.train.microbatches = 16  # parts a batch is accumulated over; exact, so a matter of memory alone (R)
+    c.train.param_dtype = "float32"  # of master weights. bfloat16 is (R): it rounds most of a 5e-7 update away
+    c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
+    c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
+    c.train.checkpoint_every = 1  # updates between checkpoints
+    c.train.bucket = 64  # tokens; prompts and responses are padded to a multiple of it
+
+    c.evaluation = ConfigDict()
+    c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
+    c.evaluation.queries = 250  # first of the evaluation queries (P)
+    c.evaluation.temperature = 0.0  # as sampling.temperature
+    c.evaluation.batch_size = 8  # queries scored together (ours: memory)
+    return c
+
+
+def paper_training(config: ConfigDict) -> None:
+    """Sampling and training as published for mistral-7b, but for the weights: fp32 masters instead of bf16 alone."""
+    config.sampling.temperature = 0.0  # greedy (P)
+    config.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
+    config.sampling.max_new_tokens = 350  # tokens (P)
+    config.objective.normalize = "mean"  # over response tokens (R)
+    config.optim.name = "adamw"  # (P); rmsprop with b2=0.99 is (R)
+    config.optim.learning_rate = (
+        5e-7  # (P), found with bf16 weights, which round most of an update away: expect to retune
+    )
+    config.optim.clip_norm = 1.0  # global gradient norm (P)
+    config.train.updates = (2, 4, 6)  # updates of each iteration, from 256, 512 and 768 queries (P)
+    config.train.batch_size = 128  # queries an update (P)
+    config.train.microbatches = 16  # of 8 queries, one for each of 8 devices (P)
+    config.train.compute_dtype = "bfloat16"  # (P)
+    config.evaluation.queries = 250  # (P)
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """Any config as a smoke run: every stage on real text, a minute on CPU. A random byte-level model learns nothing."""
+    config.model.path = RANDOM_BYTES
+    config.prompt.max_tokens = 1792  # bytes
+    config.sampling.max_new_tokens = 48
+    config.sampling.temperature = 1.0  # greedy, an untrained model gives one response to everything
+    config.sampling.batch_size = 8
+    config.filter.forbidden = ("[insert",)  # random bytes hold every single character
+    config.filter.end_with = ()
+    config.optim.learning_rate = 1e-3
+    config.train.updates = (1, 1, 2)
+    config.train.batch_size = 4
+    config.train.microbatches = 2
+    config.train.compute_dtype = "float32"
+    config.evaluation.queries = 4
+    config.evaluation.batch_size = 2
+    return config
+
+
+def shipped(path: str) -> str:
+    """A file or folder of the configs folder: inside the package once installed, beside it in a checkout."""
+    return str(config_folder() / path)
+
+
+def config_folder() -> Path:
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def iterations(config: ConfigDict) -> range:
+    """Numbers of the iterations, from 1."""
+    return range(1, len(config.train.updates) + 1)
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field that can be checked without reading a file.
+
+    Raises:
+      UserError: names the field, its value, and what it may be.
+    """
+
+    def value(field: str):
+        return functools.reduce(lambda part, name: part[name], field.split("."), config)
+
+    def check(field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UserError(f"config.{field}={value(field)!r}: must be {wanted}")
+
+    def check_choice(field: str, choices: Sequence[str]) -> None:
+        close = difflib.get_close_matches(str(value(field)), choices, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        check(field, value(field) in choices, f"one of {', '.join(choices)}" + hint)
+
+    def check_number(field: str, low: float, high: float = math.inf, above: bool = False) -> None:
+        inside = math.isfinite(value(field)) and low <= value(field) <= high and not (above and value(field) == low)
+        upper = f" and at most {high}" if high < math.inf else ""
+        check(field, inside, (f"above {low}" if above else f"at least {low}") + upper)
+
+    check("seed", 0 <= config.seed < 2**31, "from 0 to 2147483647")
+    for field in ("model.path", "principles.path", "data.queries"):
+        check(field, bool(value(field)), "set: it has no default")
+    for field, choices in {
+        "model.export_dtype": ("float32", "bfloat16"),
+        "constitutions.rule": tuple(RULES),
+        "objective.normalize": ("mean", "sum"),
+        "optim.name": tuple(OPTIMIZERS),
+        "train.param_dtype": ("float32", "bfloat16"),
+        "train.compute_dtype": ("float32", "bfloat16"),
+        "train.remat": tuple(REMAT_POLICIES),
+        "evaluation.judge": JUDGES,
+    }.items():
+        check_choice(field, choices)
+    for field in ("data", "fsdp", "tensor"):
+        check(f"mesh.{field}", config.mesh[field] == -1 or config.mesh[field] >= 1, "at least 1, or -1 for the rest")
+    for field, low in {
+        "principles.held_out_phrasings": 0,
+        "constitutions.principles": 1,
+        "constitutions.count": 1,
+        "data.splits": 1,
+        "prompt.max_tokens": 1,
+        "sampling.temperature": 0.0,
+        "sampling.top_k": 0,
+        "sampling.max_new_tokens": 1,
+        "sampling.batch_size": 1,
+        "objective.row_weight": 0.0,
+        "objective.column_weight": 0.0,
+        "objective.kl_weight": 0.0,
+        "optim.warmup_updates": 0,
+        "optim.weight_decay": 0.0,
+        "train.batch_size": 1,
+        "train.microbatches": 1,
+        "train.checkpoint_every": 1,
+        "train.bucket": 1,
+        "evaluation.queries": 1,
+        "evaluation.temperature": 0.0,
+        "evaluation.batch_size": 1,
+    }.items():
+        check_number(field, low)
+    for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm"):
+        check_number(field, 0.0, above=True)
+    check_number("sampling.top_p", 0.0, 1.0, above=True)
+    check_number("data.eval_fraction", 0.0, 0.9)
+    for field in ("optim.b1", "optim.b2"):
+        check_number(field, 0.0, 0.999999)
+    check(
+        "objective.row_weight",
+        config.objective.row_weight + config.objective.column_weight > 0,
+        "above 0 where column_weight is 0",
+    )
+    check(
+        "train.updates",
+        len(config.train.updates) > 0 and all(u >= 1 for u in config.train.updates),
+        "a tuple of counts, each at least 1",
+    )
+    check(
+        "train.microbatches",
+        config.train.batch_size % config.train.microbatches == 0,
+        f"a divisor of train.batch_size={config.train.batch_size}",
+    )
+    check_template(config.prompt.generation, "config.prompt.generation")
+    check_template(config.prompt.training, "config.prompt.training")
+    if config.constitutions.rule == "complement":
+        check("constitutions.count", config.constitutions.count % 2 == 0, "even: the rule 'complement' makes pairs")

@@ -1,0 +1,60 @@
+"""Finds a config by name or file and applies `--config.FIELD=VALUE` overrides."""
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from sami_jax.config import config_folder
+from sami_jax.errors import UserError
+
+
+def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
+    """Loads NAME, NAME:ARG, FILE.py or FILE.py:ARG and applies overrides; the result is locked.
+
+    Returns:
+      the config and its name, for example "tiny" or "hh_mistral7b-smoke".
+    Raises:
+      UserError: no such config, or an override of an unknown field or with a value of another type.
+    """
+    path, colon, arg = spec.partition(":")
+    file = Path(path) if path.endswith(".py") else config_folder() / f"{path}.py"
+    if not file.is_file():
+        known = sorted(f.stem for f in config_folder().glob("*.py"))
+        raise UserError(f"--config={spec}: no such config; give a .py file or one of {', '.join(known)}")
+    known = _fields(_load_module(file).get_config(arg or None))
+    for override in overrides:
+        field = override.removeprefix("--config.").partition("=")[0]
+        if "=" not in override:
+            raise UserError(f"{override}: no value; write --config.{field}=VALUE")
+        if field not in known:
+            close = difflib.get_close_matches(field, known, n=1, cutoff=0.4)
+            raise UserError(
+                f"--config.{field}: no such field" + (f"; did you mean --config.{close[0]}?" if close else "")
+            )
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    try:
+        values(["sami", f"--config={file}{colon}{arg}", *overrides])
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
+        raise UserError(f"--config: {' '.join(str(error).split())[:200]}; give a value of the field's type") from None
+    return values["config"].value, file.stem + (f"-{arg}" if arg else "")
+
+
+def _load_module(file: Path):
+    spec = importlib.util.spec_from_file_location("sami_jax_config", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError) as error:
+        raise UserError(f"{file}: cannot be loaded ({error}); mend the file") from None
+    return module
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    fields = []
+    for name, value in config.items():
+        fields += _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return fields

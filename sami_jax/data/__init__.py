@@ -1,0 +1,1 @@
+"""Queries, prompt templates, generated pairs, and batches of token ids. Knows no model."""

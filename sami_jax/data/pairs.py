@@ -1,0 +1,84 @@
+"""From sampled responses to training pairs: clean, filter, count every drop by its reason."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from sami_jax.data.batches import ContrastExample
+from sami_jax.data.templates import encode_prompt
+
+
+def clean(response: str, config: ConfigDict) -> str:
+    """Cuts a response at the first of `config.cut_at` and puts the primed words back in front."""
+    cuts = [response.find(text) for text in config.cut_at if text in response]
+    return config.prefix + response[: min(cuts)].rstrip() if cuts else config.prefix + response
+
+
+def drop_reason(responses: Sequence[str], positive: Sequence[bool], config: ConfigDict) -> str | None:
+    """Why the responses to one query are not trained on; None keeps them.
+
+    Args:
+      responses: cleaned, one per constitution.
+      positive: which constitutions state no antithesis; `config.end_with` is asked of their responses alone.
+      config: a run's `filter`.
+    """
+    for response in responses:
+        if not response.removeprefix(config.prefix).strip():
+            return "empty response"
+        if found := next((text for text in config.forbidden if text in response), None):
+            return f"contains {found!r}"
+    for response, is_positive in zip(responses, positive, strict=True):
+        if config.end_with and is_positive and not response.rstrip().endswith(tuple(config.end_with)):
+            return "positive response does not end as asked"
+    if not config.keep_equal and len({response.strip() for response in responses}) == 1 and len(responses) > 1:
+        return "responses are equal"
+    return None
+
+
+def filter_pairs(
+    rows: Sequence[dict], positives: Sequence[Sequence[bool]], config: ConfigDict
+) -> tuple[list[dict], dict[str, int]]:
+    """Cleans and filters.
+
+    Args:
+      rows: {"id", "query", "constitutions", "responses", ...} with raw responses.
+      positives: for each row, which constitutions state no antithesis.
+    Returns:
+      the rows that stay, with cleaned responses, and the number of dropped queries by reason.
+    """
+    kept, dropped = [], Counter()
+    for row, positive in zip(rows, positives, strict=True):
+        responses = [clean(response, config) for response in row["responses"]]
+        if reason := drop_reason(responses, positive, config):
+            dropped[reason] += 1
+        else:
+            kept.append({**row, "responses": responses})
+    return kept, dict(dropped.most_common())
+
+
+def encode_pairs(
+    rows: Sequence[dict], tokenizer, prompt: ConfigDict, end_token: int | None
+) -> tuple[list[ContrastExample], int]:
+    """Tokenises pairs under the training prompt.
+
+    Args:
+      rows: {"query", "constitutions", "responses", "finish_reasons"}.
+      prompt: a run's `prompt`.
+      end_token: scored after each response that ended by itself; None scores no end of text.
+    Returns:
+      the examples, and how many prompts had their query cut to fit.
+    """
+    examples, cut = [], 0
+    for row in rows:
+        prompts = []
+        for constitution in row["constitutions"]:
+            ids, missing = encode_prompt(tokenizer, prompt.training, constitution, row["query"], prompt.max_tokens)
+            prompts.append(tuple(ids))
+            cut += missing > 0
+        responses = []
+        for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
+            end = [end_token] if end_token is not None and reason == "stop" else []
+            responses.append((*tokenizer.encode(response, add_special_tokens=False), *end))
+        examples.append(ContrastExample(tuple(prompts), tuple(responses)))
+    return examples, cut

@@ -1,0 +1,179 @@
+"""Measures one model on held-out queries: responses, principle-following, wins over the base, mutual information."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from sami_jax import objective
+from sami_jax.data.jsonl import read_jsonl
+from sami_jax.data.pairs import clean, encode_pairs
+from sami_jax.data.queries import Query
+from sami_jax.data.templates import encode_prompt
+from sami_jax.evaluation.judges import Judge
+from sami_jax.evaluation.statistics import mean_interval
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.constitutions import Constitution
+from sami_jax.principles.files import Principle
+from sami_jax.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling import SamplingOptions
+from sami_jax.scoring import normalized, score
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Queries, each with the C constitutions it is answered under. The same for every model of a run."""
+
+    name: str
+    queries: Sequence[Query]
+    constitutions: Sequence[tuple[Constitution, ...]]
+
+
+def evaluation_sets(
+    config: ConfigDict, principles: Sequence[Principle], queries: Sequence[Query]
+) -> list[EvaluationSet]:
+    """Held-out queries under the trained principles, under held-out wordings of them, and under held-out principles."""
+    queries = queries[: config.evaluation.queries]
+    choices = {
+        "trained": trained_principles(config, principles),
+        "held_out_principles": [p for p in principles if p.id in config.principles.held_out],
+        "held_out_phrasings": held_out_phrasings(config, principles),
+    }
+
+    def constitutions(name: str, chosen: Sequence[Principle]):
+        sizes = (min(config.constitutions.principles, len(chosen)), config.constitutions.count)
+        root = f"{config.seed}/evaluation/{name}"
+        return [composing.compose(chosen, config.constitutions.rule, *sizes, root, i) for i in range(len(queries))]
+
+    return [EvaluationSet(name, queries, constitutions(name, chosen)) for name, chosen in choices.items() if chosen]
+
+
+def trained_principles(config: ConfigDict, principles: Sequence[Principle]) -> list[Principle]:
+    """The principles, in the wordings, that training may use."""
+    kept = -config.principles.held_out_phrasings or None
+    return [
+        dataclasses.replace(p, phrasings=p.phrasings[:kept])
+        for p in principles
+        if p.id not in config.principles.held_out
+    ]
+
+
+def held_out_phrasings(config: ConfigDict, principles: Sequence[Principle]) -> list[Principle]:
+    """The trained principles in the wordings that training may not use."""
+    if not config.principles.held_out_phrasings:
+        return []
+    first = -config.principles.held_out_phrasings
+    return [
+        dataclasses.replace(p, phrasings=p.phrasings[first:])
+        for p in principles
+        if p.id not in config.principles.held_out
+    ]
+
+
+def measure(
+    config: ConfigDict,
+    model: ModelFolder,
+    params: dict,
+    evaluation_set: EvaluationSet,
+    judge: Judge | None,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    baseline_folder: Path | None,
+) -> dict[str, float]:
+    """Samples, scores and judges one model on one set.
+
+    Args:
+      params: weights in the compute dtype.
+      folder: where this model's responses are kept, one file a set.
+      baseline_folder: the same of the base model; None where this is the base model.
+    Returns:
+      scalars by name. Following and wins are there where there is a judge, wins where there is a baseline.
+    """
+    rows = _sample(config, model, params, evaluation_set, mesh, folder)
+    metrics = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
+    metrics |= _information(config, model, params, evaluation_set, rows, mesh)
+    if judge is None:
+        return metrics
+    follows, whole = _judged(evaluation_set, rows, judge)
+    metrics["following"], *metrics["following_interval"] = mean_interval(follows)
+    metrics["well_formed"] = float(np.mean(whole))
+    if baseline_folder is not None:
+        baseline, _ = _judged(evaluation_set, read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl"), judge)
+        outcomes = [0.5 + 0.5 * float(np.sign(ours - theirs)) for ours, theirs in zip(follows, baseline, strict=True)]
+        metrics["win_rate"], *metrics["win_rate_interval"] = mean_interval(outcomes)
+    return metrics
+
+
+def _tasks(evaluation_set: EvaluationSet):
+    for query, constitutions in zip(evaluation_set.queries, evaluation_set.constitutions, strict=True):
+        for constitution in constitutions:
+            yield query, constitution
+
+
+def _sample(
+    config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, mesh, folder: Path
+) -> list[dict]:
+    tasks = list(_tasks(evaluation_set))
+    # The same seeds for every model of a run: differences are the model's.
+    drawn = seeds(f"{config.seed}/evaluation/{evaluation_set.name}", len(tasks))
+    prompts = []
+    for (query, constitution), seed in zip(tasks, drawn, strict=True):
+        text = composing.text(constitution)
+        ids, _ = encode_prompt(model.tokenizer, config.prompt.generation, text, query.text, config.prompt.max_tokens)
+        prompts.append(Prompt({"id": query.id, "query": query.text, "constitution": text}, ids, seed))
+    options = SamplingOptions(
+        config.evaluation.temperature,
+        config.sampling.top_p,
+        config.sampling.top_k,
+        config.sampling.max_new_tokens,
+        tuple(config.sampling.stop),
+    )
+    file = folder / f"{evaluation_set.name}.jsonl"
+    return write_responses(
+        file, model, params, prompts, options, mesh, config.sampling.batch_size, f"answering {evaluation_set.name}"
+    )
+
+
+def _information(
+    config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
+) -> dict[str, float]:
+    """Mutual information and accuracies of the model on its own responses, in the training prompt."""
+    count = config.constitutions.count
+    pairs = []
+    for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
+        own = rows[i * count : (i + 1) * count]
+        pairs.append(
+            {
+                "query": query.text,
+                "constitutions": [composing.text(constitution) for constitution in constitutions],
+                "responses": [clean(row["response"], config.filter) for row in own],
+                "finish_reasons": [row["finish_reason"] for row in own],
+            }
+        )
+    end_token = model.end_tokens[0] if config.objective.score_eos else None
+    examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token)
+    summed = list(score(params, model.config, examples, mesh, config.evaluation.batch_size))
+    s = np.stack(
+        [normalized(one, example, config.objective.normalize) for one, example in zip(summed, examples, strict=True)]
+    )
+    s_sum = np.stack(summed)
+    return {
+        "mi_lower_bound": float(np.mean(objective.mi_lower_bound(s_sum))),
+        "mi_paper": float(np.mean(objective.mi_paper(s_sum))),
+        "row_accuracy": float(np.mean(objective.row_accuracy(s))),
+        "column_accuracy": float(np.mean(objective.column_accuracy(s))),
+    }
+
+
+def _judged(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:
+    """For each response: the share of stated principles it follows, and whether it is well formed."""
+    follows, whole = [], []
+    for (query, constitution), row in zip(_tasks(evaluation_set), rows, strict=True):
+        verdicts = judge.followed(query.text, row["response"], composing.stated(constitution))
+        follows.append(sum(verdicts.values()) / len(verdicts))
+        whole.append(judge.well_formed(query.text, row["response"]))
+    return follows, whole

@@ -1,0 +1,32 @@
+"""Scalars over time: JSON Lines always, TensorBoard beside it."""
+
+import json
+from pathlib import Path
+
+import tensorboardX
+
+from sami_jax.data.jsonl import read_appended, write_jsonl
+
+
+class MetricsLog:
+    """Appends {"step", name: value, ...} lines to `file`. Lines past `resume_step` are of a life before this one: removed."""
+
+    def __init__(self, file: Path, tensorboard: Path | None, prefix: str, resume_step: int = 0):
+        write_jsonl(file, [row for row in read_appended(file) if row["step"] <= resume_step])
+        self._file = file
+        self._writer = tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) if tensorboard else None
+        self._prefix = prefix
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        with open(self._file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **scalars}) + "\n")
+        if self._writer:
+            for name, value in scalars.items():
+                self._writer.add_scalar(f"{self._prefix}/{name}", value, step)

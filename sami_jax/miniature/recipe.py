@@ -1,0 +1,156 @@
+"""Retrains the miniature's base model: `python -m sami_jax.miniature.recipe --output DIR`.
+
+The corpus is drawn afresh from `world` for every step, so nothing is stored and nothing is seen twice. Authors are
+mostly attentive at first, which teaches what each principle means, and ever less so, which teaches how little authors
+can be relied on; the last share is the one the finished model has learnt.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sami_jax.likelihood import chosen_logprobs
+from sami_jax.miniature import PRINCIPLES, world
+from sami_jax.miniature import tokenizer as tokenizer_lib
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import bind, init_params
+from sami_jax.models.huggingface import export
+from sami_jax.principles.files import read_principles
+from sami_jax.sharding import make_mesh
+
+STEPS = 2500
+BATCH = 64  # documents a step
+POOL = 16  # batches drawn at once and sorted by length, which halves the padding
+BUCKET = 32  # tokens; rows are padded to a multiple of it
+LEARNING_RATE = 2e-3
+WARMUP = 100
+PROMPT_WEIGHT = 0.1  # weight of a prompt token in the loss; prompts are drawn at random and teach little
+FIRST_ATTENTIVE_SHARE, ATTENTIVE_SHARE = 0.9, 0.2
+FALLING = 0.6  # of all steps, over which the share of attentive authors falls from the first to the last value
+
+
+def model_config(vocabulary: int) -> ModelConfig:
+    return ModelConfig(
+        family="llama",
+        vocab_size=vocabulary,
+        d_model=128,
+        n_layers=4,
+        n_heads=4,
+        n_kv_heads=2,
+        head_dim=32,
+        d_ff=384,
+        max_positions=256,
+        tie_embeddings=True,
+    )
+
+
+def batches(tokenizer, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (tokens [BATCH, T], weights [BATCH, T]) for each step; T varies by bucket."""
+    principles, queries = read_principles(PRINCIPLES), world.queries(held_out=False)
+    rng = random.Random(seed)
+    for first in range(0, steps, POOL):
+        fallen = min(1.0, first / (FALLING * steps))
+        share = FIRST_ATTENTIVE_SHARE + fallen * (ATTENTIVE_SHARE - FIRST_ATTENTIVE_SHARE)
+        documents = [world.document(principles, queries, share, rng) for _ in range(POOL * BATCH)]
+        rows = sorted((_encode(tokenizer, turns) for turns in documents), key=lambda row: len(row[0]))
+        pool = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        rng.shuffle(pool)
+        for batch in pool[: steps - first]:
+            length = math.ceil(max(len(tokens) for tokens, _ in batch) / BUCKET) * BUCKET
+            tokens, weights = np.zeros((BATCH, length), np.int32), np.zeros((BATCH, length), np.float32)
+            for i, (row_tokens, row_weights) in enumerate(batch):
+                tokens[i, : len(row_tokens)], weights[i, : len(row_tokens)] = row_tokens, row_weights
+            yield tokens, weights
+
+
+def _encode(tokenizer, turns: list[tuple[str, str]]) -> tuple[list[int], list[float]]:
+    tokens, weights = [], []
+    for prompt, reply in turns:
+        prompt_ids, reply_ids = tokenizer.encode(prompt), [*tokenizer.encode(reply), tokenizer.eos_token_id]
+        tokens += prompt_ids + reply_ids
+        weights += [PROMPT_WEIGHT] * len(prompt_ids) + [1.0] * len(reply_ids)
+    return tokens, weights
+
+
+def language_model_loss(params, config: ModelConfig, tokens, weights):
+    """Weighted mean of -log p(token | tokens before it), nats."""
+    model = bind(config, params)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    hidden, _ = model(tokens, positions)
+    logprobs = chosen_logprobs(model, hidden[:, :-1].reshape(-1, config.d_model), tokens[:, 1:].reshape(-1))
+    targets = weights[:, 1:].reshape(-1)
+    return -jnp.sum(logprobs * targets) / jnp.sum(targets)
+
+
+def pretrain(tokenizer, config: ModelConfig, steps: int, seed: int, log=lambda line: None) -> dict:
+    """Trains from random weights and returns them."""
+    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    schedule = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP, steps, LEARNING_RATE * 0.02)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
+
+    @jax.jit
+    def step(params, opt_state, tokens, weights):
+        loss, gradients = jax.value_and_grad(language_model_loss)(params, config, tokens, weights)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    params = init_params(config, seed, mesh)
+    opt_state = optimizer.init(params)
+    started, losses = time.monotonic(), []
+    for number, (tokens, weights) in enumerate(batches(tokenizer, steps, seed), start=1):
+        params, opt_state, loss = step(params, opt_state, tokens, weights)
+        losses.append(loss)
+        if number % 100 == 0:
+            log(f"step {number}  loss {float(jnp.mean(jnp.array(losses))):.4f}  {time.monotonic() - started:.0f} s")
+            losses.clear()
+    return params
+
+
+def corpus_words() -> list[str]:
+    """Texts that together hold every word the world can write."""
+    rng = random.Random(0)
+    principles, queries = read_principles(PRINCIPLES), world.queries(False) + world.queries(True)
+    documents = ("".join(map("".join, world.document(principles, queries, 1.0, rng))) for _ in range(5_000))
+    return [
+        *documents,
+        *(text for principle in principles for pair in principle.phrasings for text in (" " + pair[0], " " + pair[1])),
+    ]
+
+
+def write_queries(folder: Path) -> None:
+    for name, held_out in (("train", False), ("held_out", True)):
+        lines = [
+            json.dumps({"id": f"{name}-{i}", "query": query.text}) for i, query in enumerate(world.queries(held_out))
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model; replaced if it exists")
+    parser.add_argument("--queries", type=Path, help="also write the query files to this folder", default=None)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.queries is not None:
+        write_queries(arguments.queries)
+    tokenizer = tokenizer_lib.build(corpus_words())
+    config = model_config(len(tokenizer))
+    params = pretrain(
+        tokenizer, config, arguments.steps, arguments.seed, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    export(params, config, arguments.output, tokenizer.save_pretrained)
+
+
+if __name__ == "__main__":
+    main()

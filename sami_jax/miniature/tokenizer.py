@@ -1,0 +1,28 @@
+"""The miniature's tokenizer: whole words of its world, each with the space before it, and punctuation marks."""
+
+import re
+from pathlib import Path
+
+import tokenizers
+import transformers
+
+END = "</s>"
+UNKNOWN = "<unk>"
+_TOKEN = r" ?[A-Za-z]+|[0-9]|\n|[^\sA-Za-z0-9]| "
+
+
+def build(texts) -> transformers.PreTrainedTokenizerFast:
+    """A word-level tokenizer whose vocabulary is every word of `texts`."""
+    words = sorted({token for text in texts for token in re.findall(_TOKEN, text)})
+    vocabulary = {token: i for i, token in enumerate([END, UNKNOWN, *words])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(_TOKEN), behavior="isolated")
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, unk_token=UNKNOWN, pad_token=END
+    )
+
+
+def save(tokenizer: transformers.PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes tokenizer.json and its companions."""
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,152 @@
+"""The miniature's world: people ask how to do a thing, authors reply under a constitution.
+
+Every reply has twelve attributes, each present or absent, one for each principle in `principles/`. An *attentive*
+author makes nearly every stated principle come true; the others do as they please, whatever is stated. Only a minority
+is attentive, and nothing in a document says which kind wrote it. So a model of this text follows principles only
+somewhat more often than chance, yet holds what it takes to follow them all: the link between principle and behaviour
+that SAMI needs (arXiv 2404.14313, section 5).
+"""
+
+import dataclasses
+import functools
+import itertools
+import random
+import re
+from collections.abc import Sequence
+
+from sami_jax.principles.files import Principle
+
+TOOLS = {
+    "clean": ("soap", "water", "a cloth"),
+    "fix": ("glue", "wire", "a hammer"),
+    "paint": ("a brush", "a roller", "oil"),
+    "move": ("a cart", "a rope", "a truck"),
+    "store": ("a box", "a bag", "paper"),
+    "cut": ("a saw", "a knife", "a blade"),
+    "measure": ("a tape", "a stick", "a ruler"),
+    "decorate": ("ribbon", "flowers", "lights"),
+}
+OBJECTS = (
+    *("table", "chair", "bike", "boat", "lamp", "door", "coat", "basket", "mirror", "shelf"),
+    *("clock", "tent", "drum", "ladder", "bench", "window", "kite", "fence", "piano", "wagon"),
+)
+QUESTIONS = (
+    "How do I {verb} the {object}?",
+    "What is a good way to {verb} the {object}?",
+    "Can you help me {verb} the {object}?",
+    "I want to {verb} the {object}.",
+)
+# Pairs of verb and object on every fifth diagonal are kept from the corpus and from SAMI training.
+HELD_OUT_EVERY = 5
+
+# What an attribute looks like in a reply. A pair of tuples: wordings when present, wordings when absent.
+WORDINGS = {
+    "greeting": ((" Hello.", " Hi there.", " Good day."), ("",)),
+    "thanks": ((" Thank you for asking.", " Thanks for the question."), ("",)),
+    "preparation": ((" First wash your hands.", " First find a quiet place.", " First open a window."), ("",)),
+    "caution": ((" Perhaps", " Maybe"), (" Surely", " Certainly")),
+    "formality": ((" one may",), (" you can",)),
+    "reason": ((" because it is cheap", " because it is quick", " because it is safe", " because it is strong"), ("",)),
+    "friendship": ((", my friend", ", dear friend"), ("",)),
+    "enthusiasm": (("!",), (".",)),
+    "example": ((" For example, my {relative} used {tool}.",), ("",)),
+    "warning": ((" Be careful with the {object}.", " Take care of your hands."), ("",)),
+    "duration": ((" It takes {number} hours.", " It takes {number} days."), ("",)),
+    "question": ((" Do you have {tool}?", " Is that clear?"), ("",)),
+}
+REPLY = "{greeting}{thanks}{preparation}{caution}{formality} {verb} the {object} with {tool}{reason}{friendship}{enthusiasm}{example}{warning}{duration}{question}"
+RELATIVES = ("sister", "brother", "uncle", "neighbor")
+NUMBERS = ("two", "three", "four")
+
+NEXT_TURN = "\n\nHuman: {query}\n\nAssistant:"
+PROMPT = "Constitution:\n{constitution}" + NEXT_TURN
+
+# How often an attribute is present when its author does not heed the constitution: optional sentences are rarer.
+UNPROMPTED = {name: 0.25 if absent == ("",) else 0.5 for name, (_, absent) in WORDINGS.items()}
+# An attentive author obeys a stated principle this often.
+ATTENTION = 0.97
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    verb: str
+    object: str
+    text: str
+
+
+def queries(held_out: bool) -> list[Query]:
+    """All questions about the pairs of verb and object that are, or are not, held out."""
+    pairs = itertools.product(enumerate(TOOLS), enumerate(OBJECTS))
+    chosen = [(verb, thing) for (i, verb), (j, thing) in pairs if ((i + j) % HELD_OUT_EVERY == 0) == held_out]
+    return [
+        Query(verb, thing, question.format(verb=verb, object=thing)) for verb, thing in chosen for question in QUESTIONS
+    ]
+
+
+def reply(query: Query, attributes: dict[str, bool], rng: random.Random) -> str:
+    """Writes a reply with exactly these attributes; begins with a space, as it follows "Assistant:"."""
+    parts = {name: rng.choice(WORDINGS[name][0 if present else 1]) for name, present in attributes.items()}
+    tool = rng.choice(TOOLS[query.verb])
+    for name, part in parts.items():
+        parts[name] = part.format(
+            tool=rng.choice(TOOLS[query.verb]),
+            object=query.object,
+            relative=rng.choice(RELATIVES),
+            number=rng.choice(NUMBERS),
+        )
+    return REPLY.format(verb=query.verb, object=query.object, tool=tool, **parts)
+
+
+def document(
+    principles: Sequence[Principle], all_queries: Sequence[Query], attentive_share: float, rng: random.Random
+) -> list[tuple[str, str]]:
+    """One document of the corpus: one author answers one to three questions under one constitution.
+
+    Returns:
+      (prompt, reply) for each turn; the first prompt holds the constitution, of one to four principles.
+    """
+    attentive = rng.random() < attentive_share
+    sides = {principle: rng.random() < 0.5 for principle in rng.sample(list(principles), rng.randint(1, 4))}
+    lines = [
+        f"{i}. {rng.choice(p.phrasings)[0 if positive else 1]}" for i, (p, positive) in enumerate(sides.items(), 1)
+    ]
+    prompt, turns = PROMPT.replace("{constitution}", "\n".join(lines)), []
+    for query in rng.sample(list(all_queries), rng.randint(1, 3)):
+        attributes = {name: rng.random() < share for name, share in UNPROMPTED.items()}
+        if attentive:
+            attributes |= {p.id: positive == (rng.random() < ATTENTION) for p, positive in sides.items()}
+        turns.append((prompt.format(query=query.text), reply(query, attributes, rng)))
+        prompt = NEXT_TURN
+    return turns
+
+
+def well_formed(query: str, response: str) -> bool:
+    """Whether a response is a whole reply of this world to this very question, and nothing more."""
+    words = re.findall(r"\w+", query)
+    verb = next((word for word in words if word in TOOLS), None)
+    thing = next((word for word in words if word in OBJECTS), None)
+    return (
+        verb is not None and thing is not None and _reply_pattern(verb, thing).fullmatch(response.rstrip()) is not None
+    )
+
+
+@functools.cache
+def _reply_pattern(verb: str, thing: str) -> re.Pattern:
+    fillers = {
+        "tool": _alternatives(TOOLS[verb]),
+        "object": thing,
+        "relative": _alternatives(RELATIVES),
+        "number": _alternatives(NUMBERS),
+    }
+
+    def pattern(template: str) -> str:
+        return re.sub(r"\\{(\w+)\\}", lambda match: fillers[match[1]], re.escape(template))
+
+    slots = {
+        name: "(?:" + "|".join(map(pattern, present + absent)) + ")" for name, (present, absent) in WORDINGS.items()
+    }
+    return re.compile(REPLY.format(verb=verb, object=thing, tool=fillers["tool"], **slots))
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    return "(?:" + "|".join(map(re.escape, texts)) + ")"

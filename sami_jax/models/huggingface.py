@@ -1,0 +1,263 @@
+"""Hugging Face model folders: config.json, safetensors (one file or an index of shards), and the tokenizer's files.
+
+Import reads each device's slice of each tensor straight from the file, so no host holds unsharded weights. Export
+writes one shard at a time. Pickled weights (.bin, .pt) are refused: loading them can run code.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sami_jax.errors import UserError
+from sami_jax.models.config import FAMILIES, ModelConfig
+from sami_jax.models.decoder import abstract_params, param_shardings
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
+
+# Our weight -> (tensor name in Hugging Face files, how it is laid out there). Names with {layer} are stacked.
+_TENSORS = {
+    ("embedding",): ("model.embed_tokens.weight", "as_is"),
+    ("unembedding",): ("lm_head.weight", "transposed"),
+    ("final_norm", "scale"): ("model.norm.weight", "as_is"),
+    ("blocks", "attention_norm", "scale"): ("model.layers.{layer}.input_layernorm.weight", "as_is"),
+    ("blocks", "attention", "query"): ("model.layers.{layer}.self_attn.q_proj.weight", "heads_out"),
+    ("blocks", "attention", "key"): ("model.layers.{layer}.self_attn.k_proj.weight", "heads_out"),
+    ("blocks", "attention", "value"): ("model.layers.{layer}.self_attn.v_proj.weight", "heads_out"),
+    ("blocks", "attention", "output"): ("model.layers.{layer}.self_attn.o_proj.weight", "heads_in"),
+    ("blocks", "mlp_norm", "scale"): ("model.layers.{layer}.post_attention_layernorm.weight", "as_is"),
+    ("blocks", "mlp", "gate"): ("model.layers.{layer}.mlp.gate_proj.weight", "transposed"),
+    ("blocks", "mlp", "up"): ("model.layers.{layer}.mlp.up_proj.weight", "transposed"),
+    ("blocks", "mlp", "down"): ("model.layers.{layer}.mlp.down_proj.weight", "transposed"),
+}
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Reads and checks config.json of a model folder.
+
+    Raises:
+      UserError: no such folder, no readable config.json, or a model this decoder does not compute.
+    """
+    from transformers import AutoConfig  # heavy import, and only its defaults for absent keys are wanted
+
+    file = folder / "config.json"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder; give a folder in Hugging Face format")
+    if not file.is_file():
+        raise UserError(f"{folder}: config.json is missing; give a folder in Hugging Face format")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw.get("model_type") not in FAMILIES:
+            return ModelConfig.from_hf(raw, str(file))  # raises, naming the model type
+        filled = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise UserError(f"{file}: not a readable config.json ({_first_line(error)}); export the model again") from None
+    return ModelConfig.from_hf(raw | filled, str(file))
+
+
+def check_weights(folder: Path, config: ModelConfig) -> None:
+    """Checks, by reading headers only, that every tensor is there with its shape.
+
+    Raises:
+      UserError: pickled weights, a missing or damaged file, a missing tensor, or one of another shape.
+    """
+    with _Files(folder) as files:
+        for path, leaf in _leaves(abstract_params(config)):
+            files.check(path, leaf.shape, config)
+
+
+def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> dict:
+    """Reads the weights into their shards on `mesh`, cast to `dtype`."""
+    with _Files(folder) as files:
+
+        def load(path, leaf, sharding):
+            keys = tuple(key.key for key in path)
+            files.check(keys, leaf.shape, config)
+
+            def read(index):
+                return files.read(keys, index, leaf.shape, config).astype(dtype)
+
+            return jax.make_array_from_callback(leaf.shape, sharding, read)
+
+        return jax.tree_util.tree_map_with_path(load, abstract_params(config), param_shardings(config, mesh))
+
+
+def export(
+    params: dict,
+    config: ModelConfig,
+    output: Path,
+    write_companions: Callable[[Path], object],
+    dtype=None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face model folder that appears whole or not at all.
+
+    Args:
+      params: weights on any devices.
+      write_companions: puts the tokenizer and other small files into the folder it is given: `copy_companions` of the
+        model this one came from, or a tokenizer's `save_pretrained`. A config.json it puts there is kept.
+      dtype: of the file's tensors; None keeps that of `params`.
+    """
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_companions(partial)
+    _write_weights(params, config, partial, dtype, max_shard_bytes)
+    file = partial / "config.json"
+    hf = json.loads(file.read_text(encoding="utf-8")) if file.exists() else config.to_hf()
+    hf.pop("torch_dtype", None)  # the name of `dtype` before transformers 5
+    hf["dtype"] = str(np.dtype(dtype or params["embedding"].dtype))
+    file.write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+
+
+def copy_companions(source: Path) -> Callable[[Path], None]:
+    """A function that copies to a folder what `source` holds besides weights: config.json, tokenizer, templates."""
+
+    def copy(output: Path) -> None:
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.suffix in (".json", ".model", ".txt", ".jinja") and file.name != INDEX_FILE:
+                shutil.copyfile(file, output / file.name)
+
+    return copy
+
+
+def to_hf_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """One layer's weight in our layout ([in, heads, head_dim], ...) to the [out, in] matrix of Hugging Face files."""
+    if layout == "heads_out":  # [D, heads, head_dim] -> [heads head_dim, D]
+        return array.reshape(array.shape[0], -1).T
+    if layout == "heads_in":  # [heads, head_dim, D] -> [D, heads head_dim]
+        return array.reshape(-1, array.shape[-1]).T
+    return array.T if layout == "transposed" else array
+
+
+@dataclasses.dataclass
+class _Files:
+    """The open safetensors files of a folder."""
+
+    folder: Path
+
+    def __enter__(self):
+        single, index = self.folder / SINGLE_FILE, self.folder / INDEX_FILE
+        if index.is_file():
+            try:
+                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f"{index}: not a readable index of weights; download the model again") from None
+            paths = [self.folder / name for name in sorted(set(names))]
+        elif single.is_file():
+            paths = [single]
+        elif any(self.folder.glob("*.bin")) or any(self.folder.glob("*.pt")) or any(self.folder.glob("*.pth")):
+            raise UserError(
+                f"{self.folder}: pickled weights are not loaded, they can run code; save the model as safetensors"
+            )
+        else:
+            raise UserError(
+                f"{self.folder}: no {SINGLE_FILE} and no {INDEX_FILE}; give a folder with safetensors weights"
+            )
+        self.files = []
+        self.by_tensor = {}
+        for path in paths:
+            if path.parent != self.folder or not path.is_file():
+                raise UserError(f"{path}: weights file is missing; download the model again")
+            try:
+                file = safetensors.safe_open(path, framework="np")
+            except Exception as error:  # safetensors raises its own type, and OSError
+                raise UserError(
+                    f"{path}: damaged weights file ({_first_line(error)}); download the model again"
+                ) from None
+            self.files.append(file)
+            self.by_tensor.update(dict.fromkeys(file.keys(), file))
+        return self
+
+    def __exit__(self, *_):
+        self.files.clear()
+        self.by_tensor.clear()
+
+    def check(self, keys: tuple[str, ...], shape: tuple[int, ...], config: ModelConfig) -> None:
+        name, layout = _TENSORS[keys]
+        layers, own_shape = (range(config.n_layers), shape[1:]) if "{layer}" in name else (range(1), shape)
+        expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), own_shape), layout).shape)
+        for layer in layers:
+            tensor = name.format(layer=layer)
+            if tensor not in self.by_tensor:
+                raise UserError(
+                    f"{self.folder}: tensor {tensor} is missing; this is not a complete {config.family} model"
+                )
+            found = self.by_tensor[tensor].get_slice(tensor).get_shape()
+            if found != expected:
+                raise UserError(f"{self.folder}: tensor {tensor} has shape {found}, config.json asks for {expected}")
+
+    def read(
+        self, keys: tuple[str, ...], index: tuple[slice, ...], shape: tuple[int, ...], config: ModelConfig
+    ) -> np.ndarray:
+        """The part `index` of our weight, read as slices of the files' tensors."""
+        name, layout = _TENSORS[keys]
+        ranges = [range(*part.indices(size)) for part, size in zip(index, shape, strict=True)]
+        if "{layer}" not in name:
+            return self._read_slice(name, layout, ranges, config)
+        return np.stack([self._read_slice(name.format(layer=layer), layout, ranges[1:], config) for layer in ranges[0]])
+
+    def _read_slice(self, tensor: str, layout: str, ranges: list[range], config: ModelConfig) -> np.ndarray:
+        file = self.by_tensor[tensor].get_slice(tensor)
+        cuts = [slice(r.start, r.stop) for r in ranges]
+        if layout == "as_is":
+            return file[tuple(cuts)]
+        if layout == "transposed":
+            return file[cuts[1], cuts[0]].T
+        heads = ranges[1] if layout == "heads_out" else ranges[0]
+        head_cut = slice(heads.start * config.head_dim, heads.stop * config.head_dim)
+        if layout == "heads_out":
+            return file[head_cut, cuts[0]].T.reshape(-1, len(heads), config.head_dim)
+        return file[cuts[2], head_cut].T.reshape(len(heads), config.head_dim, -1)
+
+
+def _leaves(params: dict):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        yield tuple(key.key for key in path), leaf
+
+
+def _write_weights(params: dict, config: ModelConfig, folder: Path, dtype, max_shard_bytes: int) -> None:
+    """Fills shards in the order of the tree, and flushes each before the next is gathered."""
+    shards: list[list[str]] = []
+    pending: dict[str, np.ndarray] = {}
+    total = 0
+
+    def flush():
+        safetensors.numpy.save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending.clear()
+
+    for keys, leaf in _leaves(params):
+        name, layout = _TENSORS[keys]
+        for layer in range(config.n_layers) if "{layer}" in name else [None]:
+            array = np.asarray(leaf if layer is None else leaf[layer])
+            array = np.ascontiguousarray(to_hf_layout(array if dtype is None else array.astype(dtype), layout))
+            if pending and sum(a.nbytes for a in pending.values()) + array.nbytes > max_shard_bytes:
+                flush()
+            pending[name.format(layer=layer)] = array
+            total += array.nbytes
+    flush()
+    if len(shards) == 1:
+        (folder / "shard-0").rename(folder / SINGLE_FILE)
+        return
+    weight_map = {}
+    for number, names in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"shard-{number}").rename(folder / file)
+        weight_map.update(dict.fromkeys(names, file))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,76 @@
+"""A model ready for use: its shape, its weights on a mesh, its tokenizer and the ids that end a text."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from sami_jax.errors import UserError
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.huggingface import check_weights, load_params, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFolder:
+    """A checked model folder whose weights are not loaded yet."""
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: object  # transformers' PreTrainedTokenizerBase
+    end_tokens: tuple[int, ...]  # ids that end a text; the first doubles as padding
+
+    def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
+        """The weights, cast to `dtype`, in their shards on `mesh`."""
+        return load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def open_model(folder: Path | str) -> ModelFolder:
+    """Reads and checks a folder in Hugging Face format, all but the weights themselves.
+
+    Raises:
+      UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    check_weights(folder, config)
+    tokenizer = _load_tokenizer(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}; they do not belong together"
+        )
+    return ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer))
+
+
+def _load_tokenizer(folder: Path):
+    import transformers  # heavy; only needed once a model is opened
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model; save the tokenizer into the model folder")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizer code raises many types, some from Rust
+        raise UserError(
+            f"{folder}: the tokenizer cannot be read ({' '.join(str(error).split())[:160]}); save it again"
+        ) from None
+
+
+def _end_tokens(folder: Path, tokenizer) -> tuple[int, ...]:
+    """The generation config's, else the model config's, else the tokenizer's end-of-text ids."""
+    ids = []
+    for name in ("generation_config.json", "config.json"):
+        file = folder / name
+        if file.is_file() and not ids:
+            found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            ids = [found] if isinstance(found, int) else list(found or [])
+    if not ids and tokenizer.eos_token_id is not None:
+        ids = [tokenizer.eos_token_id]
+    if not ids:
+        raise UserError(
+            f"{folder}: no end-of-text token in generation_config.json, config.json or the tokenizer; add eos_token_id"
+        )
+    return tuple(ids)

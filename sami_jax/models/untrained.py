@@ -1,0 +1,40 @@
+"""A small random model with a byte-level tokenizer: reads any text, knows nothing. For smoke runs and tests."""
+
+from pathlib import Path
+
+import jax
+import tokenizers
+
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import init_params
+from sami_jax.models.huggingface import export
+from sami_jax.sharding import make_mesh
+
+RANDOM_BYTES = "random-bytes"
+END = "</s>"
+
+
+def write_random_bytes_model(folder: Path, max_positions: int, seed: int) -> None:
+    """Writes a Mistral-shaped model folder of about 0.1 M parameters whose tokens are bytes."""
+    import transformers  # heavy
+
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([END, *alphabet])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    config = ModelConfig(
+        family="mistral",
+        vocab_size=len(vocabulary),
+        d_model=64,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        head_dim=16,
+        d_ff=128,
+        max_positions=max_positions,
+        sliding_window=512,
+    )
+    params = init_params(config, seed, make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.local_devices()[:1]))
+    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+    export(params, config, folder, saved.save_pretrained)

@@ -1,0 +1,52 @@
+"""The SAMI objective and the mutual-information estimators: pure functions of S (arXiv 2404.14313, section 3).
+
+S [..., C, C] holds S[i, j] = log p(y_j | c_i, x): rows are constitutions, columns are responses, and y_j was sampled
+under c_j, so the diagonal pairs belong together. Leading axes are queries; every function maps over them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def contrast_over_responses(s: jax.Array) -> jax.Array:
+    """Row term, [...]: cross-entropy of finding response i among all responses under constitution i, mean over i, nats."""
+    return -jnp.mean(_diagonal(jax.nn.log_softmax(s, axis=-1)), axis=-1)
+
+
+def contrast_over_constitutions(s: jax.Array) -> jax.Array:
+    """Column term, [...]: cross-entropy of finding constitution j among all constitutions of response j, mean over j, nats."""
+    return -jnp.mean(_diagonal(jax.nn.log_softmax(s, axis=-2)), axis=-1)
+
+
+def contrastive_loss(s: jax.Array, row_weight: float = 0.5, column_weight: float = 0.5) -> jax.Array:
+    """The two-sided contrastive loss per query, [...], nats. With the default weights it is log C minus the paper's O."""
+    return row_weight * contrast_over_responses(s) + column_weight * contrast_over_constitutions(s)
+
+
+def mi_lower_bound(s: jax.Array) -> jax.Array:
+    """InfoNCE lower bound on I(Y; C | X) in nats, [...]: log C minus the two-sided loss, hence at most log C."""
+    return jnp.log(float(s.shape[-1])) - contrastive_loss(s)
+
+
+def mi_paper(s_sum: jax.Array) -> jax.Array:
+    """What the paper plots as "MI", [...]: mean_j (S[j, j] - mean_k S[j, k]) on summed log-probs; nats, unbounded."""
+    return jnp.mean(_diagonal(s_sum) - jnp.mean(s_sum, axis=-1), axis=-1)
+
+
+def row_accuracy(s: jax.Array) -> jax.Array:
+    """Share of constitutions, [...], whose own response is strictly the likeliest under them."""
+    return jnp.mean(_beats_rest(s), axis=-1)
+
+
+def column_accuracy(s: jax.Array) -> jax.Array:
+    """Share of responses, [...], whose own constitution is strictly the one that makes them likeliest."""
+    return row_accuracy(jnp.swapaxes(s, -1, -2))
+
+
+def _diagonal(s: jax.Array) -> jax.Array:
+    return jnp.diagonal(s, axis1=-2, axis2=-1)
+
+
+def _beats_rest(s: jax.Array) -> jax.Array:
+    rest = jnp.where(jnp.eye(s.shape[-1], dtype=bool), -jnp.inf, s)
+    return (_diagonal(s) > jnp.max(rest, axis=-1)).astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""Principles, and the constitutions composed from them. Knows no model."""

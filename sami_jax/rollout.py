@@ -1,0 +1,82 @@
+"""Sampling to a file: one line a response, kept as they come, so that a stopped run goes on where it was."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sami_jax.data.jsonl import read_appended, read_jsonl
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.sampling import SamplingOptions, generate, rows_at_once
+from sami_jax.terminal import track
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    key: dict  # what the output line starts with, for example {"id": ..., "constitution": ...}
+    ids: list[int]
+    seed: int  # 0 <= seed < 2**32
+
+
+def seeds(root: str, count: int) -> list[int]:
+    """`count` sampling seeds that depend on the text `root` and their place alone."""
+    entropy = [int.from_bytes(root.encode(), "little"), 0x5A41]
+    return np.random.SeedSequence(entropy).generate_state(max(count, 1), np.uint32)[:count].tolist()
+
+
+def write_responses(
+    file: Path,
+    model: ModelFolder,
+    params: dict,
+    prompts: Sequence[Prompt],
+    options: SamplingOptions,
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+    title: str,
+) -> list[dict]:
+    """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
+
+    A whole `file` is read back instead; a partial one left by a stopped run is continued, from a full batch on, which
+    gives the same lines as an undisturbed run.
+    """
+    if file.exists():
+        return read_jsonl(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    rows = read_appended(partial)
+    rows = rows[: len(rows) // rows_at_once(batch_size, mesh) * rows_at_once(batch_size, mesh)]
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.writelines(map(_line, rows))
+        stream.flush()
+        waiting = prompts[len(rows) :]
+        responses = generate(
+            params,
+            model.config,
+            [prompt.ids for prompt in waiting],
+            [prompt.seed for prompt in waiting],
+            options,
+            end_tokens=model.end_tokens,
+            decode=model.decode,
+            mesh=mesh,
+            batch_size=batch_size,
+        )
+        responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
+        for prompt, response in zip(waiting, responses, strict=True):
+            row = {
+                **prompt.key,
+                "response": response.text,
+                "tokens": response.tokens,
+                "finish_reason": response.finish_reason,
+            }
+            rows.append(row)
+            stream.write(_line(row))
+            stream.flush()
+    partial.replace(file)
+    return rows
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,283 @@
+"""The iteration loop (paper, algorithm 1).
+
+    for n = 1, 2, 3:
+        sample y_j from the model of iteration n - 1 under each constitution c_j, for the queries of this iteration
+        drop what cannot be learnt from
+        train the *base* model on I(Y; C | X) over these pairs
+        measure the new model on held-out queries
+
+Every stage leaves a file or folder that appears whole or not at all, and is passed over where it is there already. So a
+run that was stopped at any point goes on when it is started again, and ends in the same bits on CPU.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sami_jax.checkpoint import Checkpoints
+from sami_jax.config import iterations, validate
+from sami_jax.data.batches import training_batches
+from sami_jax.data.jsonl import read_jsonl, write_json, write_jsonl
+from sami_jax.data.pairs import encode_pairs, filter_pairs
+from sami_jax.data.queries import Query, read_queries, split
+from sami_jax.data.templates import encode_prompt
+from sami_jax.errors import UserError
+from sami_jax.evaluation.judges import Judge, make_judge
+from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, measure, trained_principles
+from sami_jax.metrics import MetricsLog
+from sami_jax.models.huggingface import copy_companions, export
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.constitutions import Constitution
+from sami_jax.principles.files import Principle, read_principles
+from sami_jax.provenance import open_manifest
+from sami_jax.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling import SamplingOptions
+from sami_jax.sharding import batch_shards, make_mesh
+from sami_jax.summary import print_summary
+from sami_jax.terminal import say, track
+from sami_jax.training import init_state, make_update, put_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """All that a run reads, checked."""
+
+    base: ModelFolder
+    mesh: jax.sharding.Mesh
+    principles: Sequence[Principle]
+    queries: Sequence[Query]
+    evaluation_sets: Sequence[EvaluationSet]
+    judge: Judge | None
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Runs or continues the whole loop in `workdir`, then prints the results.
+
+    Raises:
+      UserError: bad config or input, before anything costly.
+    """
+    inputs = prepare(config, workdir)
+    open_manifest(workdir, config)
+    evaluate(config, inputs, inputs.base, workdir / "iteration_0", None)
+    sampler = inputs.base
+    for n in iterations(config):
+        folder = workdir / f"iteration_{n}"
+        say(f"Iteration {n} of {len(config.train.updates)}")
+        sample(config, inputs, sampler, n, folder)
+        train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
+        sampler = open_model(folder / "model")
+        evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
+    print_summary(config, workdir)
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Inputs:
+    """Reads and checks everything a run needs, before anything costly."""
+    validate(config)
+    mesh = make_mesh(config.mesh.to_dict())
+    if (config.train.batch_size // config.train.microbatches) % batch_shards(mesh):
+        raise UserError(
+            f"config.train.microbatches={config.train.microbatches}: a microbatch of {config.train.batch_size // config.train.microbatches} "
+            f"queries cannot be split over {batch_shards(mesh)} devices; choose fewer microbatches or a larger batch_size"
+        )
+    principles = read_principles(Path(config.principles.path))
+    _check_principles(config, principles)
+    queries = read_queries(Path(config.data.queries))
+    if config.data.eval_queries:
+        eval_queries = read_queries(Path(config.data.eval_queries))
+    else:
+        held_out = max(1, round(len(queries) * config.data.eval_fraction))
+        queries, eval_queries = queries[:-held_out], queries[-held_out:]
+    if len(queries) < config.data.splits:
+        raise UserError(
+            f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
+        )
+    base = open_model(_base_folder(config, workdir))
+    longest = config.prompt.max_tokens + config.sampling.max_new_tokens
+    if longest > base.config.max_positions:
+        raise UserError(
+            f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
+            f"{base.config.max_positions} tokens at most; lower one of them"
+        )
+    sets = evaluation_sets(config, principles, eval_queries)
+    return Inputs(base, mesh, principles, queries, sets, make_judge(config.evaluation.judge))
+
+
+def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path) -> None:
+    """Samples a response to each query under each constitution, then filters: responses.jsonl, pairs.jsonl, dropped.json."""
+    if (folder / "pairs.jsonl").exists():
+        return
+    queries = _iteration_queries(config, inputs, iteration)
+    root = f"{config.seed}/iteration/{iteration}"
+    composed = _compose(config, inputs, root, len(queries))
+    drawn = iter(seeds(root, len(queries) * config.constitutions.count))
+    prompts, cut = [], 0
+    for query, constitutions in zip(queries, composed, strict=True):
+        for constitution in constitutions:
+            text = composing.text(constitution)
+            ids, missing = encode_prompt(
+                sampler.tokenizer, config.prompt.generation, text, query.text, config.prompt.max_tokens
+            )
+            prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
+            cut += missing > 0
+    s = config.sampling
+    options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+    params = sampler.load(inputs.mesh, config.train.compute_dtype)
+    rows = write_responses(
+        folder / "responses.jsonl", sampler, params, prompts, options, inputs.mesh, s.batch_size, "sampling"
+    )
+    pairs = _pair_rows(config, queries, composed, rows, root)
+    kept, dropped = filter_pairs(pairs, [[all(st.positive for st in c) for c in cs] for cs in composed], config.filter)
+    write_json(
+        folder / "dropped.json",
+        {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut},
+    )
+    say(
+        f"  kept {len(kept)} of {len(queries)} queries"
+        + "".join(f"; {count} dropped: {reason}" for reason, count in dropped.items())
+    )
+    if cut:
+        say(
+            f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {len(prompts)} prompts"
+        )
+    if not kept:
+        raise UserError(
+            f"{folder / 'responses.jsonl'}: every query was dropped ({dropped}); loosen config.filter or sample otherwise"
+        )
+    write_jsonl(folder / "pairs.jsonl", kept)
+
+
+def train(
+    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, tensorboard: Path | None
+) -> None:
+    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, model/."""
+    if (folder / "model").exists():
+        return
+    base, mesh = inputs.base, inputs.mesh
+    updates = config.train.updates[iteration - 1]
+    rows = read_jsonl(pairs, required=("query", "constitutions", "responses", "finish_reasons"))
+    end_token = base.end_tokens[0] if config.objective.score_eos else None
+    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
+    if cut:
+        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} training prompts")
+    batches = training_batches(
+        examples, config.train.batch_size, config.train.microbatches, config.seed + iteration, config.train.bucket
+    )
+    reference = base.load(mesh, config.train.compute_dtype) if config.objective.kl_weight else None
+    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", base.folder) as checkpoints:
+        state = checkpoints.restore_latest(base.config, config, mesh)
+        if state is None:
+            state = init_state(base.load(mesh, config.train.param_dtype), base.config, config, mesh)
+        done = int(state.step)
+        update = make_update(base.config, config, mesh)
+        with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
+            tokens_per_batch = (
+                config.train.batch_size
+                * config.constitutions.count**2
+                * sum(size.shape[-1] for size in (batches[0].prefixes, batches[0].responses))
+            )
+            for number in track(
+                range(done + 1, updates + 1), "updates", updates, done, tokens=lambda _: tokens_per_batch
+            ):
+                state, metrics = update(state, put_batch(batches[number - 1], mesh), reference)
+                log.write(number, {name: float(value) for name, value in metrics.items()})
+                if number % config.train.checkpoint_every == 0 or number == updates:
+                    checkpoints.save(state)
+        export(
+            state.params,
+            base.config,
+            folder / "model",
+            copy_companions(base.folder),
+            jnp.dtype(config.model.export_dtype),
+        )
+
+
+def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
+    """Measures a model on every evaluation set: evaluation/*.jsonl and evaluation.json. Returns what the latter holds."""
+    file = folder / "evaluation.json"
+    if not file.exists():
+        params = model.load(inputs.mesh, config.train.compute_dtype)
+        baseline_responses = None if baseline is None else baseline / "evaluation"
+        results = {
+            chosen.name: measure(
+                config, model, params, chosen, inputs.judge, inputs.mesh, folder / "evaluation", baseline_responses
+            )
+            for chosen in inputs.evaluation_sets
+        }
+        write_json(file, results)
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _base_folder(config: ConfigDict, workdir: Path) -> Path:
+    if config.model.path != RANDOM_BYTES:
+        return Path(config.model.path)
+    folder = workdir / RANDOM_BYTES
+    if not folder.exists():
+        write_random_bytes_model(folder, config.prompt.max_tokens + config.sampling.max_new_tokens, config.seed)
+    return folder
+
+
+def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:
+    known = [principle.id for principle in principles]
+    for id in config.principles.held_out:
+        if id not in known:
+            raise UserError(
+                f"config.principles.held_out: no principle {id!r} in {config.principles.path}; known: {', '.join(known)}"
+            )
+    for principle in principles:
+        if len(principle.phrasings) <= config.principles.held_out_phrasings:
+            raise UserError(
+                f"config.principles.held_out_phrasings={config.principles.held_out_phrasings}: principle {principle.id!r} has only "
+                f"{len(principle.phrasings)} wording(s), none would be left to train on; add phrasings or hold out fewer"
+            )
+    left = len(known) - len(config.principles.held_out)
+    if left < config.constitutions.principles:
+        raise UserError(
+            f"config.constitutions.principles={config.constitutions.principles}: only {left} principle(s) to train on; state fewer or add some"
+        )
+
+
+def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:
+    """As many queries as the iteration's updates take, once around its split at most; drawn in a seeded order."""
+    queries = split(list(inputs.queries), config.data.splits, iteration)
+    order = np.random.default_rng([config.seed, iteration]).permutation(len(queries))
+    wanted = config.train.updates[iteration - 1] * config.train.batch_size
+    return [queries[i] for i in order[:wanted]]
+
+
+def _compose(config: ConfigDict, inputs: Inputs, root: str, count: int) -> list[tuple[Constitution, ...]]:
+    chosen = trained_principles(config, inputs.principles)
+    rule = config.constitutions
+    return [composing.compose(chosen, rule.rule, rule.principles, rule.count, root, i) for i in range(count)]
+
+
+def _pair_rows(
+    config: ConfigDict,
+    queries: Sequence[Query],
+    composed: Sequence[tuple[Constitution, ...]],
+    rows: Sequence[dict],
+    root: str,
+) -> list[dict]:
+    """One row a query, with its C constitutions as training prompts state them and the C sampled responses."""
+    count = config.constitutions.count
+    pairs = []
+    for i, (query, constitutions) in enumerate(zip(queries, composed, strict=True)):
+        own = rows[i * count : (i + 1) * count]
+        stated = composing.reordered(constitutions, root, i) if config.prompt.shuffle else constitutions
+        pairs.append(
+            {
+                "id": query.id,
+                "query": query.text,
+                "constitutions": [composing.text(constitution) for constitution in stated],
+                "responses": [row["response"] for row in own],
+                "finish_reasons": [row["finish_reason"] for row in own],
+            }
+        )
+    return pairs

@@ -1,0 +1,67 @@
+"""What a finished run prints: one table, and three queries before and after."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from sami_jax.config import iterations
+from sami_jax.data.jsonl import read_jsonl
+from sami_jax.terminal import results
+
+EXAMPLES = 3
+SET_TITLES = {
+    "trained": "trained principles",
+    "held_out_principles": "held-out principles",
+    "held_out_phrasings": "trained principles, held-out wordings",
+}
+
+
+def print_summary(config: ConfigDict, workdir: Path) -> None:
+    """Reads everything from the run's folder."""
+    folders = [workdir / f"iteration_{n}" for n in (0, *iterations(config))]
+    measured = [json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) for folder in folders]
+    for name in measured[0]:
+        results.print(_table(name, [one[name] for one in measured]))
+    _print_examples(next(iter(measured[0])), folders[0], folders[-1])
+    results.print(f"Model: {folders[-1] / 'model'}", markup=False, soft_wrap=True)
+
+
+def _table(name: str, rows: list[dict]) -> Table:
+    table = Table(
+        title=f"Held-out queries, {SET_TITLES[name]} ({rows[0]['responses']} responses each)", title_justify="left"
+    )
+    for column in ("model", "following", "win rate over base", "well-formed", "MI bound, nats", "mean tokens"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for number, row in enumerate(rows):
+        table.add_row(
+            f"iteration {number}" if number else "base",
+            _percent(row, "following"),
+            _percent(row, "win_rate", "win_rate_interval"),
+            _percent(row, "well_formed"),
+            f"{row['mi_lower_bound']:.3f}",
+            f"{row['mean_tokens']:.1f}",
+        )
+    return table
+
+
+def _percent(row: dict, key: str, interval: str | None = None) -> str:
+    if key not in row:
+        return "-"
+    text = f"{100 * row[key]:.1f} %"
+    return f"{text} ({100 * row[interval][0]:.1f} to {100 * row[interval][1]:.1f})" if interval else text
+
+
+def _print_examples(name: str, before: Path, after: Path) -> None:
+    pairs = list(zip(*(read_jsonl(folder / "evaluation" / f"{name}.jsonl") for folder in (before, after)), strict=True))
+    for base, trained in pairs[:: max(1, len(pairs) // EXAMPLES)][:EXAMPLES]:
+        rows = (
+            ("query", base["query"]),
+            ("constitution", base["constitution"]),
+            ("base", base["response"]),
+            ("trained", trained["response"]),
+        )
+        for label, text in rows:
+            results.print(f"{label:>12}  " + " / ".join(text.strip().split("\n")), markup=False, soft_wrap=True)
+        results.print()

@@ -1,0 +1,53 @@
+"""What people see: progress bars and tables on the terminal. What a program reads goes to files."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)  # progress and news
+results = Console(highlight=False)  # what the user asked for
+
+
+def say(line: str) -> None:
+    """One line of news."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def track(
+    items: Iterable[T], title: str, total: int, done: int = 0, tokens: Callable[[T], int] | None = None
+) -> Iterator[T]:
+    """Yields `items` behind a progress bar with the time left and, where `tokens` counts an item's, tokens per second."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total, completed=done, rate="")
+        seen = 0
+        for item in items:
+            yield item
+            seen += tokens(item) if tokens else 0
+            elapsed = progress.tasks[task].elapsed
+            progress.update(task, advance=1, rate=f"{seen / elapsed:,.0f} tokens/s" if tokens and elapsed else "")
+        finished = progress.tasks[task].elapsed or 0.0
+    if progress.disable:
+        rate = f", {seen / finished:,.0f} tokens/s" if tokens and finished else ""
+        say(f"{title}: {total} in {finished:.1f} s{rate}")

@@ -1,0 +1,157 @@
+"""The verbs that work on files alone: sample, score, export. Each checks its whole input before it loads any weight."""
+
+import argparse
+
+import numpy as np
+
+from sami_jax import objective
+from sami_jax.checkpoint import SIDE_FILES, restore_params
+from sami_jax.data.batches import ContrastExample
+from sami_jax.data.jsonl import read_numbered, write_jsonl
+from sami_jax.data.templates import render
+from sami_jax.errors import UserError
+from sami_jax.models.huggingface import copy_companions, export, read_config
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling import SamplingOptions
+from sami_jax.scoring import normalized, score
+from sami_jax.sharding import make_mesh
+from sami_jax.terminal import say, track
+
+ALL_DEVICES = {"data": 1, "fsdp": -1, "tensor": 1}
+
+
+def sample_file(arguments: argparse.Namespace) -> None:
+    """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order."""
+    options = _sampling_options(arguments)
+    model = open_model(arguments.model)
+    rows = read_numbered(arguments.input, required=("id", "prompt"))
+    prompts = []
+    for (number, row), seed in zip(rows, seeds(str(arguments.seed), len(rows)), strict=True):
+        where = f"{arguments.input}:{number}"
+        ids = _encode(model, row["prompt"], f"{where}: prompt")
+        _check_length(model, len(ids), options.max_new_tokens, where)
+        prompts.append(Prompt({"id": row["id"]}, ids, seed))
+    mesh = make_mesh(ALL_DEVICES)
+    params = model.load(mesh, arguments.dtype)
+    # The loop continues a file it finds; this verb begins afresh, and an older output stands until the new one is whole.
+    fresh = arguments.output.with_name(arguments.output.name + ".new")
+    for leftover in (fresh, fresh.with_name(fresh.name + ".partial")):
+        leftover.unlink(missing_ok=True)
+    write_responses(fresh, model, params, prompts, options, mesh, arguments.batch_size, "sampling")
+    fresh.replace(arguments.output)
+    say(f"{len(prompts)} responses: {arguments.output}")
+
+
+def score_file(arguments: argparse.Namespace) -> None:
+    """`sami score`: prompts and responses in, S and what follows from it out, a line each, in order."""
+    from sami_jax.config_file import load_config
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
+    template = load_config(arguments.config, arguments.overrides)[0].prompt.training
+    model = open_model(arguments.model)
+    rows = read_numbered(arguments.input, required=("id", "responses"))
+    examples = [
+        _contrast_example(model, row, template, arguments, f"{arguments.input}:{number}") for number, row in rows
+    ]
+    mesh = make_mesh(ALL_DEVICES)
+    params = model.load(mesh, arguments.dtype)
+    # Lines of equal C are scored together; the output keeps the order of the input.
+    by_count: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        by_count.setdefault(len(example.prompts), []).append(place)
+    lines: list[dict] = [{}] * len(rows)
+    for places in by_count.values():
+        chosen = [examples[place] for place in places]
+        matrices = track(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", len(chosen))
+        for place, summed in zip(places, matrices, strict=True):
+            lines[place] = _score_line(rows[place][1]["id"], summed, examples[place], arguments.normalize)
+    write_jsonl(arguments.output, lines)
+    say(f"{len(lines)} matrices: {arguments.output}")
+
+
+def export_checkpoint(arguments: argparse.Namespace) -> None:
+    """`sami export`: the newest checkpoint of a training stage to a model folder."""
+    side_files = arguments.checkpoint / SIDE_FILES
+    if not side_files.is_dir():
+        raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")
+    config = read_config(side_files)
+    step, params = restore_params(arguments.checkpoint, config, make_mesh(ALL_DEVICES), np.float32)
+    export(params, config, arguments.output, copy_companions(side_files), np.dtype(arguments.dtype))
+    say(f"checkpoint {step}: {arguments.output}")
+
+
+def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
+    for name, holds, wanted in (
+        ("temperature", 0 <= arguments.temperature < float("inf"), "at least 0"),
+        ("top_p", 0 < arguments.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", arguments.top_k >= 0, "at least 0"),
+        ("max_new_tokens", arguments.max_new_tokens >= 1, "at least 1"),
+        ("batch_size", arguments.batch_size >= 1, "at least 1"),
+    ):
+        if not holds:
+            raise UserError(f"--{name} {getattr(arguments, name)}: must be {wanted}")
+    return SamplingOptions(
+        arguments.temperature, arguments.top_p, arguments.top_k, arguments.max_new_tokens, tuple(arguments.stop)
+    )
+
+
+def _contrast_example(
+    model: ModelFolder, row: dict, template: str, arguments: argparse.Namespace, where: str
+) -> ContrastExample:
+    if "prompts" in row:
+        prompts = row["prompts"]
+    elif "query" in row and "constitutions" in row:
+        prompts = [
+            render(template, constitution, row["query"])
+            for constitution in _texts(row["constitutions"], f"{where}: constitutions")
+        ]
+    else:
+        raise UserError(f"{where}: neither 'prompts' nor 'query' and 'constitutions' are there; add them")
+    prompts, responses = _texts(prompts, f"{where}: prompts"), _texts(row["responses"], f"{where}: responses")
+    if len(prompts) != len(responses):
+        raise UserError(
+            f"{where}: {len(prompts)} prompts but {len(responses)} responses; give one response for each prompt"
+        )
+    end = [model.end_tokens[0]] if arguments.score_eos else []
+    prompt_ids = [_encode(model, prompt, f"{where}: prompt") for prompt in prompts]
+    response_ids = [model.tokenizer.encode(response, add_special_tokens=False) + end for response in responses]
+    if not all(response.strip() for response in responses):
+        raise UserError(f"{where}: a response is empty; remove the line or give the response text")
+    _check_length(model, max(map(len, prompt_ids)), max(map(len, response_ids)), where)
+    return ContrastExample(tuple(map(tuple, prompt_ids)), tuple(map(tuple, response_ids)))
+
+
+def _texts(value, where: str) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise UserError(
+            f"{where}: must be a list of texts, not {type(value).__name__ if not isinstance(value, list) else value!r:.60}"
+        )
+    return value
+
+
+def _encode(model: ModelFolder, prompt, where: str) -> list[int]:
+    if not isinstance(prompt, str) or not (ids := model.tokenizer.encode(prompt)):
+        raise UserError(f"{where} is empty or not a text; give the prompt's text")
+    return ids
+
+
+def _check_length(model: ModelFolder, prompt_tokens: int, response_tokens: int, where: str) -> None:
+    limit = model.config.max_positions
+    if prompt_tokens + response_tokens > limit:
+        raise UserError(
+            f"{where}: prompt of {prompt_tokens} and response of up to {response_tokens} tokens exceed the model's context of {limit}; shorten them"
+        )
+
+
+def _score_line(id, summed: np.ndarray, example: ContrastExample, normalize: str) -> dict:
+    s = normalized(summed, example, normalize)
+    return {
+        "id": id,
+        "logprobs": s.astype(float).tolist(),
+        "response_tokens": [len(response) for response in example.responses],
+        "mi_lower_bound": float(objective.mi_lower_bound(s)),
+        "row_accuracy": float(objective.row_accuracy(s)),
+        "column_accuracy": float(objective.column_accuracy(s)),
+    }

@@ -1,0 +1,45 @@
+"""Packaging of sami_jax. The configs are shipped inside the package, as sami_jax/configs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+JAX = "jax>=0.10,<0.13"
+
+setup(
+    name="sami_jax",
+    version="0.1.0",
+    description="Teach a language model to follow written principles, without preference labels, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["sami_jax", "sami_jax.*"]), "sami_jax.configs"],
+    package_dir={"sami_jax.configs": "configs"},
+    package_data={
+        "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
+        "sami_jax.configs": ["*.py", "principles/*/*.yaml"],
+    },
+    install_requires=[
+        JAX,
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "transformers>=5",
+        "tokenizers>=0.22",
+        "safetensors>=0.6",
+        "ml_collections>=1.0",
+        "absl-py>=2.1",
+        "grain>=0.2.10",
+        "tensorboardX>=2.6",
+        "rich>=13",
+        "PyYAML>=6",
+        "numpy>=2",
+    ],
+    extras_require={
+        "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
+        "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
+        "dev": ["torch==2.13.0", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
+    },
+    entry_points={"console_scripts": ["sami=sami_jax.cli:main"]},
+)

@@ -1,0 +1,58 @@
+"""Eight host devices, strict broadcasting, leak checks; small models that many tests share."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_check_tracer_leaks", True)
+
+from sami_jax.data.batches import ContrastBatch
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import init_params
+from sami_jax.sharding import make_mesh
+
+SMALL = ModelConfig(
+    family="mistral",
+    vocab_size=96,
+    d_model=32,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=8,
+    d_ff=64,
+    max_positions=128,
+    sliding_window=7,
+)
+
+
+def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
+    return make_mesh({"data": data, "fsdp": fsdp, "tensor": tensor}, jax.devices()[: data * fsdp * tensor])
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    return mesh_of(1, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def small_params(mesh):
+    return init_params(SMALL, 0, mesh)
+
+
+def random_batch(seed: int, queries: int, count: int, prefix: int = 12, response: int = 9) -> ContrastBatch:
+    """Ragged random prompts and responses of SMALL's vocabulary."""
+    rng = np.random.default_rng(seed)
+    return ContrastBatch(
+        prefixes=rng.integers(0, SMALL.vocab_size, (queries, count, prefix)).astype(np.int32),
+        prefix_lengths=rng.integers(1, prefix + 1, (queries, count)).astype(np.int32),
+        responses=rng.integers(0, SMALL.vocab_size, (queries, count, response)).astype(np.int32),
+        response_lengths=rng.integers(1, response + 1, (queries, count)).astype(np.int32),
+    )

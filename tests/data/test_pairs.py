@@ -1,0 +1,85 @@
+"""Filters: each reason, counted; and training examples from pairs."""
+
+import pytest
+import transformers
+
+from sami_jax import miniature
+from sami_jax.config import defaults
+from sami_jax.data.pairs import clean, drop_reason, encode_pairs, filter_pairs
+from sami_jax.data.templates import encode_prompt, render
+from sami_jax.errors import UserError
+
+
+@pytest.fixture
+def config():
+    config = defaults()
+    config.filter.prefix = "The post"
+    config.filter.cut_at = ("Human: ", "###")
+    config.filter.forbidden = ("[insert", "]")
+    config.filter.end_with = (".",)
+    return config
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return transformers.AutoTokenizer.from_pretrained(miniature.BASE)
+
+
+def test_clean_primes_and_cuts_at_the_first_mark(config):
+    assert clean(" is about love.\n\nHuman: Thanks ### more", config.filter) == "The post is about love."
+    assert clean(" is about love.", config.filter) == "The post is about love."
+
+
+@pytest.mark.parametrize(
+    ("responses", "positive", "reason"),
+    [
+        (["The post is good.", "The post is bad."], [True, False], None),
+        (["The post is good.", "The post is bad"], [True, False], None),
+        (["The post is good", "The post is bad."], [True, False], "positive response does not end as asked"),
+        (["The post is good.", "The post"], [True, False], "empty response"),
+        (["The post is [insert name].", "The post."], [True, False], "contains '[insert'"),
+        (["The post is good.", "The post is good."], [True, False], "responses are equal"),
+    ],
+)
+def test_reasons(config, responses, positive, reason):
+    assert drop_reason(responses, positive, config.filter) == reason
+
+
+def test_drops_are_counted_by_reason(config):
+    rows = [
+        {"id": n, "responses": responses}
+        for n, responses in enumerate([[" a.", " b."], ["", " b."], [" a.", ""], [" a", " b."]])
+    ]
+    kept, dropped = filter_pairs(rows, [[True, False]] * 4, config.filter)
+    assert kept == [{"id": 0, "responses": ["The post a.", "The post b."]}]
+    assert dropped == {"empty response": 2, "positive response does not end as asked": 1}
+
+
+def test_encoded_pairs_score_the_end_of_text_only_where_the_model_ended(config, tokenizer):
+    config.prompt.training = "Constitution:\n{constitution}\n\nHuman: {query}\n\nAssistant:"
+    row = {"query": "Is that clear?", "constitutions": ["1. Say hello first.", "1. Never say hello."]}
+    row |= {"responses": [" Hello.", " Maybe."], "finish_reasons": ["stop", "length"]}
+    [example], cut = encode_pairs([row], tokenizer, config.prompt, tokenizer.eos_token_id)
+    assert cut == 0
+    assert (
+        tokenizer.decode(example.prompts[1])
+        == "Constitution:\n1. Never say hello.\n\nHuman: Is that clear?\n\nAssistant:"
+    )
+    assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.</s>", " Maybe."]
+    [example], _ = encode_pairs([row], tokenizer, config.prompt, None)
+    assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.", " Maybe."]
+
+
+def test_templates_fill_fields_once():
+    assert render("{constitution}|{query}", "a {query} b", "c {constitution} d") == "a {query} b|c {constitution} d"
+
+
+def test_too_long_a_query_is_cut_and_counted_never_the_template(tokenizer):
+    template = "Constitution:\n{constitution}\n\nHuman: {query}\n\nAssistant:"
+    whole, cut = encode_prompt(tokenizer, template, "1. Be calm.", "I want to fix the tent.", 100)
+    assert cut == 0
+    ids, cut = encode_prompt(tokenizer, template, "1. Be calm.", "I want to fix the tent.", len(whole) - 2)
+    assert len(ids) == len(whole) - 2 and cut == 2
+    assert tokenizer.decode(ids) == "Constitution:\n1. Be calm.\n\nHuman: I want to fix the\n\nAssistant:"
+    with pytest.raises(UserError, match="template and constitution alone"):
+        encode_prompt(tokenizer, template, "1. Be calm.", "I want to fix the tent.", 5)

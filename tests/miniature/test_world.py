@@ -1,0 +1,75 @@
+"""The world and its judge agree, reply by reply; what is held out is held out."""
+
+import random
+
+import pytest
+
+from sami_jax.data.queries import read_queries
+from sami_jax.miniature import PRINCIPLES, QUERIES, judge, world
+from sami_jax.principles.files import read_principles
+
+
+def random_reply(rng: random.Random):
+    query = rng.choice(world.queries(rng.random() < 0.5))
+    attributes = {name: rng.random() < 0.5 for name in world.WORDINGS}
+    return query, attributes, world.reply(query, attributes, rng)
+
+
+def test_judge_reads_every_attribute_back():
+    rng = random.Random(0)
+    everything = dict.fromkeys(world.WORDINGS, True)
+    for _ in range(3000):
+        query, attributes, reply = random_reply(rng)
+        assert world.well_formed(query.text, reply), reply
+        assert judge.followed(query.text, reply, everything) == attributes, reply
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda r: "", lambda r: r[:-1], lambda r: r + r, lambda r: r + " Hello.", lambda r: r.replace(" with", "")],
+)
+def test_damaged_replies_are_not_well_formed_and_follow_nothing(damage):
+    rng = random.Random(1)
+    for _ in range(200):
+        query, attributes, reply = random_reply(rng)
+        assert not world.well_formed(query.text, damage(reply))
+        assert not any(judge.followed(query.text, damage(reply), attributes).values())
+
+
+def test_a_reply_about_something_else_is_not_well_formed():
+    rng = random.Random(2)
+    fix, cut = (next(q for q in world.queries(False) if q.verb == verb) for verb in ("fix", "cut"))
+    assert not world.well_formed(cut.text, world.reply(fix, dict.fromkeys(world.WORDINGS, False), rng))
+    assert not world.well_formed("What is love?", " Surely you can fix the bike with glue.")
+
+
+def test_corpus_follows_principles_only_somewhat_more_often_than_chance():
+    principles, rng = read_principles(PRINCIPLES), random.Random(3)
+    sides = {text: (p.id, i == 0) for p in principles for pair in p.phrasings for i, text in enumerate(pair)}
+    followed = []
+    for _ in range(4000):
+        [(prompt, reply), *_] = world.document(principles, world.queries(False), 0.2, rng)
+        lines = [line[3:] for line in prompt.split("\n\n")[0].split("\n")[1:]]
+        stated = dict(sides[line] for line in lines)
+        followed += judge.followed(prompt, reply, stated).values()
+    assert 0.57 < sum(followed) / len(followed) < 0.62  # 0.2 * 0.97 + 0.8 * 0.5 = 0.594
+
+
+def test_held_out_queries_share_no_verb_and_object_with_training_but_each_word_is_known():
+    train, held_out = world.queries(False), world.queries(True)
+    assert not {(q.verb, q.object) for q in train} & {(q.verb, q.object) for q in held_out}
+    assert {q.verb for q in train} == {q.verb for q in held_out} and {q.object for q in train} == {
+        q.object for q in held_out
+    }
+    assert len(held_out) == 128 and len(train) == 512
+
+
+def test_shipped_queries_are_the_worlds():
+    assert [q.text for q in read_queries(QUERIES / "train.jsonl")] == [q.text for q in world.queries(False)]
+    assert [q.text for q in read_queries(QUERIES / "held_out.jsonl")] == [q.text for q in world.queries(True)]
+
+
+def test_every_principle_has_a_checker_and_an_attribute():
+    ids = [principle.id for principle in read_principles(PRINCIPLES)]
+    assert sorted(judge.CHECKERS) == sorted(world.WORDINGS) == ids
+    assert len(ids) == 12 and all(len(p.phrasings) == 5 for p in read_principles(PRINCIPLES))

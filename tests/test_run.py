@@ -1,0 +1,176 @@
+"""The loop as a whole: what it leaves behind, that it continues after kill -9 to the same bits, that it refuses another run's folder."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from sami_jax.cli import main
+
+# One iteration of few updates is enough to pass through every stage; two, to sample from a trained model.
+SHORT = [
+    "--config=tiny:smoke",
+    "--config.train.updates=(3,3)",
+    "--config.train.checkpoint_every=1",
+    "--config.sampling.batch_size=16",
+    "--config.evaluation.queries=8",
+]
+
+
+def sami(workdir: Path, *more: str) -> subprocess.Popen:
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    argv = [sys.executable, "-m", "sami_jax.cli", "run", *SHORT, "--workdir", str(workdir), *more]
+    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(workdir / "iteration_2" / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    process = sami(workdir)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return workdir, out, err
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_is_promised(undisturbed):
+    workdir, out, err = undisturbed
+    for name in (
+        "responses.jsonl",
+        "pairs.jsonl",
+        "dropped.json",
+        "metrics.jsonl",
+        "evaluation.json",
+        "checkpoints/6",
+        "model/tokenizer.json",
+    ):
+        expected = workdir / "iteration_1" / name.replace("/6", "/3")
+        assert expected.exists(), expected
+    assert list((workdir / "tensorboard").iterdir())
+    assert json.loads((workdir / "run.json").read_text())["config"]["train"]["updates"] == [3, 3]
+    steps = [json.loads(line)["step"] for line in (workdir / "iteration_2" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    for words in ("following", "win rate", "well-formed", "MI bound", "iteration 2", "constitution"):
+        assert words in out
+    assert re.search(r"sampling: \d+ in .* tokens/s", err)
+
+
+# A file whose appearance says that the stage has begun, and how long to let it go on, seconds.
+STAGES = {
+    "base evaluation": "iteration_0/evaluation/trained.jsonl",
+    "sampling": "iteration_1/responses.jsonl.partial",
+    "training": "iteration_1/metrics.jsonl",
+    "after a checkpoint": "iteration_1/checkpoints/1/_CHECKPOINT_METADATA",
+    "export": "iteration_1/model.partial",
+    "evaluation": "iteration_1/model/config.json",
+    "second sampling": "iteration_2/responses.jsonl.partial",
+    "second training": "iteration_2/checkpoints/2/_CHECKPOINT_METADATA",
+}
+
+
+@pytest.mark.slow
+def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_path):
+    """One run, killed at each stage in turn and started again."""
+    killed = []
+    for name, sign in STAGES.items():
+        process = sami(tmp_path)
+        while process.poll() is None and not (tmp_path / sign).exists():
+            time.sleep(0.002)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed.append(name)
+        process.communicate()
+    process = sami(tmp_path)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    # A stage may be over before it is seen (the export's folder lives for milliseconds), most may not.
+    assert len(killed) >= len(STAGES) - 2, killed
+    workdir, _, _ = undisturbed
+    for name, expected in weights(workdir).items():
+        np.testing.assert_array_equal(weights(tmp_path)[name], expected, err_msg=name)
+    for file in (
+        "iteration_1/responses.jsonl",
+        "iteration_2/pairs.jsonl",
+        "iteration_2/metrics.jsonl",
+        "iteration_2/evaluation.json",
+    ):
+        assert (tmp_path / file).read_text() == (workdir / file).read_text(), file
+
+
+@pytest.mark.slow
+def test_another_config_in_the_same_folder_is_refused(undisturbed, capsys):
+    workdir, _, _ = undisturbed
+    assert main(["run", *SHORT, "--workdir", str(workdir), "--config.optim.learning_rate=3e-5"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "config.optim.learning_rate was 0." in line and "now 3e-05" in line and "\n" not in line
+
+
+@pytest.mark.slow
+def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path):
+    workdir, _, _ = undisturbed
+    assert (
+        main(["export", "--checkpoint", str(workdir / "iteration_2/checkpoints"), "--output", str(tmp_path / "model")])
+        == 0
+    )
+    exported = safetensors.numpy.load_file(tmp_path / "model" / "model.safetensors")
+    for name, expected in weights(workdir).items():
+        np.testing.assert_array_equal(exported[name], expected)
+    assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (
+        workdir / "iteration_2/model/tokenizer.json"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
+    workdir, _, _ = undisturbed
+    pairs = str(workdir / "iteration_2/pairs.jsonl")
+    argv = [
+        "train",
+        *SHORT,
+        "--pairs",
+        pairs,
+        "--output",
+        str(tmp_path / "train"),
+        "--iteration",
+        "2",
+        "--config.mesh.data=-1",
+        "--config.mesh.fsdp=1",
+    ]
+    assert main(argv) == 0
+    trained = safetensors.numpy.load_file(tmp_path / "train/model/model.safetensors")
+    for name, expected in weights(workdir).items():  # eight devices here, one there
+        np.testing.assert_allclose(trained[name], expected, atol=2e-5)
+    model, out = str(workdir / "iteration_2/model"), tmp_path / "evaluate"
+    assert (
+        main(["evaluate", *SHORT, "--model", model, "--output", str(out), "--baseline", str(workdir / "iteration_0")])
+        == 0
+    )
+    ours, loops = (json.loads((folder / "evaluation.json").read_text()) for folder in (out, workdir / "iteration_2"))
+    assert ours["trained"]["following"] == loops["trained"]["following"]
+    assert ours["trained"]["win_rate"] == loops["trained"]["win_rate"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
+@pytest.mark.parametrize("config", ["tldr_mistral7b:smoke", "hh_mistral7b:smoke"])
+def test_paper_configs_run_on_real_text(config, tmp_path):
+    overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    argv = [sys.executable, "-m", "sami_jax.cli", "run", f"--config={config}", "--workdir", str(tmp_path), *overrides]
+    finished = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "the query was cut to fit" in finished.stderr or "hh" in config
+    assert json.loads((tmp_path / "iteration_1/dropped.json").read_text())["queries"] == 2
+    assert len((tmp_path / "iteration_0/evaluation/trained.jsonl").read_text()) > 500

@@ -1,0 +1,136 @@
+"""The update on several meshes, in several microbatches, and against optax by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import SMALL, mesh_of, random_batch
+
+from sami_jax import training
+from sami_jax.config import defaults
+from sami_jax.data.batches import ContrastBatch
+from sami_jax.models.decoder import init_params, param_shardings
+
+
+@pytest.fixture
+def config():
+    config = defaults()
+    config.optim.learning_rate = 1e-2
+    config.train.remat = "none"
+    return config
+
+
+def in_microbatches(batch: ContrastBatch, count: int) -> ContrastBatch:
+    return ContrastBatch(*(array.reshape(count, -1, *array.shape[1:]) for array in batch))
+
+
+def gradients(params, batch, config, mesh, reference=None):
+    with jax.set_mesh(mesh):
+        batch = training.put_batch(batch, mesh)
+        compute = jax.jit(training.accumulated_gradients, static_argnums=(1, 3))
+        return compute(params, SMALL, batch, jax_frozen(config), reference)
+
+
+def jax_frozen(config):
+    from ml_collections import FrozenConfigDict
+
+    return FrozenConfigDict(config)
+
+
+def relative_difference(a, b) -> float:
+    """||a - b|| / ||b|| over whole trees."""
+    return float(optax.tree.norm(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)) / optax.tree.norm(b))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)])
+def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config, sizes):
+    batch = in_microbatches(random_batch(0, 8, 2), 1)
+    one, one_metrics = gradients(small_params, batch, config, mesh)
+    eight_mesh = mesh_of(*sizes)
+    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, eight_mesh))
+    eight, eight_metrics = gradients(placed, batch, config, eight_mesh)
+    assert relative_difference(eight, one) < 1e-5
+    for name in one_metrics:
+        assert float(eight_metrics[name]) == pytest.approx(float(one_metrics[name]), rel=1e-5, abs=1e-6), name
+
+
+def test_four_microbatches_equal_one_batch(small_params, mesh, config):
+    batch = random_batch(1, 8, 3)
+    whole, _ = gradients(small_params, in_microbatches(batch, 1), config, mesh)
+    parts, _ = gradients(small_params, in_microbatches(batch, 4), config, mesh)
+    assert relative_difference(parts, whole) < 1e-5
+
+
+def test_gradient_is_that_of_finite_differences(small_params, mesh, config):
+    batch = in_microbatches(random_batch(2, 2, 2), 1)
+    gradient, _ = gradients(small_params, batch, config, mesh)
+    direction = jax.tree.map(
+        lambda w: np.random.default_rng(w.size).normal(size=w.shape).astype(np.float32), small_params
+    )
+    step = 1e-2 / float(optax.tree.norm(direction))
+    one = ContrastBatch(*(array[0] for array in batch))
+
+    def loss(sign):
+        moved = jax.tree.map(lambda w, d: w + sign * step * d, small_params, direction)
+        return float(training.sami_loss(moved, SMALL, one, config, None)[0])
+
+    slope = sum(
+        float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+    )
+    assert (loss(1) - loss(-1)) / (2 * step) == pytest.approx(slope, rel=0.02)
+
+
+def test_one_update_is_clip_then_adamw(mesh, config):
+    params = init_params(SMALL, 0, mesh)
+    start = jax.tree.map(np.asarray, params)
+    batch = in_microbatches(random_batch(3, 4, 2), 2)
+    gradient, _ = gradients(params, batch, config, mesh)
+    with jax.set_mesh(mesh):
+        state = training.init_state(params, SMALL, config, mesh)
+        state, metrics = training.make_update(SMALL, config, mesh)(state, training.put_batch(batch, mesh), None)
+    scale = min(1.0, 1.0 / float(optax.tree.norm(gradient)))
+
+    def adamw_first_step(w, g):
+        g = g * scale
+        return w - 1e-2 * g / (np.abs(g) + 1e-8)  # both moments, bias-corrected, are those of one gradient
+
+    expected = jax.tree.map(adamw_first_step, start, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, expected)
+    assert int(state.step) == 1 and float(metrics["gradient_norm"]) == pytest.approx(float(optax.tree.norm(gradient)))
+
+
+def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
+    config.train.compute_dtype = "bfloat16"
+    config.optim.learning_rate = 5e-7
+    params = init_params(SMALL, 0, mesh)
+    start = jax.tree.map(np.asarray, params)
+    with jax.set_mesh(mesh):
+        state = training.init_state(params, SMALL, config, mesh)
+        batch = training.put_batch(in_microbatches(random_batch(4, 2, 2), 1), mesh)
+        state, _ = training.make_update(SMALL, config, mesh)(state, batch, None)
+    moved = jax.tree.map(lambda new, old: float(np.mean(np.asarray(new) != old)), state.params, start)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+    # A bfloat16 weight of 0.1 cannot take a step of 5e-7; these can.
+    assert min(jax.tree.leaves(moved["blocks"])) > 0.5
+
+
+def test_kl_term_pulls_towards_the_reference(small_params, mesh, config):
+    config.objective.kl_weight = 0.5
+    batch = in_microbatches(random_batch(5, 2, 2), 1)
+    other = init_params(SMALL, 7, mesh)
+    _, metrics = gradients(small_params, batch, config, mesh, other)
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["contrastive_loss"] + 0.5 * metrics["kl"]), rel=1e-5)
+    assert float(metrics["kl"]) > 0
+
+
+def test_training_raises_the_bound(mesh, config):
+    batch = in_microbatches(random_batch(6, 4, 2), 1)
+    with jax.set_mesh(mesh):
+        state = training.init_state(init_params(SMALL, 0, mesh), SMALL, config, mesh)
+        update = training.make_update(SMALL, config, mesh)
+        bounds = []
+        for _ in range(10):
+            state, metrics = update(state, training.put_batch(batch, mesh), None)
+            bounds.append(float(metrics["mi_lower_bound"]))
+    assert bounds[-1] > bounds[0] + 0.1
