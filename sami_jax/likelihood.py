@@ -40,40 +40,41 @@ def conditional_loglikelihoods(token_logprobs: jax.Array, response_lengths: jax.
 def pair_hidden_states(model: Decoder, batch: ContrastBatch, remat: str = "none") -> jax.Array:
     """Hidden states that predict each token of y_j after (c_i, x_b), [B, C, C, L, D].
 
-    The plain way: every (i, j) pair is a row of its own, so B C^2 rows of P + L tokens.
+    The C responses under one (c_i, x_b) share its prefix, which is computed once: B C rows of P + C L tokens.
     """
     b, c, p = batch.prefixes.shape
     length = batch.responses.shape[-1]
-    hidden = _row_hidden_states(
-        model,
-        jnp.broadcast_to(batch.prefixes[:, :, None], (b, c, c, p)).reshape(-1, p),
-        jnp.broadcast_to(batch.prefix_lengths[:, :, None], (b, c, c)).reshape(-1),
-        jnp.broadcast_to(batch.responses[:, None], (b, c, c, length)).reshape(-1, length),
-        remat,
-    )
+    responses = jnp.broadcast_to(batch.responses[:, None], (b, c, c, length)).reshape(b * c, c, length)
+    prefixes = constrain(batch.prefixes.reshape(b * c, p), "batch", "sequence")
+    hidden = model.after_shared_prefix(prefixes, batch.prefix_lengths.reshape(-1), responses, remat)
     return hidden.reshape(b, c, c, length, -1)
+
+
+def plain_pair_hidden_states(model: Decoder, batch: ContrastBatch, remat: str = "none") -> jax.Array:
+    """As `pair_hidden_states`, with every (i, j) pair a row of its own: B C^2 rows of P + L tokens.
+
+    The reference that the shared prefix is checked against.
+    """
+    b, c, p = batch.prefixes.shape
+    length = batch.responses.shape[-1]
+    prefixes = jnp.broadcast_to(batch.prefixes[:, :, None], (b, c, c, p)).reshape(-1, p)
+    lengths = jnp.broadcast_to(batch.prefix_lengths[:, :, None], (b, c, c)).reshape(-1, 1)
+    responses = jnp.broadcast_to(batch.responses[:, None], (b, c, c, length)).reshape(-1, length)
+    # Padding stays between prefix and response; positions and the mask carry on across it.
+    steps = jnp.arange(p + length)[None]
+    positions = jnp.where(steps < p, steps, steps - p + lengths)
+    valid = (steps < lengths) | (steps >= p)
+    tokens = constrain(jnp.concatenate([prefixes, responses], axis=1), "batch", "sequence")
+    hidden = model(tokens, positions, valid, remat)
+    last = jnp.take_along_axis(hidden, lengths[..., None] - 1, axis=1)
+    return jnp.concatenate([last, hidden[:, p:-1]], axis=1).reshape(b, c, c, length, -1)
 
 
 def own_hidden_states(model: Decoder, batch: ContrastBatch, remat: str = "none") -> jax.Array:
     """The diagonal of `pair_hidden_states`, each response under its own constitution, [B, C, L, D]."""
     b, c, p = batch.prefixes.shape
-    length = batch.responses.shape[-1]
-    rows = (batch.prefixes.reshape(-1, p), batch.prefix_lengths.reshape(-1), batch.responses.reshape(-1, length))
-    return _row_hidden_states(model, *rows, remat).reshape(b, c, length, -1)
-
-
-def _row_hidden_states(model: Decoder, prefixes, prefix_lengths, responses, remat: str) -> jax.Array:
-    """[N, P], [N], [N, L] -> [N, L, D]: at the prefix's last token, then along the response but for its last."""
-    p, length = prefixes.shape[1], responses.shape[1]
-    # Padding stays between prefix and response; positions and the mask carry on across it.
-    steps = jnp.arange(p + length)[None]
-    lengths = prefix_lengths[:, None]
-    positions = jnp.where(steps < p, steps, steps - p + lengths)
-    valid = (steps < lengths) | (steps >= p)
-    tokens = constrain(jnp.concatenate([prefixes, responses], axis=1), "batch", "sequence")
-    hidden, _ = model(tokens, positions, valid, remat=remat)
-    last = jnp.take_along_axis(hidden, lengths[..., None] - 1, axis=1)
-    return jnp.concatenate([last, hidden[:, p:-1]], axis=1)
+    rows = (batch.prefixes.reshape(-1, p), batch.prefix_lengths.reshape(-1), batch.responses.reshape(b * c, 1, -1))
+    return model.after_shared_prefix(*rows, remat).reshape(b, c, batch.responses.shape[-1], -1)
 
 
 def chosen_logprobs(model: Decoder, hidden: jax.Array, targets: jax.Array) -> jax.Array:

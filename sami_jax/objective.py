@@ -28,6 +28,16 @@ def mi_lower_bound(s: jax.Array) -> jax.Array:
     return jnp.log(float(s.shape[-1])) - contrastive_loss(s)
 
 
+def mi_posterior_bound(s_sum: jax.Array) -> jax.Array:
+    """Lower bound on I(Y; C | X) in nats, [...], from summed log-probs: log C minus the contrast over constitutions.
+
+    The softmax of summed log-probs over constitutions is the model's own posterior p(c | x, y), so for responses that
+    the model sampled itself this is the tightest such bound (Barber and Agakov 2003). The contrast over responses compares texts of
+    different lengths, which makes `mi_lower_bound` loose on summed log-probs.
+    """
+    return jnp.log(float(s_sum.shape[-1])) - contrast_over_constitutions(s_sum)
+
+
 def mi_paper(s_sum: jax.Array) -> jax.Array:
     """What the paper plots as "MI", [...]: mean_j (S[j, j] - mean_k S[j, k]) on summed log-probs; nats, unbounded."""
     return jnp.mean(_diagonal(s_sum) - jnp.mean(s_sum, axis=-1), axis=-1)

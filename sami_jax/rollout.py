@@ -10,7 +10,7 @@ import numpy as np
 
 from sami_jax.data.jsonl import read_appended, read_jsonl
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.sampling import SamplingOptions, generate, rows_at_once
+from sami_jax.sampling import SamplingOptions, generate
 from sami_jax.terminal import track
 
 
@@ -39,15 +39,14 @@ def write_responses(
 ) -> list[dict]:
     """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
 
-    A whole `file` is read back instead; a partial one left by a stopped run is continued, from a full batch on, which
-    gives the same lines as an undisturbed run.
+    A whole `file` is read back instead; a partial one left by a stopped run is continued, which gives the same lines as
+    an undisturbed run, for what a prompt's seed draws does not depend on its batch.
     """
     if file.exists():
         return read_jsonl(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     rows = read_appended(partial)
-    rows = rows[: len(rows) // rows_at_once(batch_size, mesh) * rows_at_once(batch_size, mesh)]
     with open(partial, "w", encoding="utf-8") as stream:
         stream.writelines(map(_line, rows))
         stream.flush()

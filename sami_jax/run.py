@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 
 from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations, validate
-from sami_jax.data.batches import training_batches
-from sami_jax.data.jsonl import read_jsonl, write_json, write_jsonl
-from sami_jax.data.pairs import encode_pairs, filter_pairs
+from sami_jax.data.batches import padded_sizes, tokens, training_batches
+from sami_jax.data.jsonl import write_json, write_jsonl
+from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
 from sami_jax.data.queries import Query, read_queries, split
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
@@ -117,40 +117,21 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     queries = _iteration_queries(config, inputs, iteration)
     root = f"{config.seed}/iteration/{iteration}"
     composed = _compose(config, inputs, root, len(queries))
-    drawn = iter(seeds(root, len(queries) * config.constitutions.count))
-    prompts, cut = [], 0
-    for query, constitutions in zip(queries, composed, strict=True):
-        for constitution in constitutions:
-            text = composing.text(constitution)
-            ids, missing = encode_prompt(
-                sampler.tokenizer, config.prompt.generation, text, query.text, config.prompt.max_tokens
-            )
-            prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
-            cut += missing > 0
+    prompts, cut = _prompts(config, sampler, queries, composed, root)
+    _say_cut(config, cut, f"{len(prompts)} prompts")
+    params = sampler.load(inputs.mesh, config.train.compute_dtype)
     s = config.sampling
     options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
-    params = sampler.load(inputs.mesh, config.train.compute_dtype)
-    rows = write_responses(
-        folder / "responses.jsonl", sampler, params, prompts, options, inputs.mesh, s.batch_size, "sampling"
-    )
-    pairs = _pair_rows(config, queries, composed, rows, root)
-    kept, dropped = filter_pairs(pairs, [[all(st.positive for st in c) for c in cs] for cs in composed], config.filter)
-    write_json(
-        folder / "dropped.json",
-        {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut},
-    )
-    say(
-        f"  kept {len(kept)} of {len(queries)} queries"
-        + "".join(f"; {count} dropped: {reason}" for reason, count in dropped.items())
-    )
-    if cut:
-        say(
-            f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {len(prompts)} prompts"
-        )
+    file = folder / "responses.jsonl"
+    rows = write_responses(file, sampler, params, prompts, options, inputs.mesh, s.batch_size, "sampling")
+    positives = [[all(statement.positive for statement in c) for c in constitutions] for constitutions in composed]
+    kept, dropped = filter_pairs(_pair_rows(config, queries, composed, rows, root), positives, config.filter)
+    counts = {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut}
+    write_json(folder / "dropped.json", counts)
+    reasons = "".join(f"; {count} dropped: {reason}" for reason, count in dropped.items())
+    say(f"  kept {len(kept)} of {len(queries)} queries{reasons}")
     if not kept:
-        raise UserError(
-            f"{folder / 'responses.jsonl'}: every query was dropped ({dropped}); loosen config.filter or sample otherwise"
-        )
+        raise UserError(f"{file}: every query was dropped ({dropped}); loosen config.filter or sample otherwise")
     write_jsonl(folder / "pairs.jsonl", kept)
 
 
@@ -162,11 +143,15 @@ def train(
         return
     base, mesh = inputs.base, inputs.mesh
     updates = config.train.updates[iteration - 1]
-    rows = read_jsonl(pairs, required=("query", "constitutions", "responses", "finish_reasons"))
     end_token = base.end_tokens[0] if config.objective.score_eos else None
+    rows = read_pairs(pairs, config.constitutions.count)
     examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
-    if cut:
-        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} training prompts")
+    longest = sum(padded_sizes(examples, bucket=1))
+    if longest > base.config.max_positions:
+        raise UserError(
+            f"{pairs}: prompt and response of {longest} tokens exceed the model's context of {base.config.max_positions}; shorten the responses"
+        )
+    _say_cut(config, cut, "training prompts")
     batches = training_batches(
         examples, config.train.batch_size, config.train.microbatches, config.seed + iteration, config.train.bucket
     )
@@ -178,25 +163,14 @@ def train(
         done = int(state.step)
         update = make_update(base.config, config, mesh)
         with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
-            tokens_per_batch = (
-                config.train.batch_size
-                * config.constitutions.count**2
-                * sum(size.shape[-1] for size in (batches[0].prefixes, batches[0].responses))
-            )
-            for number in track(
-                range(done + 1, updates + 1), "updates", updates, done, tokens=lambda _: tokens_per_batch
-            ):
+            numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: tokens(batches[n - 1]))
+            for number in numbers:
                 state, metrics = update(state, put_batch(batches[number - 1], mesh), reference)
                 log.write(number, {name: float(value) for name, value in metrics.items()})
                 if number % config.train.checkpoint_every == 0 or number == updates:
                     checkpoints.save(state)
-        export(
-            state.params,
-            base.config,
-            folder / "model",
-            copy_companions(base.folder),
-            jnp.dtype(config.model.export_dtype),
-        )
+        dtype = jnp.dtype(config.model.export_dtype)
+        export(state.params, base.config, folder / "model", copy_companions(base.folder), dtype)
 
 
 def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
@@ -256,6 +230,24 @@ def _compose(config: ConfigDict, inputs: Inputs, root: str, count: int) -> list[
     chosen = trained_principles(config, inputs.principles)
     rule = config.constitutions
     return [composing.compose(chosen, rule.rule, rule.principles, rule.count, root, i) for i in range(count)]
+
+
+def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: str) -> tuple[list[Prompt], int]:
+    """The generation prompt of each query under each of its constitutions, and in how many the query was cut to fit."""
+    drawn = iter(seeds(root, len(queries) * config.constitutions.count))
+    prompts, cut = [], 0
+    for query, constitutions in zip(queries, composed, strict=True):
+        for text in map(composing.text, constitutions):
+            template = config.prompt.generation
+            ids, missing = encode_prompt(sampler.tokenizer, template, text, query.text, config.prompt.max_tokens)
+            prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
+            cut += missing > 0
+    return prompts, cut
+
+
+def _say_cut(config: ConfigDict, cut: int, of: str) -> None:
+    if cut:
+        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {of}")
 
 
 def _pair_rows(

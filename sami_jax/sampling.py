@@ -1,7 +1,8 @@
-"""Sampling: jitted prefill, then decode in one compiled loop with a KV cache.
+"""Sampling: jitted prefill, and decode in one compiled loop with a key-value cache that is updated in place.
 
-Each row has a seed of its own, and token t of a row is drawn with fold_in(seed, t): what a row says does not depend on
-its neighbours or its batch. Rows are right-padded, and each keeps its own position.
+A fixed number of rows is decoded together. Rows that finish leave and waiting prompts take their places (continuous
+batching), so the speed does not fall to that of the longest response. Each prompt has a seed of its own, and token t of
+its response is drawn with fold_in(seed, t): what it says does not depend on its neighbours, its batch or its place.
 """
 
 import dataclasses
@@ -13,15 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sami_jax.models.cache import LayerCache, new_cache
+from sami_jax.models.cache import Cache, new_cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind
 from sami_jax.sharding import batch_shards, named_sharding
 
-# Decode steps between two looks of the host at stop strings and finished rows.
+# Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
 SEGMENT = 32
 # Prompts are padded to a multiple of this, so that few shapes are compiled.
 PROMPT_BUCKET = 64
+# Waiting prompts enter in groups of 1 / REFILL of the rows: fewer groups waste rows, more groups waste prefills.
+REFILL = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +40,6 @@ class Response(NamedTuple):
     text: str
     tokens: int  # sampled tokens, the end-of-text token not counted
     finish_reason: str  # "stop": end of text or a stop string; "length": max_new_tokens reached
-
-
-class _Decoding(NamedTuple):
-    """State of the decode loop; R rows."""
-
-    cache: LayerCache
-    last: jax.Array  # [R] int32, latest token, not yet in the cache
-    position: jax.Array  # [R] int32, where `last` goes
-    finished: jax.Array  # [R] bool
-    generated: jax.Array  # [R, max_new_tokens] int32, end of text where nothing was sampled
-    step: jax.Array  # [] int32, tokens sampled so far
 
 
 def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.Array:
@@ -68,46 +60,95 @@ def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.
     return jax.vmap(jax.random.categorical)(keys, logits)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens"))
-def _prefill(
-    params, prompts, lengths, seeds, finished, *, config: ModelConfig, options: SamplingOptions, end_tokens
-) -> _Decoding:
-    """prompts [R, P], lengths [R], seeds [R] uint32 -> the state after the first sampled token."""
+class _Slots(NamedTuple):
+    """State of the decode loop; R rows, each holding a response in progress or none (finished)."""
+
+    cache: Cache
+    seeds: jax.Array  # [R] uint32
+    last: jax.Array  # [R] int32, latest token, not yet in the cache
+    position: jax.Array  # [R] int32, where `last` goes
+    sampled: jax.Array  # [R] int32, tokens sampled so far
+    finished: jax.Array  # [R] bool
+    generated: jax.Array  # [R, max_new_tokens] int32, whatever lies behind the first `sampled` is stale
+
+
+def _empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype) -> _Slots:
+    zeros = jnp.zeros(rows, jnp.int32)
+    return _Slots(
+        cache=new_cache(config, rows, positions, dtype),
+        seeds=jnp.zeros(rows, jnp.uint32),
+        last=zeros,
+        position=zeros,
+        sampled=zeros,
+        finished=jnp.ones(rows, bool),
+        generated=jnp.zeros((rows, options.max_new_tokens), jnp.int32),
+    )
+
+
+_STATIC = ("config", "options", "end_tokens")
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="slots")
+def _admit(params, slots: _Slots, prompts, lengths, seeds, rows, *, config, options, end_tokens) -> _Slots:
+    """Reads a group of prompts [G, P] into `rows` [G] and samples the first token of each; rows past the last are dropped."""
     model = bind(config, params)
-    rows, prompt_slots = prompts.shape
-    cache = new_cache(config, rows, prompt_slots + options.max_new_tokens, params["embedding"].dtype)
-    positions = jnp.broadcast_to(jnp.arange(prompt_slots)[None], prompts.shape)
-    hidden, cache = model(prompts, positions, cache=cache)
-    last_hidden = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-    generated = jnp.full((rows, options.max_new_tokens), end_tokens[0], jnp.int32)
-    state = _Decoding(cache, jnp.zeros_like(lengths), lengths, finished, generated, jnp.int32(0))
-    return _append(state, model.unembed(last_hidden), seeds, options, end_tokens)
+    hidden, keys_and_values = model.prefill(prompts, lengths)
+    token = _draw(model.unembed(hidden), seeds, jnp.zeros_like(lengths), options)
+
+    def put(old, new):
+        return old.at[rows].set(new, mode="drop")
+
+    return _Slots(
+        cache=slots.cache.admit(keys_and_values, lengths, rows),
+        seeds=put(slots.seeds, seeds),
+        last=put(slots.last, token),
+        position=put(slots.position, lengths),
+        sampled=put(slots.sampled, jnp.ones_like(lengths)),
+        finished=put(slots.finished, _ends(token, end_tokens) | (options.max_new_tokens == 1)),
+        generated=slots.generated.at[rows, 0].set(token, mode="drop"),
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens"), donate_argnames=("state",))
-def _decode_segment(
-    params, state: _Decoding, seeds, *, config: ModelConfig, options: SamplingOptions, end_tokens
-) -> _Decoding:
-    """Decodes until SEGMENT more tokens are sampled, the budget is spent, or every row has finished."""
+@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="slots")
+def _decode(params, slots: _Slots, finished, enough, steps, *, config, options, end_tokens) -> _Slots:
+    """Decodes until `enough` rows have finished or `steps` tokens were sampled.
+
+    Args:
+      finished: [R] bool, as the host knows it, stop strings included.
+    """
     model = bind(config, params)
-    until = jnp.minimum(state.step + SEGMENT, options.max_new_tokens)
 
-    def one_token(state: _Decoding) -> _Decoding:
-        hidden, cache = model(state.last[:, None], state.position[:, None], cache=state.cache)
-        state = state._replace(cache=cache, position=state.position + 1)
-        return _append(state, model.unembed(hidden[:, 0]), seeds, options, end_tokens)
+    def one_token(carry):
+        slots, step = carry
+        hidden, cache = model.decode(slots.last, slots.position, slots.cache)
+        token = jnp.where(slots.finished, slots.last, _draw(model.unembed(hidden), slots.seeds, slots.sampled, options))
+        going = ~slots.finished
+        place = jnp.where(going, slots.sampled, options.max_new_tokens)  # out of range: dropped
+        sampled = slots.sampled + going
+        slots = slots._replace(
+            cache=cache,
+            last=token,
+            position=slots.position + going,
+            sampled=sampled,
+            finished=slots.finished | _ends(token, end_tokens) | (sampled == options.max_new_tokens),
+            generated=slots.generated.at[jnp.arange(token.shape[0]), place].set(token, mode="drop"),
+        )
+        return slots, step + 1
 
-    return jax.lax.while_loop(lambda s: (s.step < until) & ~jnp.all(s.finished), one_token, state)
+    def goes_on(carry):
+        slots, step = carry
+        return (jnp.sum(slots.finished) < enough) & (step < steps)
+
+    return jax.lax.while_loop(goes_on, one_token, (slots._replace(finished=finished), 0))[0]
 
 
-def _append(
-    state: _Decoding, logits: jax.Array, seeds: jax.Array, options: SamplingOptions, end_tokens: tuple[int, ...]
-) -> _Decoding:
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), state.step))(seeds)
-    token = jnp.where(state.finished, end_tokens[0], choose(logits, keys, options)).astype(jnp.int32)
-    ended = jnp.any(token[:, None] == jnp.array(end_tokens)[None], axis=1)
-    generated = jax.lax.dynamic_update_index_in_dim(state.generated, token, state.step, axis=1)
-    return state._replace(last=token, finished=state.finished | ended, generated=generated, step=state.step + 1)
+def _draw(logits: jax.Array, seeds: jax.Array, sampled: jax.Array, options: SamplingOptions) -> jax.Array:
+    keys = jax.vmap(lambda seed, count: jax.random.fold_in(jax.random.key(seed), count))(seeds, sampled)
+    return choose(logits, keys, options).astype(jnp.int32)
+
+
+def _ends(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
+    return jnp.any(token[:, None] == jnp.array(end_tokens)[None], axis=1)
 
 
 def generate(
@@ -122,7 +163,7 @@ def generate(
     mesh: jax.sharding.Mesh,
     batch_size: int,
 ) -> Iterator[Response]:
-    """Samples one response to each prompt, in order.
+    """Samples one response to each prompt and yields them in order.
 
     Args:
       params: weights, already in the compute dtype and in their shards on `mesh`.
@@ -132,53 +173,86 @@ def generate(
       decode: token ids to text.
       batch_size: rows decoded together; rounded up to a multiple of the mesh's batch shards.
     """
-    rows = rows_at_once(batch_size, mesh)
-    static = {"config": config, "options": options, "end_tokens": end_tokens}
-    for start in range(0, len(prompts), rows):
-        chunk = prompts[start : start + rows]
-        tokens, lengths = _pad(chunk, rows, end_tokens[0])
-        row_seeds = np.zeros(rows, np.uint32)
-        row_seeds[: len(chunk)] = seeds[start : start + rows]
-        finished = np.arange(rows) >= len(chunk)
-        by_row = functools.partial(jax.device_put, device=named_sharding(mesh, ("batch",)))
+    if prompts:
+        generation = _Generation(params, config, prompts, seeds, options, end_tokens, decode, mesh, batch_size)
+        yield from generation.responses()
+
+
+class _Generation:
+    """The host's side of one call of `generate`: which prompt is in which row, and who comes next."""
+
+    def __init__(self, params, config, prompts, seeds, options, end_tokens, decode, mesh, batch_size):
+        self.params, self.prompts, self.seeds, self.options = params, prompts, seeds, options
+        self.static = {"config": config, "options": options, "end_tokens": end_tokens}
+        self.end_tokens, self.decode, self.mesh = end_tokens, decode, mesh
+        shards = batch_shards(mesh)
+        self.rows = -(-batch_size // shards) * shards
+        self.group = -(-self.rows // (REFILL * shards)) * shards
+        self.occupant: list[int | None] = [None] * self.rows
+        self.next_prompt = 0
+        positions = _bucket(max(map(len, prompts))) + options.max_new_tokens
+        make = functools.partial(_empty_slots, config, options, self.rows, positions, params["embedding"].dtype)
         with jax.set_mesh(mesh):
-            row_seeds = by_row(row_seeds)
-            state = _prefill(params, by_row(tokens), by_row(lengths), row_seeds, by_row(finished), **static)
-            while True:
-                stopped = _meets_stop_string(state, options, decode, end_tokens)
-                if stopped.all() or int(state.step) >= options.max_new_tokens:
-                    break
-                state = _decode_segment(params, state._replace(finished=by_row(stopped)), row_seeds, **static)
-        generated = np.asarray(state.generated)[: len(chunk)]
-        for row in generated:
-            yield _response(row.tolist(), options, decode, end_tokens)
+            self.slots = jax.jit(make)()
+
+    def responses(self) -> Iterator[Response]:
+        done: dict[int, Response] = {}
+        for index in range(len(self.prompts)):
+            while index not in done:
+                with jax.set_mesh(self.mesh):
+                    self._admit_waiting()
+                    self._decode_some()
+                done.update(self._collect())
+            yield done.pop(index)
+
+    def _free(self) -> list[int]:
+        return [row for row, index in enumerate(self.occupant) if index is None]
+
+    def _admit_waiting(self) -> None:
+        while self.next_prompt < len(self.prompts) and len(free := self._free()) >= self.group:
+            chosen = range(self.next_prompt, min(self.next_prompt + self.group, len(self.prompts)))
+            self.next_prompt = chosen.stop
+            longest = _bucket(max(len(self.prompts[index]) for index in chosen))
+            tokens = np.full((self.group, longest), self.end_tokens[0], np.int32)
+            lengths, seeds = np.ones(self.group, np.int32), np.zeros(self.group, np.uint32)
+            rows = np.full(self.group, self.rows, np.int32)  # past the last row: dropped
+            for place, (index, row) in enumerate(zip(chosen, free, strict=False)):
+                tokens[place, : len(self.prompts[index])] = self.prompts[index]
+                lengths[place], seeds[place], rows[place] = len(self.prompts[index]), self.seeds[index], row
+                self.occupant[row] = index
+            self.slots = _admit(
+                self.params, self.slots, *map(self._by_row, (tokens, lengths, seeds)), rows, **self.static
+            )
+        self.finished = np.array(self.slots.finished)
+
+    def _decode_some(self) -> None:
+        free = len(self._free())
+        # With prompts waiting, stop as soon as a group of them can enter; else when the last row is done.
+        enough = max(self.group, free + 1) if self.next_prompt < len(self.prompts) else self.rows
+        steps = SEGMENT if self.options.stop else self.options.max_new_tokens
+        finished = self._by_row(self.finished)
+        self.slots = _decode(self.params, self.slots, finished, enough, steps, **self.static)
+        self.finished = np.array(self.slots.finished)
+
+    def _collect(self) -> dict[int, Response]:
+        """Takes finished responses out of their rows, those that hold a stop string included."""
+        generated, sampled = np.asarray(self.slots.generated), np.asarray(self.slots.sampled)
+        done = {}
+        for row, index in enumerate(self.occupant):
+            if index is None:
+                continue
+            response = _response(generated[row, : sampled[row]].tolist(), self.options, self.decode, self.end_tokens)
+            if self.finished[row] or response.finish_reason == "stop":
+                done[index] = response
+                self.occupant[row], self.finished[row] = None, True
+        return done
+
+    def _by_row(self, array: np.ndarray) -> jax.Array:
+        return jax.device_put(array, named_sharding(self.mesh, ("batch",)))
 
 
-def rows_at_once(batch_size: int, mesh: jax.sharding.Mesh) -> int:
-    """`batch_size` rounded up to a multiple of the devices that share the rows."""
-    shards = batch_shards(mesh)
-    return -(-batch_size // shards) * shards
-
-
-def _pad(prompts: Sequence[Sequence[int]], rows: int, padding: int) -> tuple[np.ndarray, np.ndarray]:
-    longest = max(len(prompt) for prompt in prompts)
-    tokens = np.full((rows, -(-longest // PROMPT_BUCKET) * PROMPT_BUCKET), padding, np.int32)
-    lengths = np.ones(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
-
-
-def _meets_stop_string(state: _Decoding, options: SamplingOptions, decode, end_tokens) -> np.ndarray:
-    """Which rows have finished, those whose text holds a stop string included."""
-    finished = np.array(state.finished)
-    if options.stop:
-        generated = np.asarray(state.generated)[:, : int(state.step)]
-        for row in np.flatnonzero(~finished):
-            text = decode(generated[row].tolist())
-            finished[row] = any(stop in text for stop in options.stop)
-    return finished
+def _bucket(length: int) -> int:
+    return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
 def _response(tokens: list[int], options: SamplingOptions, decode, end_tokens) -> Response:

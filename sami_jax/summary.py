@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from textwrap import shorten
 
 from ml_collections import ConfigDict
+from rich import box
 from rich.table import Table
 
 from sami_jax.config import iterations
@@ -11,6 +13,7 @@ from sami_jax.data.jsonl import read_jsonl
 from sami_jax.terminal import results
 
 EXAMPLES = 3
+EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
 SET_TITLES = {
     "trained": "trained principles",
     "held_out_principles": "held-out principles",
@@ -22,6 +25,7 @@ def print_summary(config: ConfigDict, workdir: Path) -> None:
     """Reads everything from the run's folder."""
     folders = [workdir / f"iteration_{n}" for n in (0, *iterations(config))]
     measured = [json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) for folder in folders]
+    results.print()
     for name in measured[0]:
         results.print(_table(name, [one[name] for one in measured]))
     _print_examples(next(iter(measured[0])), folders[0], folders[-1])
@@ -29,18 +33,18 @@ def print_summary(config: ConfigDict, workdir: Path) -> None:
 
 
 def _table(name: str, rows: list[dict]) -> Table:
-    table = Table(
-        title=f"Held-out queries, {SET_TITLES[name]} ({rows[0]['responses']} responses each)", title_justify="left"
-    )
-    for column in ("model", "following", "win rate over base", "well-formed", "MI bound, nats", "mean tokens"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    title = f"Held-out queries, {SET_TITLES[name]}: {rows[0]['responses']} responses each"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("model", no_wrap=True)
+    for column in ("following", "win rate over base", "well-formed", "MI, nats", "tokens"):
+        table.add_column(column, justify="right")
     for number, row in enumerate(rows):
         table.add_row(
             f"iteration {number}" if number else "base",
             _percent(row, "following"),
             _percent(row, "win_rate", "win_rate_interval"),
             _percent(row, "well_formed"),
-            f"{row['mi_lower_bound']:.3f}",
+            f"{row['mi_posterior_bound']:.3f}",
             f"{row['mean_tokens']:.1f}",
         )
     return table
@@ -50,7 +54,7 @@ def _percent(row: dict, key: str, interval: str | None = None) -> str:
     if key not in row:
         return "-"
     text = f"{100 * row[key]:.1f} %"
-    return f"{text} ({100 * row[interval][0]:.1f} to {100 * row[interval][1]:.1f})" if interval else text
+    return f"{text} ({100 * row[interval][0]:.0f} to {100 * row[interval][1]:.0f})" if interval else text
 
 
 def _print_examples(name: str, before: Path, after: Path) -> None:
@@ -63,5 +67,6 @@ def _print_examples(name: str, before: Path, after: Path) -> None:
             ("trained", trained["response"]),
         )
         for label, text in rows:
-            results.print(f"{label:>12}  " + " / ".join(text.strip().split("\n")), markup=False, soft_wrap=True)
+            line = " / ".join(filter(None, text.strip().split("\n")))
+            results.print(f"{label:>12}  {shorten(line, EXAMPLE_WIDTH)}", markup=False, soft_wrap=True)
         results.print()

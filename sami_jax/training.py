@@ -49,7 +49,8 @@ def sami_loss(
     loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
     metrics = {
         "contrastive_loss": loss,
-        "mi_lower_bound": jnp.mean(objective.mi_lower_bound(s_sum)),
+        "mi_lower_bound": jnp.mean(objective.mi_lower_bound(s)),
+        "mi_posterior_bound": jnp.mean(objective.mi_posterior_bound(s_sum)),
         "mi_paper": jnp.mean(objective.mi_paper(s_sum)),
         "row_accuracy": jnp.mean(objective.row_accuracy(s)),
         "column_accuracy": jnp.mean(objective.column_accuracy(s)),

@@ -118,6 +118,27 @@ def test_bad_pairs(capsys, tmp_path, row, words):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"responses": [" Hello.", ""]}, "pairs.jsonl:1: 'responses' holds an empty text"),
+        ({"responses": [" Hello."]}, "pairs.jsonl:1: 'responses' must list 2 texts"),
+        ({"constitutions": ["1. Be calm.", None]}, "pairs.jsonl:1: 'constitutions' holds an empty text"),
+        ({"responses": [" Hello." * 200, " Hi."]}, "exceed the model's context of 256"),
+    ],
+)
+def test_bad_training_pairs(capsys, tmp_path, change, words):
+    row = {
+        "query": "Is that clear?",
+        "constitutions": ["1. Be calm.", "1. Be lively."],
+        "responses": [" Hello.", " Hi."],
+    }
+    pairs = write_lines(tmp_path / "pairs.jsonl", row | change)
+    assert words in complaint(
+        capsys, "train", "--pairs", pairs, "--output", str(tmp_path / "out"), "--config.mesh.data=8"
+    )
+
+
 def test_missing_files_and_folders(capsys, tmp_path):
     missing = str(tmp_path / "none")
     assert "no such model folder" in complaint(

@@ -1,5 +1,7 @@
 """S against one forward pass per pair over the unpadded text, with full logits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +12,23 @@ from sami_jax import likelihood
 from sami_jax.data.batches import ContrastBatch
 from sami_jax.models.decoder import bind, init_params
 
+LONGEST = 24  # of all texts here; causal attention does not see the padding behind a text
+
+
+@jax.jit
+def padded_logits(params, tokens):
+    model = bind(SMALL, params)
+    return model.unembed(model(tokens[None], jnp.arange(LONGEST)[None]))[0]
+
 
 def full_logits(params, tokens) -> np.ndarray:
-    """[T, V] logits of one text without padding."""
-    tokens = jnp.asarray(tokens)[None]
-    model = bind(SMALL, params)
-    return np.asarray(model.unembed(model(tokens, jnp.arange(tokens.shape[1])[None])[0])[0], np.float64)
+    """[T, V] logits of one text."""
+    padded = np.zeros(LONGEST, np.int32)
+    padded[: len(tokens)] = tokens
+    return np.asarray(padded_logits(params, padded), np.float64)[: len(tokens)]
+
+
+token_logprobs = jax.jit(likelihood.token_logprobs, static_argnums=(1, 3))
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -41,9 +54,30 @@ def brute_force(params, batch: ContrastBatch, normalize: str) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 3])
 def test_equals_one_forward_pass_per_pair(small_params, normalize, count):
     batch = random_batch(count, 2, count)
-    logprobs = jax.jit(likelihood.token_logprobs, static_argnums=1)(small_params, SMALL, batch)
+    logprobs = token_logprobs(small_params, SMALL, batch)
     s = likelihood.conditional_loglikelihoods(logprobs, jnp.asarray(batch.response_lengths), normalize)
     np.testing.assert_allclose(s, brute_force(small_params, batch, normalize), atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("window", [None, 7])
+def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params, count, window):
+    config = dataclasses.replace(SMALL, sliding_window=window)
+    batch = random_batch(count, 2, count)
+    scored = np.arange(9)[None, None, None] < batch.response_lengths[:, None, :, None]
+    mix = np.random.default_rng(0).normal(size=(2, count, count, 9, SMALL.d_model)) * scored[..., None]
+
+    def value_and_gradient(states):
+        def value(params):
+            hidden = states(bind(config, params), batch)
+            return jnp.sum(hidden * mix), hidden * scored[..., None]
+
+        (_, hidden), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(small_params)
+        return hidden, gradient
+
+    shared, plain = map(value_and_gradient, (likelihood.pair_hidden_states, likelihood.plain_pair_hidden_states))
+    np.testing.assert_allclose(shared[0], plain[0], atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), shared[1], plain[1])
 
 
 def test_padding_changes_nothing(small_params):
@@ -55,8 +89,8 @@ def test_padding_changes_nothing(small_params):
         np.concatenate([batch.responses, rng.integers(0, 96, (2, 2, 6)).astype(np.int32)], axis=-1),
         batch.response_lengths,
     )
-    narrow = likelihood.token_logprobs(small_params, SMALL, batch).sum(-1)
-    np.testing.assert_allclose(narrow, likelihood.token_logprobs(small_params, SMALL, wider).sum(-1), atol=1e-5)
+    narrow = token_logprobs(small_params, SMALL, batch).sum(-1)
+    np.testing.assert_allclose(narrow, token_logprobs(small_params, SMALL, wider).sum(-1), atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [0, 1])
@@ -67,7 +101,7 @@ def test_shortest_responses_give_finite_values_and_gradients(small_params, lengt
         logprobs = likelihood.token_logprobs(params, SMALL, batch)
         return likelihood.conditional_loglikelihoods(logprobs, jnp.asarray(batch.response_lengths), "mean").sum()
 
-    value, gradient = jax.value_and_grad(total)(small_params)
+    value, gradient = jax.jit(jax.value_and_grad(total))(small_params)
     assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert (value == 0) == (length == 0)
 

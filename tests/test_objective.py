@@ -79,3 +79,13 @@ def test_leading_axes_are_queries():
     s = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 3)))
     each = [float(objective.contrastive_loss(one)) for one in s]
     np.testing.assert_allclose(objective.contrastive_loss(s), each, rtol=1e-6)
+
+
+def test_posterior_bound_is_the_entropy_lost_about_the_constitution():
+    # Bayes by hand: p(c_1 | y_1) = 2/5 and p(c_2 | y_2) = 4/5 with a uniform prior.
+    s = jnp.log(jnp.array([[2.0, 1.0], [3.0, 4.0]]))
+    assert float(objective.mi_posterior_bound(s)) == pytest.approx(math.log(2) + math.log(2 / 5 * 4 / 5) / 2, abs=1e-6)
+    # A response's length moves its whole column, which says nothing about constitutions.
+    assert float(objective.mi_posterior_bound(s - jnp.array([[0.0, 50.0]]))) == pytest.approx(
+        float(objective.mi_posterior_bound(s)), abs=1e-5
+    )

@@ -50,6 +50,11 @@ def pad(examples: Sequence[ContrastExample], prefix_size: int, response_size: in
     return batch
 
 
+def tokens(batch: ContrastBatch) -> int:
+    """Tokens that are no padding in a batch of any leading axes, each prefix counted once for its C responses."""
+    return int(batch.prefix_lengths.sum() + batch.responses.shape[-2] * batch.response_lengths.sum())
+
+
 def training_batches(
     examples: Sequence[ContrastExample], batch_size: int, microbatches: int, seed: int, bucket: int
 ) -> grain.MapDataset:

@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
+from sami_jax.data.jsonl import read_numbered
 from sami_jax.data.templates import encode_prompt
+from sami_jax.errors import UserError
 
 
 def clean(response: str, config: ConfigDict) -> str:
@@ -55,6 +58,29 @@ def filter_pairs(
         else:
             kept.append({**row, "responses": responses})
     return kept, dict(dropped.most_common())
+
+
+def read_pairs(file: Path, count: int) -> list[dict]:
+    """Reads and checks a pairs file: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons".
+
+    Raises:
+      UserError: a line that lacks a key, has another C than `count`, or an empty text; names file and line.
+    """
+    rows = []
+    for number, row in read_numbered(file, required=("query", "constitutions", "responses")):
+        row = {"finish_reasons": ["stop"] * count, **row}
+        for key in ("constitutions", "responses", "finish_reasons"):
+            texts = row[key]
+            if not isinstance(texts, list) or len(texts) != count:
+                raise UserError(
+                    f"{file}:{number}: {key!r} must list {count} texts (config.constitutions.count); mend the line"
+                )
+            if not all(isinstance(text, str) and text.strip() for text in texts):
+                raise UserError(
+                    f"{file}:{number}: {key!r} holds an empty text or none; remove the line or give the text"
+                )
+        rows.append(row)
+    return rows
 
 
 def encode_pairs(

@@ -162,7 +162,8 @@ def _information(
     )
     s_sum = np.stack(summed)
     return {
-        "mi_lower_bound": float(np.mean(objective.mi_lower_bound(s_sum))),
+        "mi_lower_bound": float(np.mean(objective.mi_lower_bound(s))),
+        "mi_posterior_bound": float(np.mean(objective.mi_posterior_bound(s_sum))),
         "mi_paper": float(np.mean(objective.mi_paper(s_sum))),
         "row_accuracy": float(np.mean(objective.row_accuracy(s))),
         "column_accuracy": float(np.mean(objective.column_accuracy(s))),

@@ -100,7 +100,7 @@ def reply(query: Query, attributes: dict[str, bool], rng: random.Random) -> str:
 def document(
     principles: Sequence[Principle], all_queries: Sequence[Query], attentive_share: float, rng: random.Random
 ) -> list[tuple[str, str]]:
-    """One document of the corpus: one author answers one to three questions under one constitution.
+    """One document of the corpus: one author answers one or two questions under one constitution.
 
     Returns:
       (prompt, reply) for each turn; the first prompt holds the constitution, of one to four principles.
@@ -111,7 +111,7 @@ def document(
         f"{i}. {rng.choice(p.phrasings)[0 if positive else 1]}" for i, (p, positive) in enumerate(sides.items(), 1)
     ]
     prompt, turns = PROMPT.replace("{constitution}", "\n".join(lines)), []
-    for query in rng.sample(list(all_queries), rng.randint(1, 3)):
+    for query in rng.sample(list(all_queries), rng.randint(1, 2)):
         attributes = {name: rng.random() < share for name, share in UNPROMPTED.items()}
         if attentive:
             attributes |= {p.id: positive == (rng.random() < ATTENTION) for p, positive in sides.items()}

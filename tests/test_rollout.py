@@ -1,0 +1,48 @@
+"""Responses on file: a stopped run goes on where it was, and ends in the same lines."""
+
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling import SamplingOptions
+
+
+class Letters:
+    """A tokenizer that writes each id as one character."""
+
+    def decode(self, ids, skip_special_tokens):
+        return "".join(chr(0x3042 + i) for i in ids)
+
+
+MODEL = ModelFolder(Path("none"), SMALL, Letters(), (0,))
+PROMPTS = [Prompt({"id": n}, list(range(1, 3 + n)), seed) for n, seed in enumerate(seeds("test", 6))]
+
+
+@pytest.fixture
+def write(small_params, mesh):
+    return lambda file: write_responses(file, MODEL, small_params, PROMPTS, SamplingOptions(), mesh, 4, "sampling")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5])
+def test_a_stopped_file_is_continued_to_the_same_lines(write, tmp_path, kept):
+    rows = write(tmp_path / "whole.jsonl")
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    lines = whole.split(b"\n")
+    torn = b"\n".join([*lines[:kept], lines[kept][:7]])
+    (tmp_path / "stopped.jsonl.partial").write_bytes(torn)
+    assert write(tmp_path / "stopped.jsonl") == rows
+    assert (tmp_path / "stopped.jsonl").read_bytes() == whole
+    assert not (tmp_path / "stopped.jsonl.partial").exists()
+
+
+def test_a_whole_file_is_read_back(write, tmp_path):
+    (tmp_path / "whole.jsonl").write_text('{"id": "from before"}\n')
+    assert write(tmp_path / "whole.jsonl") == [{"id": "from before"}]
+
+
+def test_seeds_depend_on_the_root_and_the_place():
+    assert seeds("a", 5)[:3] == seeds("a", 3) and seeds("a", 5) != seeds("b", 5)
+    assert len(set(seeds("a", 1000))) > 990
