@@ -103,6 +103,7 @@ def defaults() -> ConfigDict:
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
     c.evaluation.queries = 250  # first of the evaluation queries (P)
     c.evaluation.temperature = 0.0  # as sampling.temperature
+    c.evaluation.top_p = 0.9  # as sampling.top_p
     c.evaluation.batch_size = 8  # queries scored together (ours: memory)
     return c
 
@@ -225,7 +226,8 @@ def validate(config: ConfigDict) -> None:
         check_number(field, low)
     for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm"):
         check_number(field, 0.0, above=True)
-    check_number("sampling.top_p", 0.0, 1.0, above=True)
+    for field in ("sampling.top_p", "evaluation.top_p"):
+        check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
     for field in ("optim.b1", "optim.b2"):
         check_number(field, 0.0, 0.999999)

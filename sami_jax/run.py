@@ -219,11 +219,18 @@ def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> No
 
 
 def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:
-    """As many queries as the iteration's updates take, once around its split at most; drawn in a seeded order."""
+    """As many queries as the iteration's updates take, from its split, in a seeded order.
+
+    A split that is smaller is gone through again: each time a query comes back, it meets other constitutions.
+    """
     queries = split(list(inputs.queries), config.data.splits, iteration)
-    order = np.random.default_rng([config.seed, iteration]).permutation(len(queries))
     wanted = config.train.updates[iteration - 1] * config.train.batch_size
-    return [queries[i] for i in order[:wanted]]
+    chosen = []
+    for turn in range(-(-wanted // len(queries))):
+        order = np.random.default_rng([config.seed, iteration, turn]).permutation(len(queries))
+        again = f"#{turn + 1}" if turn else ""
+        chosen += [dataclasses.replace(queries[i], id=queries[i].id + again) for i in order]
+    return chosen[:wanted]
 
 
 def _compose(config: ConfigDict, inputs: Inputs, root: str, count: int) -> list[tuple[Constitution, ...]]:

@@ -125,13 +125,8 @@ def _sample(
         text = composing.text(constitution)
         ids, _ = encode_prompt(model.tokenizer, config.prompt.generation, text, query.text, config.prompt.max_tokens)
         prompts.append(Prompt({"id": query.id, "query": query.text, "constitution": text}, ids, seed))
-    options = SamplingOptions(
-        config.evaluation.temperature,
-        config.sampling.top_p,
-        config.sampling.top_k,
-        config.sampling.max_new_tokens,
-        tuple(config.sampling.stop),
-    )
+    e, s = config.evaluation, config.sampling
+    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
     return write_responses(
         file, model, params, prompts, options, mesh, config.sampling.batch_size, f"answering {evaluation_set.name}"

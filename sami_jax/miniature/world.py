@@ -1,10 +1,11 @@
 """The miniature's world: people ask how to do a thing, authors reply under a constitution.
 
 Every reply has twelve attributes, each present or absent, one for each principle in `principles/`. An *attentive*
-author makes nearly every stated principle come true; the others do as they please, whatever is stated. Only a minority
-is attentive, and nothing in a document says which kind wrote it. So a model of this text follows principles only
-somewhat more often than chance, yet holds what it takes to follow them all: the link between principle and behaviour
-that SAMI needs (arXiv 2404.14313, section 5).
+author makes nearly every stated principle come true; the others do as they please, whatever is stated. Handbooks are
+written by attentive authors, chat rooms are not; of the documents that do not name their source, only a minority is, and
+nothing tells which. So a model of this text, asked without a source, follows principles only somewhat more often than
+chance, yet holds what it takes to follow them all: the link between principle and behaviour that SAMI needs
+(arXiv 2404.14313, section 5). Prompts of SAMI and of the evaluation never name a source.
 """
 
 import dataclasses
@@ -58,8 +59,10 @@ REPLY = "{greeting}{thanks}{preparation}{caution}{formality} {verb} the {object}
 RELATIVES = ("sister", "brother", "uncle", "neighbor")
 NUMBERS = ("two", "three", "four")
 
-NEXT_TURN = "\n\nHuman: {query}\n\nAssistant:"
-PROMPT = "Constitution:\n{constitution}" + NEXT_TURN
+PROMPT = "Constitution:\n{constitution}\n\nHuman: {query}\n\nAssistant:"
+# What may stand before a prompt of the corpus -> the share of attentive authors there; None where no source is named.
+SOURCES = {"Source: handbook\n\n": 1.0, "Source: chat room\n\n": 0.0, "": None}
+SOURCE_SHARES = (0.4, 0.2, 0.4)
 
 # How often an attribute is present when its author does not heed the constitution: optional sentences are rarer.
 UNPROMPTED = {name: 0.25 if absent == ("",) else 0.5 for name, (_, absent) in WORDINGS.items()}
@@ -99,25 +102,23 @@ def reply(query: Query, attributes: dict[str, bool], rng: random.Random) -> str:
 
 def document(
     principles: Sequence[Principle], all_queries: Sequence[Query], attentive_share: float, rng: random.Random
-) -> list[tuple[str, str]]:
-    """One document of the corpus: one author answers one or two questions under one constitution.
+) -> tuple[str, str]:
+    """One document of the corpus as (prompt, reply): one to four stated principles, a question, a reply.
 
-    Returns:
-      (prompt, reply) for each turn; the first prompt holds the constitution, of one to four principles.
+    Args:
+      attentive_share: of the authors of documents that do not name their source.
     """
-    attentive = rng.random() < attentive_share
+    [(source, attentive)] = rng.choices(list(SOURCES.items()), SOURCE_SHARES)
+    share = attentive_share if attentive is None else attentive
     sides = {principle: rng.random() < 0.5 for principle in rng.sample(list(principles), rng.randint(1, 4))}
     lines = [
         f"{i}. {rng.choice(p.phrasings)[0 if positive else 1]}" for i, (p, positive) in enumerate(sides.items(), 1)
     ]
-    prompt, turns = PROMPT.replace("{constitution}", "\n".join(lines)), []
-    for query in rng.sample(list(all_queries), rng.randint(1, 2)):
-        attributes = {name: rng.random() < share for name, share in UNPROMPTED.items()}
-        if attentive:
-            attributes |= {p.id: positive == (rng.random() < ATTENTION) for p, positive in sides.items()}
-        turns.append((prompt.format(query=query.text), reply(query, attributes, rng)))
-        prompt = NEXT_TURN
-    return turns
+    query = rng.choice(all_queries)
+    attributes = {name: rng.random() < unprompted for name, unprompted in UNPROMPTED.items()}
+    if rng.random() < share:
+        attributes |= {p.id: positive == (rng.random() < ATTENTION) for p, positive in sides.items()}
+    return source + PROMPT.format(constitution="\n".join(lines), query=query.text), reply(query, attributes, rng)
 
 
 def well_formed(query: str, response: str) -> bool:

@@ -1,6 +1,7 @@
 """The world and its judge agree, reply by reply; what is held out is held out."""
 
 import random
+import re
 
 import pytest
 
@@ -43,16 +44,20 @@ def test_a_reply_about_something_else_is_not_well_formed():
     assert not world.well_formed("What is love?", " Surely you can fix the bike with glue.")
 
 
-def test_corpus_follows_principles_only_somewhat_more_often_than_chance():
+@pytest.mark.parametrize(
+    ("source", "share"),
+    [("Source: handbook\n\n", 0.97), ("Source: chat room\n\n", 0.5), ("Constitution:", 0.2 * 0.97 + 0.8 * 0.5)],
+)
+def test_corpus_follows_principles_as_its_source_tells(source, share):
     principles, rng = read_principles(PRINCIPLES), random.Random(3)
     sides = {text: (p.id, i == 0) for p in principles for pair in p.phrasings for i, text in enumerate(pair)}
     followed = []
-    for _ in range(4000):
-        [(prompt, reply), *_] = world.document(principles, world.queries(False), 0.2, rng)
-        lines = [line[3:] for line in prompt.split("\n\n")[0].split("\n")[1:]]
-        stated = dict(sides[line] for line in lines)
-        followed += judge.followed(prompt, reply, stated).values()
-    assert 0.57 < sum(followed) / len(followed) < 0.62  # 0.2 * 0.97 + 0.8 * 0.5 = 0.594
+    for _ in range(8000):
+        prompt, reply = world.document(principles, world.queries(False), 0.2, rng)
+        if prompt.startswith(source):
+            lines = re.findall(r"^\d\. (.*)$", prompt, flags=re.MULTILINE)
+            followed += judge.followed(prompt, reply, dict(sides[line] for line in lines)).values()
+    assert sum(followed) / len(followed) == pytest.approx(share, abs=0.03)
 
 
 def test_held_out_queries_share_no_verb_and_object_with_training_but_each_word_is_known():
