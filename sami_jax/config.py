@@ -115,9 +115,7 @@ def paper_training(config: ConfigDict) -> None:
     config.sampling.max_new_tokens = 350  # tokens (P)
     config.objective.normalize = "mean"  # over response tokens (R)
     config.optim.name = "adamw"  # (P); rmsprop with b2=0.99 is (R)
-    config.optim.learning_rate = (
-        5e-7  # (P), found with bf16 weights, which round most of an update away: expect to retune
-    )
+    config.optim.learning_rate = 5e-7  # (P), found with bf16 weights, which lose most of an update: expect to retune
     config.optim.clip_norm = 1.0  # global gradient norm (P)
     config.train.updates = (2, 4, 6)  # updates of each iteration, from 256, 512 and 768 queries (P)
     config.train.batch_size = 128  # queries an update (P)

@@ -19,12 +19,13 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
     Raises:
       UserError: no such config, or an override of an unknown field or with a value of another type.
     """
-    path, colon, arg = spec.partition(":")
+    path, _, arg = spec.partition(":")
     file = Path(path) if path.endswith(".py") else config_folder() / f"{path}.py"
     if not file.is_file():
         known = sorted(f.stem for f in config_folder().glob("*.py"))
         raise UserError(f"--config={spec}: no such config; give a .py file or one of {', '.join(known)}")
-    known = _fields(_load_module(file).get_config(arg or None))
+    config = _load_module(file).get_config(arg or None)
+    known = _fields(config)
     for override in overrides:
         field = override.removeprefix("--config.").partition("=")[0]
         if "=" not in override:
@@ -34,10 +35,10 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
             raise UserError(
                 f"--config.{field}: no such field" + (f"; did you mean --config.{close[0]}?" if close else "")
             )
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    argv, values = ["sami", *overrides], flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=True, sys_argv=argv)
     try:
-        values(["sami", f"--config={file}{colon}{arg}", *overrides])
+        values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
         raise UserError(f"--config: {' '.join(str(error).split())[:200]}; give a value of the field's type") from None
     return values["config"].value, file.stem + (f"-{arg}" if arg else "")

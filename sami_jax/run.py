@@ -194,7 +194,8 @@ def _base_folder(config: ConfigDict, workdir: Path) -> Path:
         return Path(config.model.path)
     folder = workdir / RANDOM_BYTES
     if not folder.exists():
-        write_random_bytes_model(folder, config.prompt.max_tokens + config.sampling.max_new_tokens, config.seed)
+        # A sampled byte that is no text comes back as a replacement character, which is three bytes.
+        write_random_bytes_model(folder, config.prompt.max_tokens + 3 * config.sampling.max_new_tokens, config.seed)
     return folder
 
 

@@ -42,7 +42,7 @@ def complaint(capsys, *argv: str) -> str:
         ("--config.optim.learning_rate=-1", "config.optim.learning_rate=-1.0: must be above 0"),
         ("--config.optim.learning_rate=fast", "could not convert"),
         ("--config.optim.name=adam", "did you mean 'adamw'?"),
-        ("--config.train.microbatches=5", "must be a divisor of train.batch_size=32"),
+        ("--config.train.microbatches=5", "must be a divisor of train.batch_size=64"),
         ("--config.train.updates=()", "config.train.updates"),
         ("--config.sampling.top_p=0", "config.sampling.top_p"),
         ("--config.constitutions.count=3", "must be even"),
@@ -87,7 +87,7 @@ GOOD_PROMPT = {"id": 1, "prompt": "Human: How do I fix the bike?\n\nAssistant:"}
         ({"id": 2}, "input.jsonl:2: key 'prompt' is missing"),
         ({"id": 2, "prompt": ""}, "input.jsonl:2: prompt is empty"),
         ({"id": 2, "prompt": None}, "input.jsonl:2: prompt is empty or not a text"),
-        ({"id": 2, "prompt": "the " * 300}, "input.jsonl:2: prompt of 300 and response of up to 8 tokens exceed"),
+        ({"id": 2, "prompt": "the " * 300}, "input.jsonl:2: prompt of 301 and response of up to 8 tokens exceed"),
     ],
 )
 def test_bad_prompts(capsys, tmp_path, row, words):
@@ -222,4 +222,5 @@ def test_score_equals_torch(tmp_path, normalize, score_eos):
                 )
         count = len(prompts)
         assert line["mi_lower_bound"] <= math.log(count)
-        assert {line["row_accuracy"], line["column_accuracy"]} <= {k / count for k in range(count + 1)}
+        for name in ("row_accuracy", "column_accuracy"):
+            assert any(line[name] == pytest.approx(right / count) for right in range(count + 1))

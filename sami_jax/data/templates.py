@@ -1,5 +1,7 @@
 """Prompt templates with the fields {constitution} and {query}, and prompts of bounded length."""
 
+import bisect
+
 from sami_jax.errors import UserError
 
 FIELDS = ("{constitution}", "{query}")
@@ -21,20 +23,23 @@ def encode_prompt(tokenizer, template: str, constitution: str, query: str, max_t
     """Tokenises a prompt, cutting the end of the *query* where the whole would be too long.
 
     Returns:
-      ids, at most `max_tokens`, and how many of the query's tokens were cut.
+      ids, at most `max_tokens`, and how many tokens the prompt lost.
     Raises:
       UserError: the template and constitution alone are too long.
     """
-    ids = tokenizer.encode(render(template, constitution, query))
-    if len(ids) <= max_tokens:
-        return ids, 0
-    query_ids = tokenizer.encode(query, add_special_tokens=False)
-    kept = len(query_ids)
-    while len(ids) > max_tokens:
-        if kept == 0:
-            raise UserError(
-                f"config.prompt: template and constitution alone take {len(ids)} tokens of {max_tokens}; raise config.prompt.max_tokens or shorten them"
-            )
-        kept = max(0, kept - (len(ids) - max_tokens))
-        ids = tokenizer.encode(render(template, constitution, tokenizer.decode(query_ids[:kept])))
-    return ids, len(query_ids) - kept
+
+    def encoded(characters: int) -> list[int]:
+        return tokenizer.encode(render(template, constitution, query[:characters]))
+
+    whole = encoded(len(query))
+    if len(whole) <= max_tokens:
+        return whole, 0
+    if (least := len(encoded(0))) > max_tokens:
+        raise UserError(
+            f"config.prompt: template and constitution alone take {least} tokens of {max_tokens}; "
+            "raise config.prompt.max_tokens or shorten them"
+        )
+    # The longest beginning of the query that fits, in characters: cutting ids would re-tokenise decoded text.
+    kept = bisect.bisect_right(range(len(query)), max_tokens, key=lambda characters: len(encoded(characters))) - 1
+    ids = encoded(kept)
+    return ids, len(whole) - len(ids)
