@@ -36,8 +36,9 @@ def _table(name: str, rows: list[dict]) -> Table:
     title = f"Held-out queries, {SET_TITLES[name]}: {rows[0]['responses']} responses each"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
+    # Intervals are 95 %.
     for column in ("following", "win rate over base", "well-formed", "MI, nats", "tokens"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         table.add_row(
             f"iteration {number}" if number else "base",
@@ -54,7 +55,7 @@ def _percent(row: dict, key: str, interval: str | None = None) -> str:
     if key not in row:
         return "-"
     text = f"{100 * row[key]:.1f} %"
-    return f"{text} ({100 * row[interval][0]:.0f} to {100 * row[interval][1]:.0f})" if interval else text
+    return f"{text} ({100 * row[interval][0]:.0f}-{100 * row[interval][1]:.0f})" if interval else text
 
 
 def _print_examples(name: str, before: Path, after: Path) -> None:
