@@ -37,7 +37,7 @@ def _table(name: str, rows: list[dict]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
     # Intervals are 95 %.
-    for column in ("following", "win rate over base", "well-formed", "MI, nats", "tokens"):
+    for column in ("following", "wins over base", "well-formed", "MI, nats", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         table.add_row(

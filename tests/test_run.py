@@ -62,7 +62,7 @@ def test_a_run_leaves_what_is_promised(undisturbed):
     assert json.loads((workdir / "run.json").read_text())["config"]["train"]["updates"] == [3, 3]
     steps = [json.loads(line)["step"] for line in (workdir / "iteration_2" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
-    for words in ("following", "win rate", "well-formed", "MI, nats", "iteration 2", "constitution"):
+    for words in ("following", "wins over base", "well-formed", "MI, nats", "iteration 2", "constitution"):
         assert words in out
     assert re.search(r"sampling: \d+ in .* tokens/s", err)
 
