@@ -1,7 +1,6 @@
 """The miniature's tokenizer: whole words of its world, each with the space before it, and punctuation marks."""
 
 import re
-from pathlib import Path
 
 import tokenizers
 import transformers
@@ -21,8 +20,3 @@ def build(texts) -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, unk_token=UNKNOWN, pad_token=END
     )
-
-
-def save(tokenizer: transformers.PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes tokenizer.json and its companions."""
-    tokenizer.save_pretrained(folder)
