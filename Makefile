@@ -17,7 +17,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Retrains the embedded base model; about 10 minutes on two cores.
+# Retrains the embedded base model; about 20 minutes on two cores.
 miniature: $(VENV)/.installed
 	JAX_PLATFORMS=cpu $(BIN)/python -m sami_jax.miniature.recipe --output sami_jax/miniature/base --queries sami_jax/miniature/queries
 

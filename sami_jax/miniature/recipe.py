@@ -28,7 +28,7 @@ from sami_jax.models.huggingface import export
 from sami_jax.principles.files import read_principles
 from sami_jax.sharding import make_mesh
 
-STEPS = 3200
+STEPS = 6400
 BATCH = 32  # documents a step
 POOL = 16  # batches drawn at once and sorted by length, which halves the padding
 BUCKET = 32  # tokens; rows are padded to a multiple of it
@@ -36,7 +36,7 @@ LEARNING_RATE = 2e-3  # principles are learnt more slowly at 5e-3, and at 1e-3 t
 WARMUP = 50  # steps
 PROMPT_WEIGHT = 0.1  # weight of a prompt token in the loss; prompts are drawn at random and teach little
 FIRST_ATTENTIVE_SHARE, ATTENTIVE_SHARE = 1.0, 0.2  # of authors whose document does not name its source
-FALL = (2200, 2500)  # steps between which that share falls from the first to the last value
+FALL = (4400, 5000)  # steps between which that share falls from the first to the last value
 
 
 def model_config(vocabulary: int) -> ModelConfig:
@@ -56,7 +56,7 @@ def model_config(vocabulary: int) -> ModelConfig:
 
 def batches(tokenizer, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (tokens [BATCH, T], weights [BATCH, T]) for each step; T varies by bucket."""
-    principles, queries = read_principles(PRINCIPLES), world.queries(held_out=False)
+    principles, queries = read_principles(PRINCIPLES), world.queries("train")
     rng = random.Random(seed)
     for first in range(0, steps, POOL):
         share = float(np.interp(first, FALL, (FIRST_ATTENTIVE_SHARE, ATTENTIVE_SHARE)))
@@ -114,7 +114,8 @@ def pretrain(tokenizer, config: ModelConfig, steps: int, seed: int, log=lambda l
 def corpus_words() -> list[str]:
     """Texts that together hold every word the world can write."""
     rng = random.Random(0)
-    principles, queries = read_principles(PRINCIPLES), world.queries(False) + world.queries(True)
+    principles = read_principles(PRINCIPLES)
+    queries = [query for split in world.SPLITS for query in world.queries(split)]
     documents = ("".join(world.document(principles, queries, 1.0, rng)) for _ in range(5_000))
     return [
         *documents,
@@ -123,11 +124,11 @@ def corpus_words() -> list[str]:
 
 
 def write_queries(folder: Path) -> None:
-    for name, held_out in (("train", False), ("held_out", True)):
+    for split in world.SPLITS:
         lines = [
-            json.dumps({"id": f"{name}-{i}", "query": query.text}) for i, query in enumerate(world.queries(held_out))
+            json.dumps({"id": f"{split}-{i}", "query": query.text}) for i, query in enumerate(world.queries(split))
         ]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from sami_jax.principles.files import read_principles
 
 
 def random_reply(rng: random.Random):
-    query = rng.choice(world.queries(rng.random() < 0.5))
+    query = rng.choice(world.queries(rng.choice(list(world.SPLITS))))
     attributes = {name: rng.random() < 0.5 for name in world.WORDINGS}
     return query, attributes, world.reply(query, attributes, rng)
 
@@ -39,7 +39,7 @@ def test_damaged_replies_are_not_well_formed_and_follow_nothing(damage):
 
 def test_a_reply_about_something_else_is_not_well_formed():
     rng = random.Random(2)
-    fix, cut = (next(q for q in world.queries(False) if q.verb == verb) for verb in ("fix", "cut"))
+    fix, cut = (next(q for q in world.queries("train") if q.verb == verb) for verb in ("fix", "cut"))
     assert not world.well_formed(cut.text, world.reply(fix, dict.fromkeys(world.WORDINGS, False), rng))
     assert not world.well_formed("What is love?", " Surely you can fix the bike with glue.")
 
@@ -53,7 +53,7 @@ def test_corpus_follows_principles_as_its_source_tells(source, share):
     sides = {text: (p.id, i == 0) for p in principles for pair in p.phrasings for i, text in enumerate(pair)}
     followed = []
     for _ in range(8000):
-        prompt, reply = world.document(principles, world.queries(False), 0.2, rng)
+        prompt, reply = world.document(principles, world.queries("train"), 0.2, rng)
         if prompt.startswith(source):
             lines = re.findall(r"^\d\. (.*)$", prompt, flags=re.MULTILINE)
             followed += judge.followed(prompt, reply, dict(sides[line] for line in lines)).values()
@@ -61,17 +61,17 @@ def test_corpus_follows_principles_as_its_source_tells(source, share):
 
 
 def test_held_out_queries_share_no_verb_and_object_with_training_but_each_word_is_known():
-    train, held_out = world.queries(False), world.queries(True)
-    assert not {(q.verb, q.object) for q in train} & {(q.verb, q.object) for q in held_out}
-    assert {q.verb for q in train} == {q.verb for q in held_out} and {q.object for q in train} == {
-        q.object for q in held_out
-    }
-    assert len(held_out) == 128 and len(train) == 512
+    train, validation, held_out = (world.queries(split) for split in world.SPLITS)
+    pairs = [{(q.verb, q.object) for q in split} for split in (train, validation, held_out)]
+    assert sum(map(len, pairs)) == len(set.union(*pairs)) == len(world.TOOLS) * len(world.OBJECTS)
+    for split in (train, validation, held_out):
+        assert {q.verb for q in split} == set(world.TOOLS) and {q.object for q in split} == set(world.OBJECTS)
+    assert (len(train), len(validation), len(held_out)) == (384, 128, 128)
 
 
 def test_shipped_queries_are_the_worlds():
-    assert [q.text for q in read_queries(QUERIES / "train.jsonl")] == [q.text for q in world.queries(False)]
-    assert [q.text for q in read_queries(QUERIES / "held_out.jsonl")] == [q.text for q in world.queries(True)]
+    for split in world.SPLITS:
+        assert [q.text for q in read_queries(QUERIES / f"{split}.jsonl")] == [q.text for q in world.queries(split)]
 
 
 def test_every_principle_has_a_checker_and_an_attribute():
