@@ -97,7 +97,9 @@ def defaults() -> ConfigDict:
     c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
     c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
     c.train.checkpoint_every = 1  # updates between checkpoints
-    c.train.bucket = 64  # tokens; prompts and responses are padded to a multiple of it
+    c.train.shapes = 8  # row lengths that microbatches are padded to, at most; each is compiled once (ours)
+    c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
+    c.train.constitutions_at_once = 0  # computed together, must divide C; fewer need less memory and recompute more; 0: all
 
     c.evaluation = ConfigDict()
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
@@ -216,7 +218,9 @@ def validate(config: ConfigDict) -> None:
         "train.batch_size": 1,
         "train.microbatches": 1,
         "train.checkpoint_every": 1,
+        "train.shapes": 1,
         "train.bucket": 1,
+        "train.constitutions_at_once": 0,
         "evaluation.queries": 1,
         "evaluation.temperature": 0.0,
         "evaluation.batch_size": 1,
@@ -243,6 +247,12 @@ def validate(config: ConfigDict) -> None:
         "train.microbatches",
         config.train.batch_size % config.train.microbatches == 0,
         f"a divisor of train.batch_size={config.train.batch_size}",
+    )
+    at_once = config.train.constitutions_at_once
+    check(
+        "train.constitutions_at_once",
+        at_once == 0 or config.constitutions.count % at_once == 0,
+        f"0 or a divisor of constitutions.count={config.constitutions.count}",
     )
     check_template(config.prompt.generation, "config.prompt.generation")
     check_template(config.prompt.training, "config.prompt.training")

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations, validate
-from sami_jax.data.batches import padded_sizes, tokens, training_batches
+from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import write_json, write_jsonl
 from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
 from sami_jax.data.queries import Query, read_queries, split
@@ -43,7 +43,7 @@ from sami_jax.sampling import SamplingOptions
 from sami_jax.sharding import batch_shards, make_mesh
 from sami_jax.summary import print_summary
 from sami_jax.terminal import say, track
-from sami_jax.training import init_state, make_update, put_batch
+from sami_jax.training import init_state, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,15 +146,22 @@ def train(
     end_token = base.end_tokens[0] if config.objective.score_eos else None
     rows = read_pairs(pairs, config.constitutions.count)
     examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
-    longest = sum(padded_sizes(examples, bucket=1))
+    longest = max(example.longest_text for example in examples)
     if longest > base.config.max_positions:
         raise UserError(
             f"{pairs}: prompt and response of {longest} tokens exceed the model's context of {base.config.max_positions}; shorten the responses"
         )
     _say_cut(config, cut, "training prompts")
-    batches = training_batches(
-        examples, config.train.batch_size, config.train.microbatches, config.seed + iteration, config.train.bucket
+    batches = TrainingBatches(
+        examples,
+        updates=updates,
+        batch_size=config.train.batch_size,
+        microbatches=config.train.microbatches,
+        seed=config.seed + iteration,
+        shapes=config.train.shapes,
+        bucket=config.train.bucket,
     )
+    _say_shapes(batches)
     reference = base.load(mesh, config.train.compute_dtype) if config.objective.kl_weight else None
     with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", base.folder) as checkpoints:
         state = checkpoints.restore_latest(base.config, config, mesh)
@@ -163,10 +170,11 @@ def train(
         done = int(state.step)
         update = make_update(base.config, config, mesh)
         with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
-            numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: tokens(batches[n - 1]))
+            numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
             for number in numbers:
-                state, metrics = update(state, put_batch(batches[number - 1], mesh), reference)
-                log.write(number, {name: float(value) for name, value in metrics.items()})
+                state, metrics = update(state, batches[number - 1], reference)
+                metrics = {name: float(value) for name, value in metrics.items()}
+                log.write(number, metrics | {"padded_share": batches.padded_share(number - 1)})
                 if number % config.train.checkpoint_every == 0 or number == updates:
                     checkpoints.save(state)
         dtype = jnp.dtype(config.model.export_dtype)
@@ -256,6 +264,12 @@ def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: 
 def _say_cut(config: ConfigDict, cut: int, of: str) -> None:
     if cut:
         say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {of}")
+
+
+def _say_shapes(batches: TrainingBatches) -> None:
+    shares = [batches.padded_share(index) for index in range(len(batches))]
+    rows = ", ".join(str(shape.row) for shape in batches.shapes)
+    say(f"  microbatches in rows of {rows} tokens, {sum(shares) / len(shares):.1%} of them padding")
 
 
 def _pair_rows(

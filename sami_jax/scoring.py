@@ -6,43 +6,35 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from sami_jax.data.batches import ContrastBatch, ContrastExample, pad, padded_sizes
-from sami_jax.likelihood import token_logprobs
+from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
+from sami_jax.likelihood import likelihoods
 from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import batch_shards, named_sharding
 
-# Prompts and responses are padded to a multiple of this, so that few shapes are compiled.
+# Sizes are rounded up to a multiple of this, so that few shapes are compiled.
 BUCKET = 32
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _summed(params, batch: ContrastBatch, *, config: ModelConfig) -> jax.Array:
-    return token_logprobs(params, config, batch).sum(axis=-1)
+    return likelihoods(params, config, batch, compute_dtype=params["embedding"].dtype).summed
 
 
 def score(
     params: dict, config: ModelConfig, examples: Sequence[ContrastExample], mesh: jax.sharding.Mesh, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields, for each example in order, [C, C] float32 of log p(y_j | c_i, x) summed over the tokens of y_j.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each example's place and its [C, C] float32 of log p(y_j | c_i, x), summed over the tokens of y_j.
 
-    All examples of one batch must have the same C; `batch_size` queries are scored together, rounded up to a multiple of
-    the mesh's batch shards.
+    Longest first: texts of like lengths are scored together, and if memory is short, it shows at once. All examples must have
+    the same C; `batch_size` queries are scored together, rounded up to a multiple of the mesh's batch shards.
     """
     shards = batch_shards(mesh)
     size = -(-batch_size // shards) * shards
-    for start in range(0, len(examples), size):
-        chunk = list(examples[start : start + size])
-        filled = chunk + [chunk[-1]] * (size - len(chunk))
-        batch = pad(filled, *padded_sizes(filled, BUCKET))
-        batch = ContrastBatch(*(jax.device_put(array, named_sharding(mesh, ("batch",))) for array in batch))
+    places = sorted(range(len(examples)), key=lambda place: -examples[place].longest_row)
+    for start in range(0, len(places), size):
+        chunk = places[start : start + size]
+        filled = [examples[place] for place in chunk + chunk[-1:] * (size - len(chunk))]
+        batch = jax.device_put(pack(filled, shape_for(filled, BUCKET)), named_sharding(mesh, ("batch",)))
         with jax.set_mesh(mesh):
             summed = np.asarray(_summed(params, batch, config=config))
-        yield from summed[: len(chunk)]
-
-
-def normalized(summed: np.ndarray, example: ContrastExample, normalize: str) -> np.ndarray:
-    """S [C, C] of one example under `normalize` ("mean" over each response's tokens, or "sum")."""
-    if normalize == "sum":
-        return summed
-    lengths = np.array([max(len(response), 1) for response in example.responses])
-    return summed / lengths[None]
+        yield from zip(chunk, summed, strict=False)

@@ -4,6 +4,8 @@ Code elsewhere speaks of logical axes ("batch", "embed", "heads", ...). `RULES` 
 over, so that a change of parallelism is a change of this table or of the mesh sizes, never of the model.
 """
 
+import math
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -70,12 +72,15 @@ def constrain(x: jax.Array, *logical_axes: str) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition_spec(logical_axes))
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh) -> int:
     """Over how many devices the batch axis is split: row counts must be multiples of it."""
-    shards = 1
-    for axis in RULES["batch"]:
-        shards *= mesh.shape[axis]
-    return shards
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def batch_shards_here() -> int:
+    """As `batch_shards`, inside jit, of the mesh that was set; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else batch_shards(mesh)
 
 
 def check_divisible(mesh: Mesh, shape, logical_axes, what: str) -> None:

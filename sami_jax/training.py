@@ -1,10 +1,11 @@
 """The update: S, the contrastive loss, exact accumulation over microbatches, clip, optax.
 
-Everything is one jitted program over pure pytrees; the shardings are given at its boundary. Master weights are kept in
-`param_dtype` and cast to `compute_dtype` for the forward and backward pass.
+Two jitted programs over pure pytrees, shardings given at their boundaries: one adds a microbatch's gradient, compiled for
+each shape of microbatch, one applies the sum. Master weights are kept in `param_dtype` and cast to `compute_dtype` for the
+forward and backward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,9 @@ from ml_collections import ConfigDict
 
 from sami_jax import objective
 from sami_jax.data.batches import ContrastBatch
-from sami_jax.likelihood import conditional_loglikelihoods, kl_divergence, logprobs_at, pair_hidden_states
+from sami_jax.likelihood import likelihoods, normalized
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.decoder import abstract_params, bind, param_shardings
+from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.optim import make_optimizer
 from sami_jax.sharding import named_sharding
 
@@ -25,6 +26,13 @@ class TrainState(NamedTuple):
     params: dict  # master weights
     opt_state: Any
     step: jax.Array  # [] int32, updates made
+
+
+class Accumulated(NamedTuple):
+    """Sums over the microbatches of a batch so far."""
+
+    gradients: dict  # float32
+    metrics: "Metrics"
 
 
 Metrics = dict[str, jax.Array]
@@ -36,69 +44,84 @@ def sami_loss(
     """The loss of one microbatch, mean over its queries, and what to log about it.
 
     Args:
-      params: weights in the compute dtype.
+      params: master weights.
       batch: B queries.
-      config: a run's config, of which `objective` and `train.remat` are read.
+      config: a run's config, of which `objective` and `train` are read.
       reference: base weights for the KL term; None where its weight is 0.
     """
-    model = bind(model_config, params)
-    hidden = pair_hidden_states(model, batch, config.train.remat)
-    logprobs = logprobs_at(model, hidden, batch)
-    s = conditional_loglikelihoods(logprobs, batch.response_lengths, config.objective.normalize)
-    s_sum = jnp.sum(logprobs, axis=-1)
+    summed, kl = likelihoods(
+        params,
+        model_config,
+        batch,
+        reference=reference,
+        compute_dtype=config.train.compute_dtype,
+        remat=config.train.remat,
+        at_once=config.train.constitutions_at_once,
+    )
+    s = normalized(summed, batch.response_lengths, config.objective.normalize)
     loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
     metrics = {
         "contrastive_loss": loss,
         "mi_lower_bound": jnp.mean(objective.mi_lower_bound(s)),
-        "mi_posterior_bound": jnp.mean(objective.mi_posterior_bound(s_sum)),
-        "mi_paper": jnp.mean(objective.mi_paper(s_sum)),
+        "mi_posterior_bound": jnp.mean(objective.mi_posterior_bound(summed)),
+        "mi_paper": jnp.mean(objective.mi_paper(summed)),
         "row_accuracy": jnp.mean(objective.row_accuracy(s)),
         "column_accuracy": jnp.mean(objective.column_accuracy(s)),
         "own_logprob": jnp.mean(jnp.diagonal(s, axis1=-2, axis2=-1)),
     }
-    if reference is not None:
-        own = jnp.moveaxis(jnp.diagonal(hidden, axis1=1, axis2=2), -1, 1)
-        metrics["kl"] = kl_divergence(model, bind(model_config, reference), batch, own, config.train.remat)
+    if kl is not None:
+        metrics["kl"] = jnp.mean(jnp.sum(kl, axis=1) / jnp.maximum(jnp.sum(batch.response_lengths, axis=1), 1))
         loss = loss + config.objective.kl_weight * metrics["kl"]
     return loss, metrics | {"loss": loss}
 
 
-def accumulated_gradients(
-    params: dict, model_config: ModelConfig, batch: ContrastBatch, config: ConfigDict, reference: dict | None
-) -> tuple[dict, Metrics]:
-    """Gradient and metrics of a whole batch [microbatches, B, C, ...], one microbatch at a time.
+def accumulate(
+    params: dict,
+    accumulated: Accumulated | None,
+    model_config: ModelConfig,
+    batch: ContrastBatch,
+    config: ConfigDict,
+    reference: dict | None,
+) -> Accumulated:
+    """Adds one microbatch's gradient and metrics to those before it; None where it is the first.
 
-    Each microbatch holds equally many queries and the loss is their mean, so the mean of the gradients is the gradient
-    of the whole batch. (Until 24 May 2024 the authors' code kept the last microbatch's alone.)
+    Microbatches hold equally many queries and the loss is their mean, so the mean of the gradients is the gradient of the
+    whole batch. (Until 24 May 2024 the authors' code kept the last microbatch's alone.)
     """
-    compute_dtype = jnp.dtype(config.train.compute_dtype)
-    compute_params = jax.tree.map(lambda w: w.astype(compute_dtype), params)
-    reference = None if reference is None else jax.tree.map(lambda w: w.astype(compute_dtype), reference)
-    grad = jax.grad(sami_loss, has_aux=True)
-
-    def microbatch(total, part):
-        gradients, metrics = grad(compute_params, model_config, part, config, reference)
-        return jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, gradients), metrics
-
-    zeros = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params)
-    total, metrics = jax.lax.scan(microbatch, zeros, batch)
-    count = batch.prefixes.shape[0]
-    return jax.tree.map(lambda g: g / count, total), jax.tree.map(jnp.mean, metrics)
+    gradients, metrics = jax.grad(sami_loss, has_aux=True)(params, model_config, batch, config, reference)
+    added = Accumulated(jax.tree.map(lambda g: g.astype(jnp.float32), gradients), metrics)
+    return added if accumulated is None else jax.tree.map(jnp.add, accumulated, added)
 
 
 def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
-    """Compiles, at its first call, (state, batch, reference) -> (state, metrics); the old state's memory is reused."""
+    """Returns (state, microbatches, reference) -> (state, metrics); the old state's memory is reused.
+
+    Compiles at the first call, and again for each new shape of microbatch.
+    """
     optimizer = make_optimizer(config.optim)
     shardings = state_shardings(model_config, config, mesh)
+    everywhere = named_sharding(mesh)
 
-    def update(state: TrainState, batch: ContrastBatch, reference: dict | None):
-        gradients, metrics = accumulated_gradients(state.params, model_config, batch, config, reference)
+    def add(params, accumulated, batch, reference):
+        return accumulate(params, accumulated, model_config, batch, config, reference)
+
+    def apply(state: TrainState, accumulated: Accumulated, count: jax.Array):
+        gradients, metrics = jax.tree.map(lambda total: total / count, accumulated)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = metrics | {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, named_sharding(mesh)))
+    add = jax.jit(add, donate_argnums=1, out_shardings=Accumulated(shardings.params, everywhere))
+    apply = jax.jit(apply, donate_argnums=(0, 1), out_shardings=(shardings, everywhere))
+
+    def update(state: TrainState, microbatches: Sequence[ContrastBatch], reference: dict | None):
+        accumulated = None
+        for batch in microbatches:
+            accumulated = add(state.params, accumulated, put_batch(batch, mesh), reference)
+        return apply(state, accumulated, jnp.float32(len(microbatches)))
+
+    return update
 
 
 def init_state(params: dict, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
@@ -131,6 +154,5 @@ def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sha
 
 
 def put_batch(batch: ContrastBatch, mesh: jax.sharding.Mesh) -> ContrastBatch:
-    """Lays a host batch [microbatches, B, C, ...] out with its queries over the mesh's batch axes."""
-    axes = (None, "batch")
-    return ContrastBatch(*(jax.device_put(array, named_sharding(mesh, axes)) for array in batch))
+    """Lays a host batch out with its queries over the mesh's batch axes."""
+    return jax.device_put(batch, named_sharding(mesh, ("batch",)))

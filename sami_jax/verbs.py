@@ -10,11 +10,12 @@ from sami_jax.data.batches import ContrastExample
 from sami_jax.data.jsonl import read_numbered, write_jsonl
 from sami_jax.data.templates import render
 from sami_jax.errors import UserError
+from sami_jax.likelihood import normalized
 from sami_jax.models.huggingface import copy_companions, export, read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
-from sami_jax.scoring import normalized, score
+from sami_jax.scoring import score
 from sami_jax.sharding import make_mesh
 from sami_jax.terminal import say, track
 
@@ -65,7 +66,8 @@ def score_file(arguments: argparse.Namespace) -> None:
     for places in by_count.values():
         chosen = [examples[place] for place in places]
         matrices = track(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", len(chosen))
-        for place, summed in zip(places, matrices, strict=True):
+        for number, summed in matrices:
+            place = places[number]
             lines[place] = _score_line(rows[place][1]["id"], summed, examples[place], arguments.normalize)
     write_jsonl(arguments.output, lines)
     say(f"{len(lines)} matrices: {arguments.output}")
@@ -146,11 +148,12 @@ def _check_length(model: ModelFolder, prompt_tokens: int, response_tokens: int, 
 
 
 def _score_line(id, summed: np.ndarray, example: ContrastExample, normalize: str) -> dict:
-    s = normalized(summed, example, normalize)
+    response_tokens = [len(response) for response in example.responses]
+    s = np.asarray(normalized(summed, np.array(response_tokens), normalize))
     return {
         "id": id,
         "logprobs": s.astype(float).tolist(),
-        "response_tokens": [len(response) for response in example.responses],
+        "response_tokens": response_tokens,
         "mi_lower_bound": float(objective.mi_lower_bound(s)),
         "row_accuracy": float(objective.row_accuracy(s)),
         "column_accuracy": float(objective.column_accuracy(s)),

@@ -14,9 +14,10 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_check_tracer_leaks", True)
 
-from sami_jax.data.batches import ContrastBatch
+from sami_jax.data.batches import ContrastBatch, ContrastExample, Shape, pack
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params
+from sami_jax.packing import Sizes
 from sami_jax.sharding import make_mesh
 
 SMALL = ModelConfig(
@@ -50,9 +51,10 @@ def small_params(mesh):
 def random_batch(seed: int, queries: int, count: int, prefix: int = 12, response: int = 9) -> ContrastBatch:
     """Ragged random prompts and responses of SMALL's vocabulary."""
     rng = np.random.default_rng(seed)
-    return ContrastBatch(
-        prefixes=rng.integers(0, SMALL.vocab_size, (queries, count, prefix)).astype(np.int32),
-        prefix_lengths=rng.integers(1, prefix + 1, (queries, count)).astype(np.int32),
-        responses=rng.integers(0, SMALL.vocab_size, (queries, count, response)).astype(np.int32),
-        response_lengths=rng.integers(1, response + 1, (queries, count)).astype(np.int32),
-    )
+
+    def texts(longest: int) -> tuple[tuple[int, ...], ...]:
+        lengths = rng.integers(1, longest + 1, count)
+        return tuple(tuple(rng.integers(0, SMALL.vocab_size, length).tolist()) for length in lengths)
+
+    examples = [ContrastExample(texts(prefix), texts(response)) for _ in range(queries)]
+    return pack(examples, Shape(prefix + count * response, Sizes(prefix, response, count * response)))

@@ -58,7 +58,7 @@ def test_tokens_follow_the_model_without_a_cache(small_params, mesh):
     text = [ord(character) - 200 for character in response.text]
     model = bind(SMALL, small_params)
     tokens = jnp.array([PROMPTS[1] + text])
-    logits = model.unembed(model(tokens, jnp.arange(tokens.shape[1])[None]))[0]
+    logits = model.unembed(model(tokens))[0]
     assert np.argmax(logits, axis=-1)[len(PROMPTS[1]) - 1 : -1].tolist() == text
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import SMALL, mesh_of, random_batch
+from ml_collections import FrozenConfigDict
 
 from sami_jax import training
 from sami_jax.config import defaults
@@ -21,21 +22,19 @@ def config():
     return config
 
 
-def in_microbatches(batch: ContrastBatch, count: int) -> ContrastBatch:
-    return ContrastBatch(*(array.reshape(count, -1, *array.shape[1:]) for array in batch))
+def in_microbatches(batch: ContrastBatch, count: int) -> list[ContrastBatch]:
+    return [jax.tree.map(lambda x: np.split(x, count)[i], batch) for i in range(count)]
 
 
-def gradients(params, batch, config, mesh, reference=None):
+def gradients(params, microbatches, config, mesh, reference=None):
+    """Gradient and metrics of a whole batch."""
+    add = jax.jit(training.accumulate, static_argnums=(2, 4))
+    accumulated = None
     with jax.set_mesh(mesh):
-        batch = training.put_batch(batch, mesh)
-        compute = jax.jit(training.accumulated_gradients, static_argnums=(1, 3))
-        return compute(params, SMALL, batch, jax_frozen(config), reference)
-
-
-def jax_frozen(config):
-    from ml_collections import FrozenConfigDict
-
-    return FrozenConfigDict(config)
+        for batch in microbatches:
+            batch = training.put_batch(batch, mesh)
+            accumulated = add(params, accumulated, SMALL, batch, FrozenConfigDict(config), reference)
+    return jax.tree.map(lambda total: total / len(microbatches), accumulated)
 
 
 def relative_difference(a, b) -> float:
@@ -69,11 +68,10 @@ def test_gradient_is_that_of_finite_differences(small_params, mesh, config):
         lambda w: np.random.default_rng(w.size).normal(size=w.shape).astype(np.float32), small_params
     )
     step = 1e-2 / float(optax.tree.norm(direction))
-    one = ContrastBatch(*(array[0] for array in batch))
 
     def loss(sign):
         moved = jax.tree.map(lambda w, d: w + sign * step * d, small_params, direction)
-        return float(training.sami_loss(moved, SMALL, one, config, None)[0])
+        return float(training.sami_loss(moved, SMALL, batch[0], config, None)[0])
 
     slope = sum(
         float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
@@ -88,7 +86,7 @@ def test_one_update_is_clip_then_adamw(mesh, config):
     gradient, _ = gradients(params, batch, config, mesh)
     with jax.set_mesh(mesh):
         state = training.init_state(params, SMALL, config, mesh)
-        state, metrics = training.make_update(SMALL, config, mesh)(state, training.put_batch(batch, mesh), None)
+        state, metrics = training.make_update(SMALL, config, mesh)(state, batch, None)
     scale = min(1.0, 1.0 / float(optax.tree.norm(gradient)))
 
     def adamw_first_step(w, g):
@@ -107,7 +105,7 @@ def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
     start = jax.tree.map(np.asarray, params)
     with jax.set_mesh(mesh):
         state = training.init_state(params, SMALL, config, mesh)
-        batch = training.put_batch(in_microbatches(random_batch(4, 2, 2), 1), mesh)
+        batch = in_microbatches(random_batch(4, 2, 2), 1)
         state, _ = training.make_update(SMALL, config, mesh)(state, batch, None)
     moved = jax.tree.map(lambda new, old: float(np.mean(np.asarray(new) != old)), state.params, start)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
@@ -131,6 +129,6 @@ def test_training_raises_the_bound(mesh, config):
         update = training.make_update(SMALL, config, mesh)
         bounds = []
         for _ in range(10):
-            state, metrics = update(state, training.put_batch(batch, mesh), None)
+            state, metrics = update(state, batch, None)
             bounds.append(float(metrics["mi_lower_bound"]))
     assert bounds[-1] > bounds[0] + 0.1

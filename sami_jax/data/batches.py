@@ -1,20 +1,25 @@
-"""Token ids of contrast examples, and the padded batches that programs of fixed shape take."""
+"""Token ids of contrast examples, and the packed batches that programs of few fixed shapes take."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Sequence
 
 import grain
+import jax
 import numpy as np
 
+from sami_jax.packing import Sizes
 
-class ContrastBatch(NamedTuple):
-    """B queries, each with C prompts (constitution i with query b) and C responses. Right-padded, padding id arbitrary."""
 
-    prefixes: np.ndarray  # [B, C, P] int32, prompt tokens
-    prefix_lengths: np.ndarray  # [B, C] int32, at least 1
-    responses: np.ndarray  # [B, C, L] int32
-    response_lengths: np.ndarray  # [B, C] int32, tokens that are scored; 0 gives a log-likelihood of 0
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ContrastBatch:
+    """B queries with C constitutions each: packed rows of prompt i (constitution i with query b) and all C responses."""
+
+    tokens: np.ndarray  # [B, C, T] int32
+    prefix_lengths: np.ndarray  # [B, C] int32, tokens of each prompt, at least 1
+    response_lengths: np.ndarray  # [B, C] int32, tokens of each response; 0 gives a log-likelihood of 0
+    sizes: Sizes = dataclasses.field(metadata={"static": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,47 +30,151 @@ class ContrastExample:
     prompts: tuple[tuple[int, ...], ...]
     responses: tuple[tuple[int, ...], ...]
 
+    @property
+    def longest_text(self) -> int:
+        """Tokens of the longest prompt with the longest response."""
+        return max(map(len, self.prompts)) + max(map(len, self.responses))
 
-def padded_sizes(examples: Sequence[ContrastExample], bucket: int) -> tuple[int, int]:
-    """The longest prompt and response, rounded up to multiples of `bucket`: the shape (P, L) of a batch of them all."""
-    longest_prompt = max(len(prompt) for example in examples for prompt in example.prompts)
-    longest_response = max(len(response) for example in examples for response in example.responses)
-    return -(-longest_prompt // bucket) * bucket, -(-longest_response // bucket) * bucket
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest prompt with all responses."""
+        return max(map(len, self.prompts)) + sum(map(len, self.responses))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the packed rows without padding: each prompt once, and all responses behind each."""
+        return sum(map(len, self.prompts)) + len(self.prompts) * sum(map(len, self.responses))
 
 
-def pad(examples: Sequence[ContrastExample], prefix_size: int, response_size: int) -> ContrastBatch:
-    """Stacks examples of equal C into one batch of shape P = prefix_size, L = response_size."""
-    shape = (len(examples), len(examples[0].prompts))
-    batch = ContrastBatch(
-        prefixes=np.zeros((*shape, prefix_size), np.int32),
-        prefix_lengths=np.zeros(shape, np.int32),
-        responses=np.zeros((*shape, response_size), np.int32),
-        response_lengths=np.zeros(shape, np.int32),
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a batch is padded to: one compiled program each."""
+
+    row: int  # T
+    sizes: Sizes
+
+
+def shape_for(examples: Sequence[ContrastExample], bucket: int) -> Shape:
+    """The smallest shape that holds the examples, in multiples of `bucket` tokens."""
+
+    def up(lengths) -> int:
+        return -(-max(lengths) // bucket) * bucket or bucket
+
+    return Shape(
+        row=up(example.longest_row for example in examples),
+        sizes=Sizes(
+            prefix=up(len(prompt) for example in examples for prompt in example.prompts),
+            response=up(len(response) for example in examples for response in example.responses),
+            responses=up(sum(map(len, example.responses)) for example in examples),
+        ),
     )
+
+
+def pack(examples: Sequence[ContrastExample], shape: Shape) -> ContrastBatch:
+    """Stacks examples of equal C, all within `shape`, into one batch."""
+    rows = (len(examples), len(examples[0].prompts))
+    tokens = np.zeros((*rows, shape.row), np.int32)
+    prefix_lengths, response_lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
     for b, example in enumerate(examples):
-        for c, (prompt, response) in enumerate(zip(example.prompts, example.responses, strict=True)):
-            batch.prefixes[b, c, : len(prompt)] = prompt
-            batch.responses[b, c, : len(response)] = response
-            batch.prefix_lengths[b, c], batch.response_lengths[b, c] = len(prompt), len(response)
-    return batch
+        responses = list(itertools.chain(*example.responses))
+        response_lengths[b] = [len(response) for response in example.responses]
+        for c, prompt in enumerate(example.prompts):
+            row = [*prompt, *responses]
+            tokens[b, c, : len(row)] = row
+            prefix_lengths[b, c] = len(prompt)
+    return ContrastBatch(tokens, prefix_lengths, response_lengths, shape.sizes)
 
 
-def tokens(batch: ContrastBatch) -> int:
-    """Tokens that are no padding in a batch of any leading axes, each prefix counted once for its C responses."""
-    return int(batch.prefix_lengths.sum() + batch.responses.shape[-2] * batch.response_lengths.sum())
+def few_lengths(lengths: Sequence[int], count: int) -> list[int]:
+    """At most `count` lengths such that raising each of `lengths` to the next of them adds least in all."""
+    distinct, repeats = np.unique(np.asarray(lengths), return_counts=True)
+    # cost[i, j]: padding when all of distinct[i:j] are raised to distinct[j - 1].
+    n = len(distinct)
+    items, tokens = np.append(0, np.cumsum(repeats)), np.append(0, np.cumsum(repeats * distinct))
+    cost = distinct[None, :] * (items[None, 1:] - items[:-1, None]) - (tokens[None, 1:] - tokens[:-1, None])
+    best, chosen = cost[0].astype(float), [[int(last)] for last in distinct]
+    for _ in range(min(count, n) - 1):
+        totals = np.where(np.tri(n, k=-1).T, best[:, None] + np.roll(cost, -1, axis=0), np.inf)  # [last but one, last]
+        totals[:, 0] = np.inf
+        previous = totals.argmin(axis=0)
+        better = totals[previous, range(n)] < best
+        chosen = [[*chosen[previous[j]], int(distinct[j])] if better[j] else chosen[j] for j in range(n)]
+        best = np.where(better, totals[previous, range(n)], best)
+    return chosen[-1]
 
 
-def training_batches(
-    examples: Sequence[ContrastExample], batch_size: int, microbatches: int, seed: int, bucket: int
-) -> grain.MapDataset:
-    """A dataset whose element u is the batch of update u, [microbatches, batch_size / microbatches, C, ...].
+class TrainingBatches:
+    """The batches of a training stage: element u - 1 belongs to update u and is a list of microbatches.
 
-    Shuffled anew each epoch. Indexing it is how a resumed run finds its place in the data again.
+    Examples are shuffled anew each epoch. Within a batch they are sorted by length and dealt out to microbatches in that order, so
+    that each holds texts of like lengths; microbatches are padded to one of a few shapes, chosen to keep padding small.
+    Indexing is how a resumed run finds its place in the data again.
+
+    Args:
+      updates: batches there are.
+      shapes: at most so many are used.
+      bucket: tokens; sizes are multiples of it.
     """
-    sizes = padded_sizes(examples, bucket)
 
-    def to_batch(chosen):
-        batch = pad(chosen, *sizes)
-        return ContrastBatch(*(array.reshape(microbatches, -1, *array.shape[1:]) for array in batch))
+    def __init__(
+        self,
+        examples: Sequence[ContrastExample],
+        *,
+        updates: int,
+        batch_size: int,
+        microbatches: int,
+        seed: int,
+        shapes: int,
+        bucket: int,
+    ):
+        order = grain.MapDataset.source(list(examples)).shuffle(seed).repeat().batch(batch_size, batch_fn=list)
+        size = batch_size // microbatches
+        self._microbatches = []
+        for update in range(updates):
+            by_length = sorted(order[update], key=lambda example: example.longest_row)
+            self._microbatches.append([by_length[i : i + size] for i in range(0, batch_size, size)])
+        self._shape_of = _shapes(list(itertools.chain(*self._microbatches)), shapes, bucket)
 
-    return grain.MapDataset.source(list(examples)).shuffle(seed).repeat().batch(batch_size, batch_fn=list).map(to_batch)
+    def __len__(self) -> int:
+        return len(self._microbatches)
+
+    def __getitem__(self, index: int) -> list[ContrastBatch]:
+        return [pack(microbatch, self._shape_of(microbatch)) for microbatch in self._microbatches[index]]
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Those in use, shortest rows first."""
+        used = {self._shape_of(microbatch) for update in self._microbatches for microbatch in update}
+        return sorted(used, key=lambda shape: shape.row)
+
+    def tokens(self, index: int) -> int:
+        """Tokens of one update that are no padding."""
+        return sum(example.tokens for microbatch in self._microbatches[index] for example in microbatch)
+
+    def padded_share(self, index: int) -> float:
+        """Share of one update's row places that are padding."""
+        places = sum(
+            len(microbatch) * len(microbatch[0].prompts) * self._shape_of(microbatch).row
+            for microbatch in self._microbatches[index]
+        )
+        return 1 - self.tokens(index) / places
+
+
+def _shapes(
+    groups: Sequence[Sequence[ContrastExample]], count: int, bucket: int
+) -> Callable[[Sequence[ContrastExample]], Shape]:
+    """Chooses the shapes of all groups, and returns what tells a group's."""
+
+    def row(group) -> int:
+        return shape_for(group, bucket).row
+
+    rows = few_lengths([row(group) for group in groups], count)
+    held: dict[int, list[ContrastExample]] = {}
+
+    def rung(group) -> int:
+        return next(length for length in rows if length >= row(group))
+
+    for group in groups:
+        held.setdefault(rung(group), []).extend(group)
+    shapes = {length: dataclasses.replace(shape_for(examples, bucket), row=length) for length, examples in held.items()}
+    return lambda group: shapes[rung(group)]

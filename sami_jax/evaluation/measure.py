@@ -15,13 +15,14 @@ from sami_jax.data.queries import Query
 from sami_jax.data.templates import encode_prompt
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.statistics import mean_interval
+from sami_jax.likelihood import normalized
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.files import Principle
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
-from sami_jax.scoring import normalized, score
+from sami_jax.scoring import score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,11 +152,11 @@ def _information(
         )
     end_token = model.end_tokens[0] if config.objective.score_eos else None
     examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token)
-    summed = list(score(params, model.config, examples, mesh, config.evaluation.batch_size))
-    s = np.stack(
-        [normalized(one, example, config.objective.normalize) for one, example in zip(summed, examples, strict=True)]
-    )
-    s_sum = np.stack(summed)
+    s_sum = np.zeros((len(examples), count, count), np.float32)
+    for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
+        s_sum[place] = summed
+    lengths = np.array([[len(response) for response in example.responses] for example in examples])
+    s = normalized(s_sum, lengths, config.objective.normalize)
     return {
         "mi_lower_bound": float(np.mean(objective.mi_lower_bound(s))),
         "mi_posterior_bound": float(np.mean(objective.mi_posterior_bound(s_sum))),

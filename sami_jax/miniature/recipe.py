@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sami_jax.likelihood import chosen_logprobs
 from sami_jax.miniature import PRINCIPLES, world
 from sami_jax.miniature import tokenizer as tokenizer_lib
 from sami_jax.models.config import ModelConfig
@@ -27,6 +26,7 @@ from sami_jax.models.decoder import bind, init_params
 from sami_jax.models.huggingface import export
 from sami_jax.principles.files import read_principles
 from sami_jax.sharding import make_mesh
+from sami_jax.unembedding import chosen_logprobs
 
 STEPS = 6400
 BATCH = 32  # documents a step
@@ -80,9 +80,8 @@ def _encode(tokenizer, prompt: str, reply: str) -> tuple[list[int], list[float]]
 def language_model_loss(params, config: ModelConfig, tokens, weights):
     """Weighted mean of -log p(token | tokens before it), nats."""
     model = bind(config, params)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-    hidden = model(tokens, positions)
-    logprobs = chosen_logprobs(model, hidden[:, :-1].reshape(-1, config.d_model), tokens[:, 1:].reshape(-1))
+    hidden = model(tokens)
+    logprobs = chosen_logprobs(hidden[:, :-1].reshape(-1, config.d_model), model.table(), tokens[:, 1:].reshape(-1))
     targets = weights[:, 1:].reshape(-1)
     return -jnp.sum(logprobs * targets) / jnp.sum(targets)
 

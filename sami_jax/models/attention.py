@@ -1,4 +1,4 @@
-"""Grouped-query attention: over one sequence, over a cache, and over a prefix shared by several responses.
+"""Grouped-query attention: of rows to themselves, packed ones included, and of one new token to a cache.
 
 Scores and softmax are in float32. Shapes: queries [N, T, H, head_dim], keys and values [N, S, K, head_dim], where H / K
 query heads share one key head.
@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sami_jax.models.cache import Cache, slot_positions
+from sami_jax.packing import Sizes
 
 # (queries, keys, values of the new tokens) -> (like queries, what to keep of keys and values). Who may see whom, and what
 # was said before, is closed over.
@@ -18,26 +20,50 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 # Finite, so that a row with nothing to attend to (padding) gives a uniform softmax instead of NaN.
 MASKED = -1e30
+# Queries are taken in this many blocks, of this many tokens at least: keys behind a block are not touched.
+BLOCKS = 8
+SMALLEST_BLOCK = 128
 
 
-def masked_attention(positions: jax.Array, valid: jax.Array | None, window: int | None) -> Attend:
-    """Causal attention of a sequence to itself.
+def causal_attention(
+    positions: jax.Array, window: int | None, owners: jax.Array | None = None, sizes: Sizes | None = None
+) -> Attend:
+    """Causal attention of rows to themselves, a block of queries at a time; keeps keys and values for a cache.
 
     Args:
-      positions: [N, T] int32; query t sees key s where s is at no later position.
-      valid: [N, T] bool, False at padding; None where causality hides it already.
+      positions: [N or 1, T] int32, the place of each token in its own text.
       window: latest positions that a query sees, its own included; None for all.
+      owners: [N, T] int32 for packed rows, as `PackedRows.owners`: a response sees the prefix and itself, as if it alone
+        followed; None for rows of one text.
+      sizes: bounds of packed rows. Between the longest prefix and the longest response before a block lie keys that none
+        of its queries sees: they are never touched.
     """
-    mask = _visible(positions[:, :, None] - positions[:, None, :], window)
-    if valid is not None:
-        mask &= valid[:, None, :]
-    return lambda q, k, v: (_attend(q, k, v, mask), None)
+    total = positions.shape[1]
+    size = max(SMALLEST_BLOCK, -(-total // BLOCKS))
+    blocks = []
+    for start in range(0, total, size):
+        queries = slice(start, min(start + size, total))
+        seen = [slice(0, queries.stop)]
+        if sizes is not None and (own := start - sizes.response) > sizes.prefix:
+            seen = [slice(0, sizes.prefix), slice(own, queries.stop)]
+        places = np.concatenate([np.arange(part.start, part.stop) for part in seen])
+        mask = jnp.asarray(np.arange(queries.start, queries.stop)[:, None] >= places[None])[None]
+        if window is not None:
+            mask &= positions[:, queries, None] - _parts(positions, seen)[:, None, :] < window
+        if owners is not None:
+            keys_owners = _parts(owners, seen)[:, None, :]
+            mask &= (keys_owners == 0) | (keys_owners == owners[:, queries, None])
+        blocks.append((queries, seen, mask))
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array):
+        out = [_attend(q[:, queries], _parts(k, seen), _parts(v, seen), mask) for queries, seen, mask in blocks]
+        return jnp.concatenate(out, axis=1), Cache(k, v)
+
+    return attend
 
 
-def prompt_attention(positions: jax.Array, window: int | None) -> Attend:
-    """As `masked_attention`, keeping keys and values for a cache."""
-    mask = _visible(positions[:, :, None] - positions[:, None, :], window)
-    return lambda q, k, v: (_attend(q, k, v, mask), Cache(k, v))
+def _parts(x: jax.Array, slices: list[slice]) -> jax.Array:
+    return jnp.concatenate([x[:, part] for part in slices], axis=1) if len(slices) > 1 else x[:, slices[0]]
 
 
 def cached_attention(cache: Cache, layer: jax.Array, positions: jax.Array, window: int | None) -> Attend:
@@ -47,57 +73,13 @@ def cached_attention(cache: Cache, layer: jax.Array, positions: jax.Array, windo
       positions: [R, 1] int32, of the new tokens.
     """
     slots = slot_positions(positions[:, 0], cache.keys.shape[2])
-    mask = _visible(positions[:, :, None] - slots[:, None, :], window) & (slots >= 0)[:, None, :]
+    mask = (slots >= 0)[:, None, :] & (slots[:, None, :] <= positions[:, :, None])
+    if window is not None:
+        mask &= positions[:, :, None] - slots[:, None, :] < window
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array):
         written = cache.write(layer, k, v, positions)
         return _attend(q, written.keys[layer], written.values[layer], mask), written
-
-    return attend
-
-
-def shared_prefix_attention(prefix_lengths: jax.Array, prefix: int, count: int, window: int | None) -> Attend:
-    """Attention over rows packed as [prefix | response 1 | ... | response C], without a mask over the packed row.
-
-    The prefix sees itself; each response sees the prefix and itself, as if it alone followed. Two shapes of scores, over
-    the prefix and over the response, meet in one softmax, so that the result and its gradient are those of C rows.
-
-    Args:
-      prefix_lengths: [N] int32; the rest of the P prefix places is padding.
-      prefix: P, places of the prefix in the packed row.
-      count: C, responses of equal padded length L; the row has P + C L places.
-      window: as in `masked_attention`.
-    """
-
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array):
-        n, total, heads, head_dim = q.shape
-        length = (total - prefix) // count
-        places = jnp.arange(prefix)[None]
-        causal = _visible(places[:, :, None] - places[:, None, :], window)
-        prefix_out = _attend(q[:, :prefix], k[:, :prefix], v[:, :prefix], causal)
-
-        def responses(x):  # [N, C L, ...] of the packed row
-            return x[:, prefix:].reshape(n, count, length, *x.shape[2:])
-
-        queries = responses(_scaled_by_key_head(q, k))
-        own_keys, own_values = responses(k), responses(v)
-        to_prefix = jnp.einsum("nclkgh,npkh->nkgclp", queries, k[:, :prefix], preferred_element_type=jnp.float32)
-        to_own = jnp.einsum("nclkgh,ncmkh->nkgclm", queries, own_keys, preferred_element_type=jnp.float32)
-        steps = jnp.arange(length)
-        distance = prefix_lengths[:, None, None] + steps[None, :, None] - places[:, None, :]
-        sees_prefix = _visible(distance, window) & (places < prefix_lengths[:, None])[:, None, :]
-        sees_own = _visible(steps[:, None] - steps[None, :], window)
-        scores = jnp.concatenate(
-            [
-                jnp.where(sees_prefix[:, None, None, None], to_prefix, MASKED),
-                jnp.where(sees_own[None, None, None, None], to_own, MASKED),
-            ],
-            axis=-1,
-        )
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        out = jnp.einsum("nkgclp,npkh->nclkgh", weights[..., :prefix], v[:, :prefix])
-        out += jnp.einsum("nkgclm,ncmkh->nclkgh", weights[..., prefix:], own_values)
-        return jnp.concatenate([prefix_out, out.reshape(n, count * length, heads, head_dim)], axis=1), None
 
     return attend
 
@@ -113,8 +95,3 @@ def _scaled_by_key_head(q: jax.Array, k: jax.Array) -> jax.Array:
     """[N, T, H, head_dim] -> [N, T, K, H / K, head_dim], divided by the root of head_dim."""
     n, time, heads, head_dim = q.shape
     return q.reshape(n, time, k.shape[2], heads // k.shape[2], head_dim) * jnp.asarray(head_dim**-0.5, q.dtype)
-
-
-def _visible(distance: jax.Array, window: int | None) -> jax.Array:
-    visible = distance >= 0
-    return visible if window is None else visible & (distance < window)

@@ -10,16 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sami_jax.models.attention import (
-    Attend,
-    cached_attention,
-    masked_attention,
-    prompt_attention,
-    shared_prefix_attention,
-)
+from sami_jax.models.attention import Attend, cached_attention, causal_attention
 from sami_jax.models.cache import Cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.layers import Block, RMSNorm, random_weight
+from sami_jax.packing import PackedRows
 from sami_jax.sharding import check_divisible, constrain, named_sharding
 
 # What the backward pass of a layer may keep instead of recomputing. "none" keeps everything.
@@ -55,19 +50,9 @@ class Decoder(nnx.Module):
         if not config.tie_embeddings:
             self.unembedding = random_weight(rngs, (config.d_model, config.vocab_size), config.d_model)
 
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array, valid: jax.Array | None = None, remat: str = "none"
-    ) -> jax.Array:
-        """Hidden states [B, T, D] after the final norm.
-
-        Args:
-          tokens: [B, T] int32.
-          positions: [B, T] int32, the place of each token in its own text. Padding may stand anywhere.
-          valid: [B, T] bool, False at padding, which nobody attends to; None where causality hides it already.
-          remat: key of REMAT_POLICIES.
-        """
-        attend = masked_attention(positions, valid, self.config.sliding_window)
-        return self._stack(tokens, positions, attend, remat)[0]
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
+        return self._causal(tokens)[0]
 
     def prefill(self, prompts: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Cache]:
         """Reads prompts [G, P] of `lengths` [G], right-padded.
@@ -75,9 +60,24 @@ class Decoder(nnx.Module):
         Returns:
           the hidden state [G, D] at each prompt's last token, and keys and values by position.
         """
-        positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
-        hidden, kept = self._stack(prompts, positions, prompt_attention(positions, self.config.sliding_window))
+        hidden, kept = self._causal(prompts)
         return jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0], kept
+
+    def packed(self, rows: PackedRows, remat: str = "none") -> jax.Array:
+        """Hidden states [N, T, D] of packed rows.
+
+        Args:
+          remat: key of REMAT_POLICIES.
+        """
+        owners = rows.owners()
+        positions = rows.positions(owners)
+        attend = causal_attention(positions, self.config.sliding_window, owners, rows.sizes)
+        return self._stack(rows.tokens, positions, attend, remat)[0]
+
+    def _causal(self, tokens: jax.Array):
+        positions = jnp.arange(tokens.shape[1])[None]
+        attend = causal_attention(positions, self.config.sliding_window)
+        return self._stack(tokens, jnp.broadcast_to(positions, tokens.shape), attend)
 
     def decode(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
@@ -93,31 +93,6 @@ class Decoder(nnx.Module):
         (x, cache), _ = jax.lax.scan(layer, (x, cache), (jnp.arange(self.config.n_layers), stacked))
         return self.final_norm(x)[:, 0], cache
 
-    def after_shared_prefix(
-        self, prefixes: jax.Array, prefix_lengths: jax.Array, responses: jax.Array, remat: str = "none"
-    ) -> jax.Array:
-        """Hidden states that predict the tokens of C responses to one prefix, which is computed once.
-
-        Args:
-          prefixes: [N, P] int32, right-padded.
-          prefix_lengths: [N] int32, at least 1.
-          responses: [N, C, L] int32, right-padded.
-        Returns:
-          [N, C, L, D]: at the prefix's last token, then along each response but for its last token.
-        """
-        n, count, length = responses.shape
-        prefix = prefixes.shape[1]
-        after = prefix_lengths[:, None, None] + jnp.broadcast_to(jnp.arange(length)[None, None], (n, count, length))
-        before = jnp.broadcast_to(jnp.arange(prefix)[None], (n, prefix))
-        positions = jnp.concatenate([before, after.reshape(n, -1)], axis=1)
-        tokens = jnp.concatenate([prefixes, responses.reshape(n, -1)], axis=1)
-        attend = shared_prefix_attention(prefix_lengths, prefix, count, self.config.sliding_window)
-        hidden, _ = self._stack(tokens, positions, attend, remat)
-        last = jnp.take_along_axis(hidden, prefix_lengths[:, None, None] - 1, axis=1)
-        first = jnp.broadcast_to(last[:, :, None], (n, count, 1, hidden.shape[-1]))
-        along = hidden[:, prefix:].reshape(n, count, length, -1)[:, :, :-1]
-        return jnp.concatenate([first, along], axis=2)
-
     def _stack(self, tokens: jax.Array, positions: jax.Array, attend: Attend, remat: str = "none"):
         """Embeds, scans the blocks, norms: hidden states [N, T, D], and what `attend` keeps, stacked over layers."""
         x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
@@ -131,10 +106,13 @@ class Decoder(nnx.Module):
         x, kept = jax.lax.scan(layer, x, stacked)
         return self.final_norm(x), kept
 
+    def table(self) -> jax.Array:
+        """The unembedding, [D, V]."""
+        return self.embedding[...].T if self.config.tie_embeddings else self.unembedding[...]
+
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] to float32 logits [..., V]."""
-        table = self.embedding[...].T if self.config.tie_embeddings else self.unembedding[...]
-        return jnp.matmul(hidden, table, preferred_element_type=jnp.float32)
+        return jnp.matmul(hidden, self.table(), preferred_element_type=jnp.float32)
 
 
 @functools.lru_cache
