@@ -4,8 +4,10 @@ Exit status: 0 done; 2 bad input, said in one line on stderr; 130 interrupted.
 """
 
 import argparse
+import hashlib
 import logging
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    _keep_compiled_programs()
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
@@ -32,6 +35,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted; the same command continues", status=130)
     return 0
+
+
+def _keep_compiled_programs() -> None:
+    """A second start finds its programs compiled, unless JAX_COMPILATION_CACHE_DIR (or an empty one) says otherwise.
+
+    Programs for CPU hold whatever instructions the CPU has, so each kind of CPU has a folder of its own.
+    """
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
+    kind = hashlib.sha256("".join([platform.machine(), *flags]).encode()).hexdigest()[:8]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sami_jax" / f"compiled-{kind}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _complain(message: str, status: int = 2) -> int:

@@ -99,7 +99,9 @@ def defaults() -> ConfigDict:
     c.train.checkpoint_every = 1  # updates between checkpoints
     c.train.shapes = 8  # row lengths that microbatches are padded to, at most; each is compiled once (ours)
     c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
-    c.train.constitutions_at_once = 0  # computed together, must divide C; fewer need less memory and recompute more; 0: all
+    c.train.constitutions_at_once = (
+        0  # computed together, must divide C; fewer need less memory and recompute more; 0: all
+    )
 
     c.evaluation = ConfigDict()
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows

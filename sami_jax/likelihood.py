@@ -65,13 +65,15 @@ def likelihoods(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), parts)
 
 
-def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *, remat: str = "none") -> jax.Array:
+def plain_likelihoods(
+    params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32", remat: str = "none"
+) -> jax.Array:
     """`likelihoods`, [B, C, C], with every (i, j) pair a row of its own: B C^2 rows of P + L tokens.
 
     The reference that the shared prefix is checked against.
     """
     b, count = batch.prefix_lengths.shape
-    model = bind(config, params)
+    model = bind(config, _cast(params, compute_dtype))
     shared = _rows(batch.tokens, batch.prefix_lengths, batch)
     each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), shared)
     rows = each.alone(jnp.tile(jnp.arange(count), b * count))

@@ -43,7 +43,7 @@ from sami_jax.sampling import SamplingOptions
 from sami_jax.sharding import batch_shards, make_mesh
 from sami_jax.summary import print_summary
 from sami_jax.terminal import say, track
-from sami_jax.training import init_state, make_update
+from sami_jax.training import check_shared_prefix, init_state, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +168,8 @@ def train(
         if state is None:
             state = init_state(base.load(mesh, config.train.param_dtype), base.config, config, mesh)
         done = int(state.step)
+        if done == 0:
+            check_shared_prefix(state.params, base.config, config, examples, mesh)
         update = make_update(base.config, config, mesh)
         with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
             numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))

@@ -16,7 +16,7 @@ import numpy as np
 
 from sami_jax.models.cache import Cache, new_cache
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.decoder import bind
+from sami_jax.models.decoder import bind, layer_weights
 from sami_jax.sharding import batch_shards, named_sharding
 
 # Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
@@ -45,7 +45,7 @@ class Response(NamedTuple):
 def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.Array:
     """Draws one token a row: logits [R, V] float32, keys [R] -> [R] int32. Temperature, then top-k, then top-p."""
     if options.temperature == 0:
-        return jnp.argmax(logits, axis=-1)
+        return _argmax(logits)
     logits = logits / options.temperature
     if options.top_k:
         threshold = jax.lax.top_k(logits, min(options.top_k, logits.shape[-1]))[0][:, -1:]
@@ -57,7 +57,14 @@ def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.
         kept = jnp.cumsum(probabilities, axis=-1) - probabilities < options.top_p
         threshold = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < threshold, -jnp.inf, logits)
-    return jax.vmap(jax.random.categorical)(keys, logits)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
+    return _argmax(logits + noise)
+
+
+def _argmax(x: jax.Array) -> jax.Array:
+    """The first of the largest, [R, V] -> [R]. jnp.argmax runs one element at a time on CPU."""
+    places = jnp.arange(x.shape[-1])[None]
+    return jnp.min(jnp.where(x == jnp.max(x, axis=-1, keepdims=True), places, x.shape[-1] - 1), axis=-1)
 
 
 class _Slots(NamedTuple):
@@ -72,6 +79,7 @@ class _Slots(NamedTuple):
     generated: jax.Array  # [R, max_new_tokens] int32, whatever lies behind the first `sampled` is stale
 
 
+@functools.partial(jax.jit, static_argnums=range(5))
 def _empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype) -> _Slots:
     zeros = jnp.zeros(rows, jnp.int32)
     return _Slots(
@@ -92,14 +100,16 @@ _STATIC = ("config", "options", "end_tokens")
 def _admit(params, slots: _Slots, prompts, lengths, seeds, rows, *, config, options, end_tokens) -> _Slots:
     """Reads a group of prompts [G, P] into `rows` [G] and samples the first token of each; rows past the last are dropped."""
     model = bind(config, params)
-    hidden, keys_and_values = model.prefill(prompts, lengths)
+    hidden, kept = model.prefill(prompts, lengths)
     token = _draw(model.unembed(hidden), seeds, jnp.zeros_like(lengths), options)
 
     def put(old, new):
         return old.at[rows].set(new, mode="drop")
 
     return _Slots(
-        cache=slots.cache.admit(keys_and_values, lengths, rows),
+        cache=tuple(
+            layer.admit(keys, values, lengths, rows) for layer, keys, values in zip(slots.cache, *kept, strict=True)
+        ),
         seeds=put(slots.seeds, seeds),
         last=put(slots.last, token),
         position=put(slots.position, lengths),
@@ -110,7 +120,7 @@ def _admit(params, slots: _Slots, prompts, lengths, seeds, rows, *, config, opti
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="slots")
-def _decode(params, slots: _Slots, finished, enough, steps, *, config, options, end_tokens) -> _Slots:
+def _decode(params, layers, slots: _Slots, finished, enough, steps, *, config, options, end_tokens) -> _Slots:
     """Decodes until `enough` rows have finished or `steps` tokens were sampled.
 
     Args:
@@ -120,7 +130,7 @@ def _decode(params, slots: _Slots, finished, enough, steps, *, config, options, 
 
     def one_token(carry):
         slots, step = carry
-        hidden, cache = model.decode(slots.last, slots.position, slots.cache)
+        hidden, cache = model.decode(layers, slots.last, slots.position, slots.cache)
         token = jnp.where(slots.finished, slots.last, _draw(model.unembed(hidden), slots.seeds, slots.sampled, options))
         going = ~slots.finished
         place = jnp.where(going, slots.sampled, options.max_new_tokens)  # out of range: dropped
@@ -191,9 +201,9 @@ class _Generation:
         self.occupant: list[int | None] = [None] * self.rows
         self.next_prompt = 0
         positions = _bucket(max(map(len, prompts))) + options.max_new_tokens
-        make = functools.partial(_empty_slots, config, options, self.rows, positions, params["embedding"].dtype)
         with jax.set_mesh(mesh):
-            self.slots = jax.jit(make)()
+            self.slots = _empty_slots(config, options, self.rows, positions, params["embedding"].dtype)
+            self.layers = layer_weights(params)
 
     def responses(self) -> Iterator[Response]:
         done: dict[int, Response] = {}
@@ -231,7 +241,7 @@ class _Generation:
         enough = max(self.group, free + 1) if self.next_prompt < len(self.prompts) else self.rows
         steps = SEGMENT if self.options.stop else self.options.max_new_tokens
         finished = self._by_row(self.finished)
-        self.slots = _decode(self.params, self.slots, finished, enough, steps, **self.static)
+        self.slots = _decode(self.params, self.layers, self.slots, finished, enough, steps, **self.static)
         self.finished = np.array(self.slots.finished)
 
     def _collect(self) -> dict[int, Response]:

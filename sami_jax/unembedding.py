@@ -4,7 +4,6 @@ Tokens go through the unembedding a chunk at a time. The backward pass computes 
 gradient of the table up in float32.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax

@@ -110,9 +110,7 @@ def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):
     in_turn = value_and_gradient(lambda params: summed(params, batch, at_once=at_once), small_params, batch)
     assert_same(in_turn, together)
     reference = jax.tree.map(lambda w: w * 1.1, small_params)
-    one, other = (
-        likelihoods(small_params, SMALL, batch, reference=reference, at_once=g).kl for g in (0, at_once)
-    )
+    one, other = (likelihoods(small_params, SMALL, batch, reference=reference, at_once=g).kl for g in (0, at_once))
     np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -168,7 +166,8 @@ def test_kl_is_the_sum_over_response_tokens_of_the_exact_divergence(small_params
     for q, c in itertools.product(range(2), range(2)):
         prefix, response = texts(batch, q, c, c)
         logp, logq = (
-            log_softmax(full_logits(params, prefix + response))[len(prefix) - 1 : -1] for params in (small_params, other)
+            log_softmax(full_logits(params, prefix + response))[len(prefix) - 1 : -1]
+            for params in (small_params, other)
         )
         expected[q, c] = (np.exp(logp) * (logp - logq)).sum()
     np.testing.assert_allclose(likelihoods(small_params, SMALL, batch, reference=other).kl, expected, rtol=1e-4)

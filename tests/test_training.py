@@ -10,7 +10,9 @@ from ml_collections import FrozenConfigDict
 
 from sami_jax import training
 from sami_jax.config import defaults
-from sami_jax.data.batches import ContrastBatch
+from sami_jax.data.batches import ContrastBatch, ContrastExample
+from sami_jax.errors import UserError
+from sami_jax.models import attention
 from sami_jax.models.decoder import init_params, param_shardings
 
 
@@ -23,7 +25,7 @@ def config():
 
 
 def in_microbatches(batch: ContrastBatch, count: int) -> list[ContrastBatch]:
-    return [jax.tree.map(lambda x: np.split(x, count)[i], batch) for i in range(count)]
+    return [jax.tree.map(lambda x, i=i: np.split(x, count)[i], batch) for i in range(count)]
 
 
 def gradients(params, microbatches, config, mesh, reference=None):
@@ -132,3 +134,28 @@ def test_training_raises_the_bound(mesh, config):
             state, metrics = update(state, batch, None)
             bounds.append(float(metrics["mi_lower_bound"]))
     assert bounds[-1] > bounds[0] + 0.1
+
+
+def self_check(params, config, mesh):
+    examples = [ContrastExample(((1, 2, 3), (4, 5)), ((6, 7), (8, 9)))]
+    with jax.set_mesh(mesh):
+        return training.check_shared_prefix(params, SMALL, config, examples, mesh)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_self_check_passes_on_sound_weights(small_params, mesh, config, dtype):
+    config.train.compute_dtype = dtype
+    assert self_check(small_params, config, mesh) < training.SHARED_PREFIX_TOLERANCE[dtype]
+
+
+def test_the_self_check_stops_a_run_whose_paths_disagree(small_params, mesh, config, monkeypatch):
+    # As if responses saw the ones before them: owners that are all the prefix's.
+    monkeypatch.setattr(attention, "_hidden_from", lambda owners, keys_owners: jnp.zeros((1, 1, 1), bool))
+    with pytest.raises(UserError, match="self-check"):
+        self_check(small_params, config, mesh)
+
+
+def test_the_self_check_stops_on_nan(mesh, small_params, config):
+    broken = jax.tree.map(lambda w: w * float("nan"), small_params)
+    with pytest.raises(UserError, match="self-check"):
+        self_check(broken, config, mesh)

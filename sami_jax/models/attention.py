@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sami_jax.models.cache import Cache, slot_positions
+from sami_jax.models.cache import LayerCache, slot_positions
 from sami_jax.packing import Sizes
 
 # (queries, keys, values of the new tokens) -> (like queries, what to keep of keys and values). Who may see whom, and what
@@ -51,35 +51,42 @@ def causal_attention(
         if window is not None:
             mask &= positions[:, queries, None] - _parts(positions, seen)[:, None, :] < window
         if owners is not None:
-            keys_owners = _parts(owners, seen)[:, None, :]
-            mask &= (keys_owners == 0) | (keys_owners == owners[:, queries, None])
+            mask &= ~_hidden_from(owners[:, queries, None], _parts(owners, seen)[:, None, :])
         blocks.append((queries, seen, mask))
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array):
         out = [_attend(q[:, queries], _parts(k, seen), _parts(v, seen), mask) for queries, seen, mask in blocks]
-        return jnp.concatenate(out, axis=1), Cache(k, v)
+        return jnp.concatenate(out, axis=1), (k, v)
 
     return attend
+
+
+def _hidden_from(owners: jax.Array, key_owners: jax.Array) -> jax.Array:
+    """Where a query may not see a key: responses do not see one another."""
+    return (key_owners != 0) & (key_owners != owners)
 
 
 def _parts(x: jax.Array, slices: list[slice]) -> jax.Array:
     return jnp.concatenate([x[:, part] for part in slices], axis=1) if len(slices) > 1 else x[:, slices[0]]
 
 
-def cached_attention(cache: Cache, layer: jax.Array, positions: jax.Array, window: int | None) -> Attend:
+def cached_attention(cache: LayerCache, positions: jax.Array, window: int | None) -> Attend:
     """One new token a row, written to the cache and attending to all that lies in it.
 
     Args:
-      positions: [R, 1] int32, of the new tokens.
+      positions: [R] int32, of the new tokens.
     """
-    slots = slot_positions(positions[:, 0], cache.keys.shape[2])
-    mask = (slots >= 0)[:, None, :] & (slots[:, None, :] <= positions[:, :, None])
+    slots = slot_positions(positions, cache.slots)
+    mask = (slots >= 0) & (slots <= positions[:, None])
     if window is not None:
-        mask &= positions[:, :, None] - slots[:, None, :] < window
+        mask &= positions[:, None] - slots < window
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array):
-        written = cache.write(layer, k, v, positions)
-        return _attend(q, written.keys[layer], written.values[layer], mask), written
+        written = cache.write(k, v, positions)
+        queries = _scaled_by_key_head(q, k)[:, 0]
+        scores = jnp.einsum("rkgh,rkhs->rkgs", queries, written.keys, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(v.dtype)
+        return jnp.einsum("rkgs,rksh->rkgh", weights, written.values).reshape(q.shape), written
 
     return attend
 

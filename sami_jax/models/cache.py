@@ -1,5 +1,5 @@
-"""The key-value cache: a ring of slots for each row. The token at position p lies in slot p mod S, so rows may be at
-different positions, and a sliding window needs no more slots than it is wide."""
+"""The key-value cache: for each layer, a ring of slots for each row. The token at position p lies in slot p mod S, so rows may
+be at different positions, and a sliding window needs no more slots than it is wide."""
 
 from typing import NamedTuple
 
@@ -10,31 +10,40 @@ from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import constrain
 
 
-class Cache(NamedTuple):
-    """Keys and values of all layers, each [layers, R, S, K, head_dim]."""
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, laid out as attention's matrix products read them: nothing is transposed."""
 
-    keys: jax.Array
-    values: jax.Array
+    keys: jax.Array  # [R, K, head_dim, S]
+    values: jax.Array  # [R, K, S, head_dim]
 
-    def write(self, layer: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array) -> "Cache":
-        """Puts one layer's keys and values [R, T, K, head_dim] where `positions` [R, T] belong."""
-        rows, slots = jnp.arange(positions.shape[0])[:, None], positions % self.keys.shape[2]
-        return Cache(
-            self.keys.at[layer, rows, slots].set(keys.astype(self.keys.dtype)),
-            self.values.at[layer, rows, slots].set(values.astype(self.values.dtype)),
+    @property
+    def slots(self) -> int:
+        return self.values.shape[2]
+
+    def write(self, keys: jax.Array, values: jax.Array, positions: jax.Array) -> "LayerCache":
+        """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong."""
+        rows, slots = jnp.arange(positions.shape[0]), positions % self.slots
+        return LayerCache(
+            self.keys.at[rows, :, :, slots].set(keys[:, 0].astype(self.keys.dtype)),
+            self.values.at[rows, :, slots].set(values[:, 0].astype(self.values.dtype)),
         )
 
-    def admit(self, prompts: "Cache", lengths: jax.Array, rows: jax.Array) -> "Cache":
-        """Fills `rows` [G] with prompts of `lengths` [G], whose keys and values lie at their positions.
+    def admit(self, keys: jax.Array, values: jax.Array, lengths: jax.Array, rows: jax.Array) -> "LayerCache":
+        """Fills `rows` [G] with prompts of `lengths` [G], whose keys and values [G, P, K, head_dim] lie at their positions.
 
         Rows past the last one are dropped.
         """
-        positions = jnp.maximum(slot_positions(lengths - 1, self.keys.shape[2]), 0)
-        positions = jnp.minimum(positions, prompts.keys.shape[2] - 1)[None, :, :, None, None]
-        return Cache(
-            self.keys.at[:, rows].set(jnp.take_along_axis(prompts.keys, positions, axis=2), mode="drop"),
-            self.values.at[:, rows].set(jnp.take_along_axis(prompts.values, positions, axis=2), mode="drop"),
-        )
+        positions = jnp.maximum(slot_positions(lengths - 1, self.slots), 0)
+        positions = jnp.minimum(positions, keys.shape[1] - 1)[:, :, None, None]
+
+        def put(old: jax.Array, new: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+            by_slot = jnp.take_along_axis(new, positions, axis=1).transpose(axes)
+            return old.at[rows].set(by_slot.astype(old.dtype), mode="drop")
+
+        return LayerCache(put(self.keys, keys, (0, 2, 3, 1)), put(self.values, values, (0, 2, 1, 3)))
+
+
+Cache = tuple[LayerCache, ...]
 
 
 def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
@@ -45,6 +54,8 @@ def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
 def new_cache(config: ModelConfig, rows: int, positions: int, dtype) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
     slots = positions if config.sliding_window is None else min(positions, config.sliding_window)
-    shape = (config.n_layers, rows, slots, config.n_kv_heads, config.head_dim)
-    empty = constrain(jnp.zeros(shape, dtype), "layer", "batch", "sequence", "kv_heads", "head_dim")
-    return Cache(empty, empty)
+    keys = jnp.zeros((rows, config.n_kv_heads, config.head_dim, slots), dtype)
+    keys = constrain(keys, "batch", "kv_heads", "head_dim", "sequence")
+    values = jnp.zeros((rows, config.n_kv_heads, slots, config.head_dim), dtype)
+    values = constrain(values, "batch", "kv_heads", "sequence", "head_dim")
+    return (LayerCache(keys, values),) * config.n_layers

@@ -5,6 +5,8 @@ The module is split once: everything else handles `params`, a plain nested dict 
 """
 
 import functools
+import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -54,11 +56,11 @@ class Decoder(nnx.Module):
         """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
         return self._causal(tokens)[0]
 
-    def prefill(self, prompts: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Cache]:
+    def prefill(self, prompts: jax.Array, lengths: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Reads prompts [G, P] of `lengths` [G], right-padded.
 
         Returns:
-          the hidden state [G, D] at each prompt's last token, and keys and values by position.
+          the hidden state [G, D] at each prompt's last token, and keys and values [layers, G, P, K, head_dim].
         """
         hidden, kept = self._causal(prompts)
         return jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0], kept
@@ -79,19 +81,22 @@ class Decoder(nnx.Module):
         attend = causal_attention(positions, self.config.sliding_window)
         return self._stack(tokens, jnp.broadcast_to(positions, tokens.shape), attend)
 
-    def decode(self, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
+    def decode(
+        self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them.
+
+        Args:
+          layers: the weights, by `layer_weights`. A scan over stacked ones would copy each layer's before it is used.
+        """
         x = constrain(self.embedding[...][tokens][:, None], "batch", "sequence", "activation")
-        graphdef, stacked = nnx.split(self.blocks)
-
-        def layer(carry, number_and_weights):
-            x, cache = carry
-            number, weights = number_and_weights
-            attend = cached_attention(cache, number, positions[:, None], self.config.sliding_window)
-            return nnx.merge(graphdef, weights)(x, positions[:, None], attend), None
-
-        (x, cache), _ = jax.lax.scan(layer, (x, cache), (jnp.arange(self.config.n_layers), stacked))
-        return self.final_norm(x)[:, 0], cache
+        graphdef, _ = nnx.split(self.blocks)
+        written = []
+        for weights, layer_cache in zip(layers, cache, strict=True):
+            attend = cached_attention(layer_cache, positions, self.config.sliding_window)
+            x, layer_cache = nnx.merge(graphdef, weights)(x, positions[:, None], attend)
+            written.append(layer_cache)
+        return self.final_norm(x)[:, 0], tuple(written)
 
     def _stack(self, tokens: jax.Array, positions: jax.Array, attend: Attend, remat: str = "none"):
         """Embeds, scans the blocks, norms: hidden states [N, T, D], and what `attend` keeps, stacked over layers."""
@@ -129,6 +134,13 @@ def abstract_params(config: ModelConfig) -> dict:
 def bind(config: ModelConfig, params: dict) -> Decoder:
     """The module with these weights."""
     return nnx.merge(_abstract(config)[0], params)
+
+
+@jax.jit
+def layer_weights(params: dict) -> list[dict]:
+    """A copy of the blocks' weights with arrays of their own for each layer."""
+    count = jax.tree.leaves(params["blocks"])[0].shape[0]
+    return [jax.tree.map(operator.itemgetter(layer), params["blocks"]) for layer in range(count)]
 
 
 def logical_axes(config: ModelConfig) -> dict:

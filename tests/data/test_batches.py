@@ -56,7 +56,7 @@ def test_microbatches_hold_like_lengths_in_few_shapes():
     one = batches(examples, batch_size=48, microbatches=1, shapes=1, bucket=16)
     few = batches(examples, batch_size=48, microbatches=12, shapes=4, bucket=16)
     assert len(one.shapes) == 1 and len(few.shapes) == 4
-    assert few.padded_share(0) < 0.12 < one.padded_share(0)
+    assert few.padded_share(0) < 0.15 < one.padded_share(0)
     made = few[0]
     assert {batch.tokens.shape[2] for batch in made} <= {shape.row for shape in few.shapes}
     real = sum(int((batch.tokens != 0).sum()) for batch in made)

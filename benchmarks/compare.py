@@ -1,0 +1,230 @@
+"""sami_jax beside transformers + torch: `python -m benchmarks.compare --output benchmarks/results/cpu.json`.
+
+Every side runs in a process of its own, the sides taking turns. First a round that is not timed, in which all sides must agree: S
+to 1e-4, gradients to a cosine of 0.99999, greedy tokens one by one. Times are of warm steps; compilation is given apart.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from benchmarks import cases
+
+S_TOLERANCE, COSINE = 1e-4, 0.99999
+TRAINING_SIDES = {"T0": "torch_side", "T1": "torch_side", "J0": "jax_side", "J1": "jax_side"}
+GENERATION_SIDES = {"dynamic": "torch_side", "static": "torch_side", "ours": "jax_side"}
+OUT_OF_MEMORY = "out of memory"
+MEMORY_LIMIT = 20 * 2**30  # bytes of address space a side may take
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="JSON file; the table is written beside it, as .md")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--seconds", type=float, default=4.0, help="least time measured in each")
+    parser.add_argument("--task", choices=("train", "generate"), help="by default both")
+    parser.add_argument("--model", choices=cases.MODELS, help="by default both")
+    arguments = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [arguments.model] if arguments.model else cases.MODELS:
+            model = Path(folder) / name
+            write_model(model, cases.MODELS[name])
+            if arguments.task != "generate":
+                for count in cases.COUNTS:
+                    results.append(training_case(name, model, count, arguments))
+            if arguments.task != "train":
+                for batch in cases.BATCHES:
+                    results.append(generation_case(name, model, batch, arguments))
+    report = {"machine": machine(), "results": results}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    arguments.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
+    print(arguments.output.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def write_model(folder: Path, shape: dict) -> None:
+    """A Llama of random weights, in a process of its own."""
+    script = (
+        "import sys, json, torch, transformers; torch.manual_seed(0); s = json.loads(sys.argv[2])\n"
+        "config = transformers.LlamaConfig(hidden_size=s['d'], num_hidden_layers=s['layers'], num_attention_heads=s['heads'],"
+        " num_key_value_heads=s['kv_heads'], intermediate_size=s['d_ff'], vocab_size=s['vocabulary'],"
+        " max_position_embeddings=1024, tie_word_embeddings=False)\n"
+        "transformers.LlamaForCausalLM(config).save_pretrained(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder), json.dumps(shape)], check=True, capture_output=True)
+
+
+def training_case(name: str, model: Path, count: int, arguments) -> dict:
+    options = ["--task", "train", "--count", str(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measure(TRAINING_SIDES, model, options, Path(folder), arguments)
+        agreement = check_training(Path(folder), [side for side in TRAINING_SIDES if measured[side]])
+    return {"task": "train", "model": name, "C": count, "agreement": agreement, "sides": measured}
+
+
+def generation_case(name: str, model: Path, batch: int, arguments) -> dict:
+    options = ["--task", "generate", "--batch", str(batch)]
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measure(GENERATION_SIDES, model, options, Path(folder), arguments)
+        tokens = {side: np.load(Path(folder) / side / "tokens.npy") for side in GENERATION_SIDES}
+    equal = float(np.mean(tokens["ours"] == tokens["dynamic"]))
+    if equal < 1:
+        raise SystemExit(f"{name}, batch {batch}: only {equal:.2%} of the greedy tokens are those of transformers")
+    return {"task": "generate", "model": name, "batch": batch, "agreement": {"tokens": equal}, "sides": measured}
+
+
+def measure(sides: dict, model: Path, options: list[str], checks: Path, arguments) -> dict:
+    """One round to agree, then the timed ones, every other of them in reverse order."""
+    rounds = {side: [] for side in sides}
+    for number in range(arguments.rounds + 1):
+        for side in list(sides)[:: 1 if number % 2 else -1]:
+            if rounds[side] is None:
+                continue
+            seconds = arguments.seconds if number else 0.0
+            command = [
+                sys.executable,
+                "-m",
+                f"benchmarks.{sides[side]}",
+                "--side",
+                side,
+                "--model",
+                str(model),
+                *options,
+            ]
+            command += ["--check", str(checks / side), "--seconds", str(seconds)]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment(), preexec_fn=limit_memory)
+            if done.returncode:
+                if "alloc" not in done.stderr.lower() and "memory" not in done.stderr.lower():
+                    raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+                rounds[side] = None
+            elif number:
+                rounds[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(side, *options, OUT_OF_MEMORY if done.returncode else done.stdout.splitlines()[-1][:120], flush=True)
+    return {side: measured and summary(measured) for side, measured in rounds.items()}
+
+
+def environment() -> dict:
+    return os.environ | {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+
+
+def limit_memory() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
+
+
+def summary(rounds: list[dict]) -> dict:
+    seconds = [second for one in rounds for second in one["seconds"]]
+    return {
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+        "steps": len(seconds),
+        "first": statistics.median(one["first"] for one in rounds),
+        "memory": statistics.median(one["memory"] for one in rounds),
+        "memory_before": statistics.median(one["memory_before"] for one in rounds),
+    }
+
+
+def check_training(folder: Path, sides: list[str]) -> dict:
+    """Compares each side with ours."""
+    ours_s, ours = np.load(folder / "J1" / "s.npy"), load_file(folder / "J1" / "gradient")
+    agreement = {}
+    for side in sides:
+        if side == "J1":
+            continue
+        difference = float(np.abs(np.load(folder / side / "s.npy") - ours_s).max())
+        theirs = load_file(folder / side / "gradient")
+        dot, norms = 0.0, [0.0, 0.0]
+        for name in ours:
+            a, b = ours[name].astype(np.float64).ravel(), theirs[name].astype(np.float64).ravel()
+            dot, norms = dot + a @ b, [norms[0] + a @ a, norms[1] + b @ b]
+        cosine = float(dot / np.sqrt(norms[0] * norms[1]))
+        if difference >= S_TOLERANCE or cosine <= COSINE:
+            raise SystemExit(f"{folder}: J1 and {side} disagree: S by {difference:.1e}, gradient cosine {cosine:.7f}")
+        agreement[side] = {"s": difference, "gradient_cosine": cosine}
+    return agreement
+
+
+def machine() -> dict:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    names = ("jax", "jaxlib", "flax", "torch", "transformers", "numpy")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu or platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def markdown(report: dict) -> str:
+    machine, results = report["machine"], report["results"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        f"{machine['date']}, {machine['cores']} cores, {machine['cpu']}, Python {machine['python']}, {versions}.",
+        "",
+    ]
+    training = [result for result in results if result["task"] == "train"]
+    if training:
+        lines += [
+            f"One update on one query: prompts of {cases.PREFIX} tokens, responses of {cases.RESPONSE}. Seconds, median (min); peak memory of the process.",
+            "",
+            "| model | C | T0 reference | T1 fair | J0 plain | J1 sami_jax | T0 / J1 | T1 / J1 | J0 / J1 | memory T0 | memory J1 | J1 / T0 |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+    for result in training:
+        sides = result["sides"]
+        j1 = sides["J1"]
+        cells = [result["model"], result["C"], *(seconds(sides[side]) for side in TRAINING_SIDES)]
+        cells += [ratio(sides[side], j1, "median") for side in ("T0", "T1", "J0")]
+        cells += [gibibytes(sides["T0"]), gibibytes(j1), ratio(j1, sides["T0"], "memory")]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    generation = [result for result in results if result["task"] == "generate"]
+    if generation:
+        lines += [
+            "",
+            f"Greedy generation: prompts of {cases.PROMPT} tokens, {cases.NEW_TOKENS} new ones. Tokens per second (median).",
+            "",
+            "| model | batch | transformers, dynamic cache | static cache | sami_jax | against the better |",
+            "|---|---|---|---|---|---|",
+        ]
+    for result in generation:
+        sides, tokens = result["sides"], result["batch"] * cases.NEW_TOKENS
+        best = min((sides["dynamic"], sides["static"]), key=lambda side: side["median"])
+        cells = [
+            result["model"],
+            result["batch"],
+            *(f"{tokens / sides[side]['median']:,.0f}" for side in GENERATION_SIDES),
+        ]
+        lines.append("| " + " | ".join(map(str, [*cells, ratio(best, sides["ours"], "median")])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def seconds(side: dict | None) -> str:
+    return f"{side['median']:.2f} ({side['min']:.2f})" if side else OUT_OF_MEMORY
+
+
+def gibibytes(side: dict | None) -> str:
+    return f"{side['memory'] / 2**30:.1f} GiB" if side else "> 20 GiB"
+
+
+def ratio(one: dict | None, other: dict | None, key: str) -> str:
+    return f"{one[key] / other[key]:.2f}x" if one and other else "-"
+
+
+if __name__ == "__main__":
+    main()
