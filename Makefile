@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint miniature clean
+.PHONY: demo test lint bench miniature clean
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
@@ -16,6 +16,10 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Beside transformers + torch, on this machine's CPU: about half an hour.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.compare --output benchmarks/results/cpu.json
 
 # Retrains the embedded base model; about 20 minutes on two cores.
 miniature: $(VENV)/.installed

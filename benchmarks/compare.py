@@ -31,7 +31,7 @@ MEMORY_LIMIT = 20 * 2**30  # bytes of address space a side may take
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the table is written beside it, as .md")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--rounds", type=int, default=2, help="timed processes of each side")
     parser.add_argument("--seconds", type=float, default=4.0, help="least time measured in each")
     parser.add_argument("--task", choices=("train", "generate"), help="by default both")
     parser.add_argument("--model", choices=cases.MODELS, help="by default both")

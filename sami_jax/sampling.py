@@ -21,8 +21,8 @@ from sami_jax.sharding import batch_shards, named_sharding
 
 # Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
 SEGMENT = 32
-# Prompts are padded to a multiple of this, so that few shapes are compiled.
-PROMPT_BUCKET = 64
+# Prompts are padded to a multiple of this at least, so that few shapes are compiled.
+SMALLEST_BUCKET = 16
 # Waiting prompts enter in groups of 1 / REFILL of the rows: fewer groups waste rows, more groups waste prefills.
 REFILL = 4
 
@@ -51,14 +51,29 @@ def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.
         threshold = jax.lax.top_k(logits, min(options.top_k, logits.shape[-1]))[0][:, -1:]
         logits = jnp.where(logits < threshold, -jnp.inf, logits)
     if options.top_p < 1:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(ordered, axis=-1)
-        # A token stays while the ones likelier than it do not reach top_p yet; the likeliest always stays.
-        kept = jnp.cumsum(probabilities, axis=-1) - probabilities < options.top_p
-        threshold = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < threshold, -jnp.inf, logits)
+        logits = jnp.where(_in_nucleus(jax.nn.softmax(logits, axis=-1), options.top_p), logits, -jnp.inf)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
     return _argmax(logits + noise)
+
+
+def _in_nucleus(probabilities: jax.Array, top_p: float) -> jax.Array:
+    """[R, V] bool: the fewest likeliest tokens whose probability reaches top_p; equally likely ones stay or go together.
+
+    Bisects the least probability that stays, over the bits of a float32, whose order is that of the numbers: 31 sums
+    in place of a sort, which is slow on every backend.
+    """
+    as_float = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.float32)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = low + (high - low + 1) // 2
+        kept = jnp.where(probabilities >= as_float(middle), probabilities, 0.0)
+        reached = jnp.sum(kept, axis=-1, keepdims=True) >= top_p
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle - 1)
+
+    likeliest = jax.lax.bitcast_convert_type(jnp.max(probabilities, axis=-1, keepdims=True), jnp.int32)
+    least, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(likeliest), likeliest))
+    return probabilities >= as_float(least)
 
 
 def _argmax(x: jax.Array) -> jax.Array:
@@ -262,7 +277,9 @@ class _Generation:
 
 
 def _bucket(length: int) -> int:
-    return -(-length // PROMPT_BUCKET) * PROMPT_BUCKET
+    """Four sizes an octave: a quarter of a prompt's place at most is padding, and few shapes are compiled."""
+    step = max(SMALLEST_BUCKET, 2 ** (length.bit_length() - 3))
+    return -(-length // step) * step
 
 
 def _response(tokens: list[int], options: SamplingOptions, decode, end_tokens) -> Response:

@@ -109,6 +109,10 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
     def add(params, accumulated, batch, reference):
         return accumulate(params, accumulated, model_config, batch, config, reference)
 
+    def start(params, batch, reference) -> Accumulated:
+        of_one = jax.eval_shape(add, params, None, batch, reference)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), of_one)
+
     def apply(state: TrainState, accumulated: Accumulated, count: jax.Array):
         gradients, metrics = jax.tree.map(lambda total: total / count, accumulated)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -116,11 +120,14 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
         metrics = metrics | {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    add = jax.jit(add, donate_argnums=1, out_shardings=Accumulated(shardings.params, everywhere))
+    sums = Accumulated(shardings.params, everywhere)
+    start = jax.jit(start, out_shardings=sums)
+    add = jax.jit(add, donate_argnums=1, out_shardings=sums)
     apply = jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere))
 
     def update(state: TrainState, microbatches: Sequence[ContrastBatch], reference: dict | None):
-        accumulated = None
+        # With several microbatches, the first is added like the others: one program a shape.
+        accumulated = start(state.params, microbatches[0], reference) if len(microbatches) > 1 else None
         for batch in microbatches:
             accumulated = add(state.params, accumulated, put_batch(batch, mesh), reference)
         return apply(state, accumulated, jnp.float32(len(microbatches)))

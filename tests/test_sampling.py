@@ -113,3 +113,14 @@ def test_length_is_a_finish_reason(small_params, mesh):
         small_params, mesh, [PROMPTS[0]], [5], 1, SamplingOptions(max_new_tokens=3), end_tokens=(95,)
     )
     assert response.finish_reason == "length" and response.tokens == 3
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_the_nucleus_is_the_shortest_beginning_of_the_sorted_tokens(top_p):
+    logits = jax.random.normal(jax.random.key(0), (16, 300)) * 3
+    probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
+    kept = np.asarray(sampling._in_nucleus(jnp.asarray(probabilities, jnp.float32), top_p))
+    for row, mine in zip(probabilities, kept, strict=True):
+        order = np.argsort(-row)
+        size = int(np.searchsorted(np.cumsum(row[order]), top_p)) + 1
+        assert set(np.flatnonzero(mine)) == set(order[:size].tolist())
