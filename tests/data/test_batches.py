@@ -1,11 +1,18 @@
 """Batches: packing, few shapes, and a data order that is a function of the seed and the update's number."""
 
 import itertools
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 
+from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample, TrainingBatches, few_lengths, pack, shape_for
+from sami_jax.data.pairs import encode_pairs
 
 
 def example(n: int) -> ContrastExample:
@@ -79,3 +86,52 @@ def test_an_update_finds_its_batch_by_number_alone():
     one, two, other = (batches([example(n) for n in range(12)], seed=seed, updates=8) for seed in (0, 0, 1))
     assert order(one, 7) == order(two, 7)
     assert [order(one, u) for u in range(3)] != [order(other, u) for u in range(3)]
+
+
+def word_pieces(texts: list[str]):
+    """A byte-pair tokenizer of these texts, whose tokens are about as long as those of large models."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
+def test_real_posts_have_little_padding_under_the_published_settings():
+    """250 posts, their published summaries, the paper's batch of 128 in 16 microbatches."""
+    reference = Path(os.environ["SAMI_REFERENCE"]) / "tldr"
+
+    def lines(name: str) -> list[dict]:
+        return [json.loads(line) for line in (reference / name).read_text(encoding="utf-8").splitlines()]
+
+    base, trained = (lines(f"responses/mistral-opus/{name}.jsonl") for name in ("base", "it1"))
+    constitutions = [json.loads(file.read_text()) for file in sorted((reference / "constitutions_opus").glob("*.json"))]
+    rows = [
+        {
+            "query": post["prompt"],
+            "constitutions": [chosen["positive"], chosen["negative"]],
+            "responses": [one["response"], other["response"]],
+            "finish_reasons": ["stop", "stop"],
+        }
+        for post, one, other, chosen in zip(
+            lines("queries.jsonl"), base, trained, itertools.cycle(constitutions), strict=False
+        )
+    ]
+    config, _ = load_config("tldr_mistral7b", [])
+    tokenizer = word_pieces([text for row in rows for text in (row["query"], *row["responses"])])
+    examples, _ = encode_pairs(rows, tokenizer, config.prompt, None)
+    train = config.train
+    made = batches(
+        examples,
+        updates=6,
+        batch_size=train.batch_size,
+        microbatches=train.microbatches,
+        shapes=train.shapes,
+        bucket=train.bucket,
+    )
+    assert len(made.shapes) <= train.shapes
+    shares = [made.padded_share(update) for update in range(len(made))]
+    print(f"padded share {np.mean(shares):.3f}, rows of {[shape.row for shape in made.shapes]} tokens")
+    assert np.mean(shares) < 0.15
