@@ -36,22 +36,26 @@ def main() -> None:
     parser.add_argument("--task", choices=("train", "generate"), help="by default both")
     parser.add_argument("--model", choices=cases.MODELS, help="by default both")
     arguments = parser.parse_args()
-    results = []
+    report = {"machine": machine(), "results": []}
     with tempfile.TemporaryDirectory() as folder:
         for name in [arguments.model] if arguments.model else cases.MODELS:
             model = Path(folder) / name
             write_model(model, cases.MODELS[name])
-            if arguments.task != "generate":
-                for count in cases.COUNTS:
-                    results.append(training_case(name, model, count, arguments))
             if arguments.task != "train":
                 for batch in cases.BATCHES:
-                    results.append(generation_case(name, model, batch, arguments))
-    report = {"machine": machine(), "results": results}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    arguments.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(arguments.output.with_suffix(".md").read_text(encoding="utf-8"))
+                    add(generation_case(name, model, batch, arguments), report, arguments.output)
+            if arguments.task != "generate":
+                for count in cases.COUNTS:
+                    add(training_case(name, model, count, arguments), report, arguments.output)
+    print(markdown(report))
+
+
+def add(result: dict, report: dict, file: Path) -> None:
+    """Keeps each result as it comes."""
+    report["results"].append(result)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
 
 
 def write_model(folder: Path, shape: dict) -> None:

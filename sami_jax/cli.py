@@ -207,7 +207,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output)
-    results = evaluate(config, inputs, open_model(arguments.model), arguments.output, arguments.baseline)
+    results = evaluate(
+        config, inputs, open_model(arguments.model, config.model.attention), arguments.output, arguments.baseline
+    )
     print(json.dumps(results, indent=2))
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.models.decoder import REMAT_POLICIES
+from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.untrained import RANDOM_BYTES
 from sami_jax.optim import OPTIMIZERS
 from sami_jax.principles.constitutions import RULES
@@ -29,6 +30,7 @@ def defaults() -> ConfigDict:
     c.model = ConfigDict()
     c.model.path = ""  # folder of the base model in Hugging Face format, or "random-bytes" for a small untrained one
     c.model.export_dtype = "float32"  # of exported weights; every iteration samples from the exported model
+    c.model.attention = "xla"  # xla: anywhere | cudnn: NVIDIA GPUs, bfloat16 | splash: TPUs (ours)
 
     c.mesh = ConfigDict()  # devices along each axis; one may be -1, the rest
     c.mesh.data = 1  # replicas, each with its share of the queries
@@ -99,9 +101,7 @@ def defaults() -> ConfigDict:
     c.train.checkpoint_every = 1  # updates between checkpoints
     c.train.shapes = 8  # row lengths that microbatches are padded to, at most; each is compiled once (ours)
     c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
-    c.train.constitutions_at_once = (
-        0  # computed together, must divide C; fewer need less memory and recompute more; 0: all
-    )
+    c.train.constitutions_at_once = 0  # divides C; 0: all. Fewer need less memory, and are computed twice (ours)
 
     c.evaluation = ConfigDict()
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
@@ -191,6 +191,7 @@ def validate(config: ConfigDict) -> None:
         check(field, bool(value(field)), "set: it has no default")
     for field, choices in {
         "model.export_dtype": ("float32", "bfloat16"),
+        "model.attention": BACKENDS,
         "constitutions.rule": tuple(RULES),
         "objective.normalize": ("mean", "sum"),
         "optim.name": tuple(OPTIMIZERS),

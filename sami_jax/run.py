@@ -32,6 +32,7 @@ from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, measure, trained_principles
 from sami_jax.metrics import MetricsLog
 from sami_jax.models.huggingface import copy_companions, export
+from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
 from sami_jax.principles import constitutions as composing
@@ -73,7 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         say(f"Iteration {n} of {len(config.train.updates)}")
         sample(config, inputs, sampler, n, folder)
         train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
-        sampler = open_model(folder / "model")
+        sampler = open_model(folder / "model", config.model.attention)
         evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
     print_summary(config, workdir)
 
@@ -99,7 +100,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Inputs:
         raise UserError(
             f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
         )
-    base = open_model(_base_folder(config, workdir))
+    base = open_model(_base_folder(config, workdir), config.model.attention)
+    _check_attention(config, base)
     longest = config.prompt.max_tokens + config.sampling.max_new_tokens
     if longest > base.config.max_positions:
         raise UserError(
@@ -207,6 +209,21 @@ def _base_folder(config: ConfigDict, workdir: Path) -> Path:
         # A sampled byte that is no text comes back as a replacement character, which is three bytes.
         write_random_bytes_model(folder, config.prompt.max_tokens + 3 * config.sampling.max_new_tokens, config.seed)
     return folder
+
+
+def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
+    chosen, backend = config.model.attention, jax.default_backend()
+    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(chosen, backend)
+    if backend != wanted:
+        raise UserError(f"config.model.attention={chosen!r}: needs a {wanted}, and this is a {backend}; use 'xla'")
+    if chosen == "cudnn" and config.train.compute_dtype != "bfloat16":
+        raise UserError(
+            "config.model.attention='cudnn': computes in bfloat16; set config.train.compute_dtype='bfloat16'"
+        )
+    if chosen == "splash" and base.config.head_dim % LANES:
+        raise UserError(
+            f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
+        )
 
 
 def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:

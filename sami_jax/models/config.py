@@ -27,6 +27,9 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     tie_embeddings: bool = False
     sliding_window: int | None = None  # a token sees this many latest positions, itself included; None: all
+    attention: str = (
+        "xla"  # who computes it, one of `kernels.BACKENDS`; no matter of shape, and not stored with the weights
+    )
 
     @classmethod
     def from_hf(cls, hf: dict, where: str) -> "ModelConfig":

@@ -15,6 +15,7 @@ from flax import nnx
 from sami_jax.models.attention import Attend, cached_attention, causal_attention
 from sami_jax.models.cache import Cache
 from sami_jax.models.config import ModelConfig
+from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
 from sami_jax.models.layers import Block, RMSNorm, random_weight
 from sami_jax.packing import PackedRows
 from sami_jax.sharding import check_divisible, constrain, named_sharding
@@ -73,12 +74,20 @@ class Decoder(nnx.Module):
         """
         owners = rows.owners()
         positions = rows.positions(owners)
-        attend = causal_attention(positions, self.config.sliding_window, owners, rows.sizes)
+        window = self.config.sliding_window
+        if kernel := KERNELS.get(self.config.attention):
+            attend = packed_attention(kernel, rows, owners, window)
+        else:
+            attend = causal_attention(positions, window, owners, rows.sizes)
         return self._stack(rows.tokens, positions, attend, remat)[0]
 
     def _causal(self, tokens: jax.Array):
         positions = jnp.arange(tokens.shape[1])[None]
-        attend = causal_attention(positions, self.config.sliding_window)
+        window = self.config.sliding_window
+        if kernel := KERNELS.get(self.config.attention):
+            attend = whole_attention(kernel, window)
+        else:
+            attend = causal_attention(positions, window)
         return self._stack(tokens, jnp.broadcast_to(positions, tokens.shape), attend)
 
     def decode(

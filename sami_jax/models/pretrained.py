@@ -29,14 +29,16 @@ class ModelFolder:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def open_model(folder: Path | str) -> ModelFolder:
+def open_model(folder: Path | str, attention: str = "xla") -> ModelFolder:
     """Reads and checks a folder in Hugging Face format, all but the weights themselves.
 
+    Args:
+      attention: one of `kernels.BACKENDS`.
     Raises:
       UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config = dataclasses.replace(read_config(folder), attention=attention)
     check_weights(folder, config)
     tokenizer = _load_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:

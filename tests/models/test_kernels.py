@@ -1,0 +1,70 @@
+"""Vendors' attention against the XLA path: the taking apart and putting together on CPU, Splash in its interpreter."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SMALL, mesh_of, random_batch
+
+from sami_jax import likelihood
+from sami_jax.models import kernels
+from sami_jax.models.decoder import bind, init_params
+
+HEADS_OF_LANES = dataclasses.replace(SMALL, n_layers=1, head_dim=kernels.LANES)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The kernels as far as a CPU can run them."""
+    monkeypatch.setitem(kernels.KERNELS, "cudnn", functools.partial(kernels.dot_product, implementation="xla"))
+    monkeypatch.setitem(kernels.KERNELS, "splash", functools.partial(kernels.splash, interpret=True))
+
+
+def value_and_gradient(params, config, batch, mesh=None):
+    mix = np.random.default_rng(0).normal(size=(2, 2, 2))
+
+    def value(params, batch):
+        s = likelihood.likelihoods(params, config, batch).summed
+        return jnp.sum(s * mix), s
+
+    compute = jax.jit(jax.value_and_grad(value, has_aux=True))
+    if mesh is None:
+        return compute(params, batch)
+    with jax.set_mesh(mesh):
+        return compute(params, batch)
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "window"),
+    [("cudnn", SMALL, None), ("cudnn", SMALL, 7), ("splash", HEADS_OF_LANES, None), ("splash", HEADS_OF_LANES, 7)],
+)
+def test_likelihoods_and_gradients_equal_xla(on_cpu, mesh, backend, model, window):
+    model = dataclasses.replace(model, sliding_window=window)
+    params, batch = init_params(model, 0, mesh), random_batch(0, 2, 2)
+    expected = value_and_gradient(params, model, batch)
+    ours = value_and_gradient(params, dataclasses.replace(model, attention=backend), batch)
+    np.testing.assert_allclose(ours[0][1], expected[0][1], atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours[1], expected[1])
+
+
+def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
+    mesh = mesh_of(2, 1, 2)
+    params, batch = init_params(HEADS_OF_LANES, 0, mesh), random_batch(0, 2, 2)
+    splash = dataclasses.replace(HEADS_OF_LANES, attention="splash")
+    expected, ours = (value_and_gradient(params, config, batch, mesh) for config in (HEADS_OF_LANES, splash))
+    np.testing.assert_allclose(ours[0][1], expected[0][1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("backend", "model"), [("cudnn", SMALL), ("splash", HEADS_OF_LANES)])
+def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
+    params = init_params(model, 0, mesh)
+    prompts, lengths = np.random.default_rng(0).integers(0, 96, (2, 20)), jnp.array([20, 9])
+    (hidden, kept), (expected, expected_kept) = (
+        bind(config, params).prefill(prompts, lengths)
+        for config in (dataclasses.replace(model, attention=backend), model)
+    )
+    np.testing.assert_allclose(hidden, expected, atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:, 1, :9], b[:, 1, :9], atol=1e-4), kept, expected_kept)
