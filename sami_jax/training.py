@@ -32,14 +32,14 @@ class TrainState(NamedTuple):
     step: jax.Array  # [] int32, updates made
 
 
+Metrics = dict[str, jax.Array]
+
+
 class Accumulated(NamedTuple):
     """Sums over the microbatches of a batch so far."""
 
     gradients: dict  # float32
-    metrics: "Metrics"
-
-
-Metrics = dict[str, jax.Array]
+    metrics: Metrics
 
 
 def sami_loss(

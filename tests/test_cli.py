@@ -57,6 +57,8 @@ def complaint(capsys, *argv: str) -> str:
         ("--config.prompt.max_tokens=250", "takes 256 tokens at most"),
         ("--config.prompt.training=no fields", "lacks {constitution}"),
         ("--config.mesh.tensor=3", "config.mesh"),
+        ("--config.model.attention=cudnn", "needs a gpu, and this is a cpu; use 'xla'"),
+        ("--config.train.constitutions_at_once=3", "0 or a divisor of constitutions.count=2"),
         ("--config.seed", "no value"),
     ],
 )
