@@ -30,7 +30,7 @@ def train(arguments: argparse.Namespace, config, params, mesh) -> None:
     settings.optim.learning_rate = cases.LEARNING_RATE
     settings.train.remat = "dots"
 
-    def s_and_loss(params, batch):
+    def loss_and_s(params, batch):
         if arguments.side == "J1":
             summed = likelihoods(params, config, batch).summed
         else:
@@ -38,7 +38,7 @@ def train(arguments: argparse.Namespace, config, params, mesh) -> None:
         s = normalized(summed, batch.response_lengths, "mean")
         return jnp.mean(contrastive_loss(s)), s
 
-    gradient = jax.grad(lambda params, batch: s_and_loss(params, batch), has_aux=True)
+    gradient = jax.grad(loss_and_s, has_aux=True)
     before = cases.peak_memory()
     with jax.set_mesh(mesh):
         if not (arguments.check / "gradient").exists():

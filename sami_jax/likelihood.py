@@ -65,9 +65,7 @@ def likelihoods(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), parts)
 
 
-def plain_likelihoods(
-    params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32", remat: str = "none"
-) -> jax.Array:
+def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32") -> jax.Array:
     """`likelihoods`, [B, C, C], with every (i, j) pair a row of its own: B C^2 rows of P + L tokens.
 
     The reference that the shared prefix is checked against.
@@ -78,7 +76,7 @@ def plain_likelihoods(
     each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), shared)
     rows = each.alone(jnp.tile(jnp.arange(count), b * count))
     scored = rows.scored()
-    hidden = _at(model.packed(rows, remat), scored.predictors)
+    hidden = _at(model.packed(rows), scored.predictors)
     return _by_response(_logprobs(model, hidden, scored), scored.owners, 1).reshape(b, count, count)
 
 

@@ -5,6 +5,7 @@ each shape of microbatch, one applies the sum. Master weights are kept in `param
 forward and backward pass.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -171,7 +172,8 @@ def check_shared_prefix(
     examples: Sequence[ContrastExample],
     mesh: jax.sharding.Mesh,
 ) -> float:
-    """Compares S as training computes it with S from a row for each pair, on the first examples (and three constitutions).
+    """Compares S as training computes it with S from a row for each pair and XLA's attention, on the first examples (and
+    three constitutions).
 
     Returns:
       the largest difference, nats a token.
@@ -182,10 +184,12 @@ def check_shared_prefix(
     first += first[-1:] * (batch_shards(mesh) - len(first))
     batch = put_batch(pack(first, shape_for(first, config.train.bucket)), mesh)
 
+    plain_config = dataclasses.replace(model_config, attention="xla")
+
     def both(params, batch):
         dtype = config.train.compute_dtype
         shared = likelihoods(params, model_config, batch, compute_dtype=dtype).summed
-        plain = plain_likelihoods(params, model_config, batch, compute_dtype=dtype)
+        plain = plain_likelihoods(params, plain_config, batch, compute_dtype=dtype)
         return jnp.max(jnp.abs(normalized(shared - plain, batch.response_lengths, "mean")))
 
     difference = float(jax.jit(both)(params, batch))

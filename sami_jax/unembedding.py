@@ -15,13 +15,9 @@ from sami_jax.sharding import batch_shards_here, constrain
 TOKEN_CHUNK = 1024
 
 
+@jax.custom_vjp
 def chosen_logprobs(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> jax.Array:
     """log softmax(hidden @ table)[target] for hidden [N, D], table [D, V] and targets [N] -> [N] float32."""
-    return _chosen_logprobs(hidden, table, targets)
-
-
-@jax.custom_vjp
-def _chosen_logprobs(hidden, table, targets):
     return _forward(hidden, table, targets)[0]
 
 
@@ -51,7 +47,7 @@ def _backward(saved, cotangents):
     return _join(hidden_gradient).astype(hidden.dtype), table_gradient.astype(table.dtype), None
 
 
-_chosen_logprobs.defvjp(_forward, _backward)
+chosen_logprobs.defvjp(_forward, _backward)
 
 
 def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:

@@ -88,14 +88,13 @@ def pack(examples: Sequence[ContrastExample], shape: Shape) -> ContrastBatch:
 def few_lengths(lengths: Sequence[int], count: int) -> list[int]:
     """At most `count` lengths such that raising each of `lengths` to the next of them adds least in all."""
     distinct, repeats = np.unique(np.asarray(lengths), return_counts=True)
-    # cost[i, j]: padding when all of distinct[i:j] are raised to distinct[j - 1].
+    # cost[i, j]: padding when all from distinct[i] to distinct[j] are raised to distinct[j].
     n = len(distinct)
     items, tokens = np.append(0, np.cumsum(repeats)), np.append(0, np.cumsum(repeats * distinct))
     cost = distinct[None, :] * (items[None, 1:] - items[:-1, None]) - (tokens[None, 1:] - tokens[:-1, None])
     best, chosen = cost[0].astype(float), [[int(last)] for last in distinct]
     for _ in range(min(count, n) - 1):
         totals = np.where(np.tri(n, k=-1).T, best[:, None] + np.roll(cost, -1, axis=0), np.inf)  # [last but one, last]
-        totals[:, 0] = np.inf
         previous = totals.argmin(axis=0)
         better = totals[previous, range(n)] < best
         chosen = [[*chosen[previous[j]], int(distinct[j])] if better[j] else chosen[j] for j in range(n)]
@@ -104,7 +103,7 @@ def few_lengths(lengths: Sequence[int], count: int) -> list[int]:
 
 
 class TrainingBatches:
-    """The batches of a training stage: element u - 1 belongs to update u and is a list of microbatches.
+    """The batches of a training stage: the element at u - 1 belongs to update u and is a list of microbatches.
 
     Examples are shuffled anew each epoch. Within a batch they are sorted by length and dealt out to microbatches in that order, so
     that each holds texts of like lengths; microbatches are padded to one of a few shapes, chosen to keep padding small.
