@@ -29,9 +29,12 @@ def get_config(arg=None):
     config.train.batch_size = 64
     config.train.microbatches = 4
     config.train.remat = "dots"  # faster than "none" too: what is not stored need not be written and read
-    config.train.checkpoint_every = 8
+    config.train.checkpoint_every = 4
     config.train.shapes = 3
     config.train.bucket = 8
+    config.canaries.queries = 64
+    config.canaries.well_formed_drop = 0.06  # three standard errors of a difference in 128 replies, 97 % of them whole
+    config.canaries.following_drop = 0.08  # likewise
     config.evaluation.judge = "miniature"
     config.evaluation.queries = 128  # all of them
     config.evaluation.temperature = 1.0  # the model as it is, slips included (ours)
@@ -39,5 +42,6 @@ def get_config(arg=None):
     config.evaluation.batch_size = 32
     if arg == "smoke":
         config.train.updates = (2, 2, 2)
+        config.canaries.queries = 8
         config.evaluation.queries = 16
     return config

@@ -2,7 +2,7 @@
 
 `:smoke` runs every stage in about a minute on CPU, on a small random model that reads bytes. Posts: JSONL with an id and
 a prompt a line, at data/tldr/queries.jsonl, or wherever --config.data.queries points; with SAMI_REFERENCE set, the
-public posts and constitutions of the paper's authors.
+public posts of the paper's authors.
 """
 
 import os
@@ -48,7 +48,7 @@ def get_config(arg=None):
     config.model.path = "models/mistral-7b-v0.1"  # a local copy of the base model (P)
     reference = os.environ.get("SAMI_REFERENCE")
     config.data.queries = f"{reference}/tldr/queries.jsonl" if reference else "data/tldr/queries.jsonl"
-    config.principles.path = f"{reference}/tldr/constitutions_opus" if reference else shipped("principles/tldr")
+    config.principles.path = shipped("principles/tldr")  # concise, comprehensive, approved; yours: see the README
     config.constitutions.rule = "positive_vs_rest"  # four constitutions, the positive one against another (R)
     config.constitutions.principles = 2  # concise and comprehensive (P)
     config.prompt.generation = GENERATION  # with an example of the format, and primed (P)

@@ -1,5 +1,6 @@
 """Training checkpoints through Orbax: the whole train state, so that a resumed run goes on to the same bits."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,7 +10,6 @@ from ml_collections import ConfigDict
 from sami_jax.errors import UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
-from sami_jax.models.huggingface import copy_companions
 from sami_jax.training import TrainState, abstract_state, state_shardings
 
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
@@ -18,11 +18,15 @@ SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so
 class Checkpoints:
     """The checkpoints of one training stage, newest two kept. A context manager; leaving it waits for pending saves."""
 
-    def __init__(self, folder: Path, model_folder: Path):
+    def __init__(self, folder: Path, write_side_files: Callable[[Path], None]):
+        """
+        Args:
+          write_side_files: puts all that an exported model needs beside its weights into a folder.
+        """
         self.folder = folder.absolute()
         side_files = self.folder / SIDE_FILES
         side_files.mkdir(parents=True, exist_ok=True)
-        copy_companions(model_folder)(side_files)
+        write_side_files(side_files)
         self._manager = ocp.CheckpointManager(self.folder, options=_options())
 
     def __enter__(self) -> "Checkpoints":
@@ -37,10 +41,15 @@ class Checkpoints:
         items = {"params": ocp.args.StandardSave(state.params), "optimizer": ocp.args.StandardSave(state.opt_state)}
         self._manager.save(int(state.step), args=ocp.args.Composite(**items))
 
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's update; None where nothing is saved yet."""
+        return self._manager.latest_step()
+
     def restore_latest(
         self, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh
     ) -> TrainState | None:
         """The newest saved state, in its shards on `mesh`; None where nothing is saved yet."""
+        self._manager.wait_until_finished()
         step = self._manager.latest_step()
         if step is None:
             return None

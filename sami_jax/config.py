@@ -21,6 +21,9 @@ from sami_jax.optim import OPTIMIZERS
 from sami_jax.principles.constitutions import RULES
 
 JUDGES = ("none", "miniature")
+CANARY_ACTIONS = ("stop", "alert", "off")
+CANARY_SHARES = ("well_formed_drop", "repetition_rise", "refusal_rise", "saturation", "following_drop")
+REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
 
 
 def defaults() -> ConfigDict:
@@ -41,6 +44,9 @@ def defaults() -> ConfigDict:
     c.principles.path = ""  # folder of principle files (*.yaml) or of the authors' constitution files (*.json)
     c.principles.held_out = ()  # ids kept from training, used in evaluation only (P: diverse principles, 15 / 5)
     c.principles.held_out_phrasings = 0  # last wordings of each principle kept from training (ours)
+
+    c.review = ConfigDict()
+    c.review.fraction = 1.0  # share of the principles, drawn by a hash of the id, that people must have approved (ours)
 
     c.constitutions = ConfigDict()
     c.constitutions.rule = "positive_vs_rest"  # complement | positive_vs_rest (R) | iid (P, algorithm 1)
@@ -103,6 +109,17 @@ def defaults() -> ConfigDict:
     c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
     c.train.constitutions_at_once = 0  # divides C; 0: all. Fewer need less memory, and are computed twice (ours)
 
+    c.canaries = ConfigDict()  # fixed queries watched at each checkpoint for signs of collapse (ours)
+    c.canaries.action = "stop"  # stop: keep the last good checkpoint and end | alert: say so and go on | off
+    c.canaries.queries = 32  # first of the training queries, each under principles and under their antitheses
+    c.canaries.well_formed_drop = 0.15  # share of replies, below the base's, that may cease to be whole
+    c.canaries.length_factor = 2.5  # replies may grow or shrink to this multiple of the base's mean length
+    c.canaries.repetition_rise = 0.2  # share of a reply's 4-token runs, above the base's, that may be repeated ones
+    c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse
+    c.canaries.saturation = 0.9  # share of its cap, log 2, from which the MI bound counts as saturated
+    c.canaries.following_drop = 0.15  # fall of following below its best that, with a saturated bound, fires
+    c.canaries.refusals = REFUSALS  # texts that mark a refusal, letter case aside
+
     c.evaluation = ConfigDict()
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
     c.evaluation.queries = 250  # first of the evaluation queries (P)
@@ -142,6 +159,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.batch_size = 4
     config.train.microbatches = 2
     config.train.compute_dtype = "float32"
+    config.canaries.action = "alert"  # random bytes hardly have a shape to lose
+    config.canaries.queries = 2
     config.evaluation.queries = 4
     config.evaluation.batch_size = 2
     return config
@@ -198,6 +217,7 @@ def validate(config: ConfigDict) -> None:
         "train.param_dtype": ("float32", "bfloat16"),
         "train.compute_dtype": ("float32", "bfloat16"),
         "train.remat": tuple(REMAT_POLICIES),
+        "canaries.action": CANARY_ACTIONS,
         "evaluation.judge": JUDGES,
     }.items():
         check_choice(field, choices)
@@ -224,6 +244,8 @@ def validate(config: ConfigDict) -> None:
         "train.shapes": 1,
         "train.bucket": 1,
         "train.constitutions_at_once": 0,
+        "canaries.queries": 1,
+        "canaries.length_factor": 1.0,
         "evaluation.queries": 1,
         "evaluation.temperature": 0.0,
         "evaluation.batch_size": 1,
@@ -234,6 +256,8 @@ def validate(config: ConfigDict) -> None:
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
+    for field in ("review.fraction", *(f"canaries.{name}" for name in CANARY_SHARES)):
+        check_number(field, 0.0, 1.0)
     for field in ("optim.b1", "optim.b2"):
         check_number(field, 0.0, 0.999999)
     check(

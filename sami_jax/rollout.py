@@ -35,12 +35,15 @@ def write_responses(
     options: SamplingOptions,
     mesh: jax.sharding.Mesh,
     batch_size: int,
-    title: str,
+    title: str | None,
 ) -> list[dict]:
     """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
 
     A whole `file` is read back instead; a partial one left by a stopped run is continued, which gives the same lines as
     an undisturbed run, for what a prompt's seed draws does not depend on its batch.
+
+    Args:
+      title: of the progress bar; None shows none.
     """
     if file.exists():
         return read_jsonl(file)
@@ -62,7 +65,8 @@ def write_responses(
             mesh=mesh,
             batch_size=batch_size,
         )
-        responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
+        if title is not None:
+            responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {
                 **prompt.key,

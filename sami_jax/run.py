@@ -21,95 +21,68 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.checkpoint import Checkpoints
-from sami_jax.config import iterations, validate
+from sami_jax.config import iterations
 from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import write_json, write_jsonl
 from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
-from sami_jax.data.queries import Query, read_queries, split
+from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
-from sami_jax.errors import UserError
-from sami_jax.evaluation.judges import Judge, make_judge
-from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, measure, trained_principles
+from sami_jax.errors import StoppedByCanary, UserError
+from sami_jax.evaluation.canaries import Canaries, Stop
+from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.metrics import MetricsLog
+from sami_jax.model_card import write_card, write_principles
 from sami_jax.models.huggingface import copy_companions, export
-from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
-from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
+from sami_jax.preparation import Inputs, devices, prepare, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
-from sami_jax.principles.files import Principle, read_principles
-from sami_jax.provenance import open_manifest
+from sami_jax.provenance.manifest import RunRecord
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
-from sami_jax.sharding import batch_shards, make_mesh
 from sami_jax.summary import print_summary
 from sami_jax.terminal import say, track
 from sami_jax.training import check_shared_prefix, init_state, make_update
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """All that a run reads, checked."""
-
-    base: ModelFolder
-    mesh: jax.sharding.Mesh
-    principles: Sequence[Principle]
-    queries: Sequence[Query]
-    evaluation_sets: Sequence[EvaluationSet]
-    judge: Judge | None
-
-
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
     """Runs or continues the whole loop in `workdir`, then prints the results.
 
     Raises:
       UserError: bad config or input, before anything costly.
+      StoppedByCanary: a training stage showed signs of collapse; its last good model is exported and measured.
     """
-    inputs = prepare(config, workdir)
-    open_manifest(workdir, config)
-    evaluate(config, inputs, inputs.base, workdir / "iteration_0", None)
-    sampler = inputs.base
+    inputs = prepare(config, workdir, allow_unapproved)
+    made_from = provenance(config, inputs)
+    record = RunRecord(workdir, made_from, devices())
+    record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
+    say(f"{len(inputs.principles)} principles; reviews: {shares}")
+    folder = workdir / "iteration_0"
+    evaluate(config, inputs, inputs.base, folder, None)
+    record.stage("evaluated", 0, [folder])
+    sampler, models = inputs.base, []
     for n in iterations(config):
         folder = workdir / f"iteration_{n}"
         say(f"Iteration {n} of {len(config.train.updates)}")
         sample(config, inputs, sampler, n, folder)
-        train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
-        sampler = open_model(folder / "model", config.model.attention)
-        evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
-    print_summary(config, workdir)
-
-
-def prepare(config: ConfigDict, workdir: Path) -> Inputs:
-    """Reads and checks everything a run needs, before anything costly."""
-    validate(config)
-    mesh = make_mesh(config.mesh.to_dict())
-    if (config.train.batch_size // config.train.microbatches) % batch_shards(mesh):
-        raise UserError(
-            f"config.train.microbatches={config.train.microbatches}: a microbatch of {config.train.batch_size // config.train.microbatches} "
-            f"queries cannot be split over {batch_shards(mesh)} devices; choose fewer microbatches or a larger batch_size"
-        )
-    principles = read_principles(Path(config.principles.path))
-    _check_principles(config, principles)
-    queries = read_queries(Path(config.data.queries))
-    if config.data.eval_queries:
-        eval_queries = read_queries(Path(config.data.eval_queries))
-    else:
-        held_out = max(1, round(len(queries) * config.data.eval_fraction))
-        queries, eval_queries = queries[:-held_out], queries[-held_out:]
-    if len(queries) < config.data.splits:
-        raise UserError(
-            f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
-        )
-    base = open_model(_base_folder(config, workdir), config.model.attention)
-    _check_attention(config, base)
-    longest = config.prompt.max_tokens + config.sampling.max_new_tokens
-    if longest > base.config.max_positions:
-        raise UserError(
-            f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
-            f"{base.config.max_positions} tokens at most; lower one of them"
-        )
-    sets = evaluation_sets(config, principles, eval_queries)
-    return Inputs(base, mesh, principles, queries, sets, make_judge(config.evaluation.judge))
+        record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
+        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
+        record.stage("trained", n, [folder / "metrics.jsonl", folder / "canaries.jsonl"], canaries=stop and stop.rules)
+        if stop is None or stop.last_good:
+            sampler = open_model(folder / "model", config.model.attention)
+            results = evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
+            record.stage("evaluated", n, [folder / "evaluation", folder / "evaluation.json"])
+            write_card(folder / "model", f"{workdir.name}, iteration {n}", made_from, results, stop and stop.reason)
+            record.publish(folder / "model")
+            models.append(folder / "model")
+        if stop:
+            break
+    record.finish("stopped by canaries" if stop else "complete")
+    print_summary([workdir / "iteration_0", *(model.parent for model in models)])
+    if stop:
+        kept = f"the model of update {stop.last_good} is kept: {models[-1]}" if stop.last_good else "no update was good"
+        raise StoppedByCanary(f"iteration {n}, update {stop.update}: stopped by canaries: {stop.reason}; {kept}")
 
 
 def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path) -> None:
@@ -139,10 +112,15 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
 
 def train(
     config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, tensorboard: Path | None
-) -> None:
-    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, model/."""
-    if (folder / "model").exists():
-        return
+) -> Stop | None:
+    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/.
+
+    Returns:
+      how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
+    """
+    stop = Stop.read(folder)
+    if (folder / "model").exists() or (stop and not stop.last_good):
+        return stop
     base, mesh = inputs.base, inputs.mesh
     updates = config.train.updates[iteration - 1]
     end_token = base.end_tokens[0] if config.objective.score_eos else None
@@ -165,24 +143,47 @@ def train(
     )
     _say_shapes(batches)
     reference = base.load(mesh, config.train.compute_dtype) if config.objective.kl_weight else None
-    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", base.folder) as checkpoints:
+    principles = provenance(config, inputs)["principles"]
+
+    def side_files(target: Path) -> None:
+        copy_companions(base.folder)(target)
+        write_principles(target, principles)
+
+    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
         state = checkpoints.restore_latest(base.config, config, mesh)
         if state is None:
             state = init_state(base.load(mesh, config.train.param_dtype), base.config, config, mesh)
         done = int(state.step)
         if done == 0:
             check_shared_prefix(state.params, base.config, config, examples, mesh)
+        canaries = inputs.canaries and Canaries(config, base, inputs.canaries, inputs.judge, mesh, folder, done)
         update = make_update(base.config, config, mesh)
         with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
             numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
-            for number in numbers:
+            for number in numbers if stop is None else ():
                 state, metrics = update(state, batches[number - 1], reference)
                 metrics = {name: float(value) for name, value in metrics.items()}
-                log.write(number, metrics | {"padded_share": batches.padded_share(number - 1)})
-                if number % config.train.checkpoint_every == 0 or number == updates:
+                metrics["padded_share"] = batches.padded_share(number - 1)
+                at_checkpoint = number % config.train.checkpoint_every == 0 or number == updates
+                alarms = []
+                if canaries and at_checkpoint:
+                    signs, alarms = canaries.look(number, state.params)
+                    metrics |= {f"canaries/{name}": value for name, value in signs.items()}
+                log.write(number, metrics)
+                for alarm in alarms:
+                    say(f"  canary after update {number}: {alarm}")
+                if alarms and config.canaries.action == "stop":
+                    stop = Stop(number, checkpoints.latest_step() or 0, alarms)
+                    stop.write(folder)
+                    break
+                if at_checkpoint:
                     checkpoints.save(state)
-        dtype = jnp.dtype(config.model.export_dtype)
-        export(state.params, base.config, folder / "model", copy_companions(base.folder), dtype)
+        if stop:
+            state = checkpoints.restore_latest(base.config, config, mesh)
+        if state is not None:
+            dtype = jnp.dtype(config.model.export_dtype)
+            export(state.params, base.config, folder / "model", side_files, dtype)
+    return stop
 
 
 def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
@@ -199,51 +200,6 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
         }
         write_json(file, results)
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _base_folder(config: ConfigDict, workdir: Path) -> Path:
-    if config.model.path != RANDOM_BYTES:
-        return Path(config.model.path)
-    folder = workdir / RANDOM_BYTES
-    if not folder.exists():
-        # A sampled byte that is no text comes back as a replacement character, which is three bytes.
-        write_random_bytes_model(folder, config.prompt.max_tokens + 3 * config.sampling.max_new_tokens, config.seed)
-    return folder
-
-
-def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
-    chosen, backend = config.model.attention, jax.default_backend()
-    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(chosen, backend)
-    if backend != wanted:
-        raise UserError(f"config.model.attention={chosen!r}: needs a {wanted}, and this is a {backend}; use 'xla'")
-    if chosen == "cudnn" and config.train.compute_dtype != "bfloat16":
-        raise UserError(
-            "config.model.attention='cudnn': computes in bfloat16; set config.train.compute_dtype='bfloat16'"
-        )
-    if chosen == "splash" and base.config.head_dim % LANES:
-        raise UserError(
-            f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
-        )
-
-
-def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:
-    known = [principle.id for principle in principles]
-    for id in config.principles.held_out:
-        if id not in known:
-            raise UserError(
-                f"config.principles.held_out: no principle {id!r} in {config.principles.path}; known: {', '.join(known)}"
-            )
-    for principle in principles:
-        if len(principle.phrasings) <= config.principles.held_out_phrasings:
-            raise UserError(
-                f"config.principles.held_out_phrasings={config.principles.held_out_phrasings}: principle {principle.id!r} has only "
-                f"{len(principle.phrasings)} wording(s), none would be left to train on; add phrasings or hold out fewer"
-            )
-    left = len(known) - len(config.principles.held_out)
-    if left < config.constitutions.principles:
-        raise UserError(
-            f"config.constitutions.principles={config.constitutions.principles}: only {left} principle(s) to train on; state fewer or add some"
-        )
 
 
 def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:

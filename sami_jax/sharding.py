@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from sami_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
+ALL_DEVICES = {"data": 1, "fsdp": -1, "tensor": 1}  # mesh sizes where no config chooses them
 
 # Logical axis -> mesh axes. A logical axis that is missing is an error; None keeps the axis whole on every device.
 RULES = {

@@ -1,16 +1,15 @@
 """What a finished run prints: one table, and three queries before and after."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from ml_collections import ConfigDict
 from rich import box
 from rich.table import Table
 
-from sami_jax.config import iterations
 from sami_jax.data.jsonl import read_jsonl
-from sami_jax.terminal import results
+from sami_jax.terminal import results, show
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
@@ -21,15 +20,15 @@ SET_TITLES = {
 }
 
 
-def print_summary(config: ConfigDict, workdir: Path) -> None:
-    """Reads everything from the run's folder."""
-    folders = [workdir / f"iteration_{n}" for n in (0, *iterations(config))]
+def print_summary(folders: Sequence[Path]) -> None:
+    """Reads everything from the iterations' folders, the base's first."""
     measured = [json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) for folder in folders]
     results.print()
     for name in measured[0]:
         results.print(_table(name, [one[name] for one in measured]))
-    _print_examples(next(iter(measured[0])), folders[0], folders[-1])
-    results.print(f"Model: {folders[-1] / 'model'}", markup=False, soft_wrap=True)
+    if len(folders) > 1:
+        _print_examples(next(iter(measured[0])), folders[0], folders[-1])
+        show(f"Model: {folders[-1] / 'model'}")
 
 
 def _table(name: str, rows: list[dict]) -> Table:
@@ -42,16 +41,17 @@ def _table(name: str, rows: list[dict]) -> Table:
     for number, row in enumerate(rows):
         table.add_row(
             f"iteration {number}" if number else "base",
-            _percent(row, "following"),
-            _percent(row, "win_rate", "win_rate_interval"),
-            _percent(row, "well_formed"),
+            percent(row, "following"),
+            percent(row, "win_rate", "win_rate_interval"),
+            percent(row, "well_formed"),
             f"{row['mi_posterior_bound']:.3f}",
             f"{row['mean_tokens']:.1f}",
         )
     return table
 
 
-def _percent(row: dict, key: str, interval: str | None = None) -> str:
+def percent(row: dict, key: str, interval: str | None = None) -> str:
+    """A share as "88.3 %", with its interval if one is named; "-" where it was not measured."""
     if key not in row:
         return "-"
     text = f"{100 * row[key]:.1f} %"
@@ -69,5 +69,5 @@ def _print_examples(name: str, before: Path, after: Path) -> None:
         )
         for label, text in rows:
             line = " / ".join(filter(None, text.strip().split("\n")))
-            results.print(f"{label:>12}  {shorten(line, EXAMPLE_WIDTH)}", markup=False, soft_wrap=True)
+            show(f"{label:>12}  {shorten(line, EXAMPLE_WIDTH)}")
         results.print()

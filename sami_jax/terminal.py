@@ -1,5 +1,6 @@
 """What people see: progress bars and tables on the terminal. What a program reads goes to files."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -15,7 +16,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sami_jax.redaction import redact
+
 T = TypeVar("T")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 console = Console(stderr=True, highlight=False)  # progress and news
 results = Console(highlight=False)  # what the user asked for
@@ -23,7 +27,17 @@ results = Console(highlight=False)  # what the user asked for
 
 def say(line: str) -> None:
     """One line of news."""
-    console.print(line, markup=False, soft_wrap=True)
+    console.print(visible(redact(line)), markup=False, soft_wrap=True)
+
+
+def show(line: str = "", style: str | None = None) -> None:
+    """One line of results."""
+    results.print(visible(redact(line)), style=style, markup=False, soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """The text with control characters spelt out: what a model or a file says must not steer the terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def track(

@@ -59,7 +59,7 @@ def test_a_run_leaves_what_is_promised(undisturbed):
         expected = workdir / "iteration_1" / name.replace("/6", "/3")
         assert expected.exists(), expected
     assert list((workdir / "tensorboard").iterdir())
-    assert json.loads((workdir / "run.json").read_text())["config"]["train"]["updates"] == [3, 3]
+    assert json.loads((workdir / "run.json").read_text())["predicate"]["config"]["train"]["updates"] == [3, 3]
     steps = [json.loads(line)["step"] for line in (workdir / "iteration_2" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
     for words in ("following", "wins over base", "well-formed", "MI, nats", "iteration 2", "constitution"):

@@ -19,7 +19,7 @@ from sami_jax.likelihood import normalized
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
-from sami_jax.principles.files import Principle
+from sami_jax.principles.principle import Principle
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.scoring import score
@@ -32,6 +32,7 @@ class EvaluationSet:
     name: str
     queries: Sequence[Query]
     constitutions: Sequence[tuple[Constitution, ...]]
+    quiet: bool = False  # answered without a progress bar
 
 
 def evaluation_sets(
@@ -129,16 +130,15 @@ def _sample(
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
-    return write_responses(
-        file, model, params, prompts, options, mesh, config.sampling.batch_size, f"answering {evaluation_set.name}"
-    )
+    title = None if evaluation_set.quiet else f"answering {evaluation_set.name}"
+    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title)
 
 
 def _information(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
 ) -> dict[str, float]:
     """Mutual information and accuracies of the model on its own responses, in the training prompt."""
-    count = config.constitutions.count
+    count = len(evaluation_set.constitutions[0])
     pairs = []
     for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
         own = rows[i * count : (i + 1) * count]

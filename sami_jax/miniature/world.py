@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from sami_jax.principles.files import Principle
+from sami_jax.principles.principle import Principle
 
 TOOLS = {
     "clean": ("soap", "water", "a cloth"),

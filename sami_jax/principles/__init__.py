@@ -1,1 +1,1 @@
-"""Principles, and the constitutions composed from them. Knows no model."""
+"""Principles: their files, what people decide about them, and the constitutions composed from them. Knows no model."""

@@ -5,7 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
-from sami_jax.principles.files import Principle
+from sami_jax.principles.principle import Principle
 
 Signs = tuple[bool, ...]  # for each chosen principle: True states the principle, False its antithesis
 
@@ -54,6 +54,12 @@ def compose(
         )
         for signs in RULES[rule](chosen, count, rng)
     )
+
+
+def opposite(constitution: Constitution, principles: Sequence[Principle]) -> Constitution:
+    """The constitution that takes the other side everywhere, in the same order and wording."""
+    wordings = {(p.id, side): pair for p in principles for pair in p.phrasings for side in pair}
+    return tuple(Statement(s.id, not s.positive, wordings[s.id, s.text][1 if s.positive else 0]) for s in constitution)
 
 
 def reordered(constitutions: Sequence[Constitution], seed: str, index: int) -> tuple[Constitution, ...]:

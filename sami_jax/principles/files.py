@@ -1,99 +1,206 @@
-"""Principles as files: one YAML file each in a folder, or the constitution files of the paper's authors.
-
-A principle file:
+"""Principles as files: YAML, one principle each, in a folder that a team keeps in version control.
 
     id: greeting
+    version: 1
     principle: Greet the person before you answer.
     antithesis: Answer without a greeting.
     phrasings:                      # optional: other wordings of the same two
       - principle: Say hello first.
         antithesis: Never say hello.
+    source: {kind: hand-written}    # or imported, or writer with the model's name and hashes
+    tags: [tone]
+    notes: Asked for by the support team.
+    reviews:                        # written by `sami principles review`, `approve` and `reject`
+      - reviewer: Aiko Tanaka
+        date: "2026-11-24T10:00:00Z"
+        decision: approved
+        content: sha256:...         # of the text that was read
+        comment: Clear.
+
+Only id, principle and antithesis must be there. A folder may hold several versions of a principle.
 """
 
 import dataclasses
-import json
+import io
 import re
 from pathlib import Path
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
+from sami_jax.data.jsonl import write_text
 from sami_jax.errors import UserError
+from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
 
-
-@dataclasses.dataclass(frozen=True)
-class Principle:
-    """A principle and its antithesis, in one or more wordings: `phrasings[k]` is a pair (principle, antithesis)."""
-
-    id: str
-    phrasings: tuple[tuple[str, str], ...]
+KEYS = ("id", "version", "principle", "antithesis", "phrasings", "source", "tags", "notes", "reviews")
+ID = re.compile(r"[^\W_][\w.-]*")  # letters of any script; no "@", no "/", nothing that hides a file
 
 
 def read_principles(folder: Path) -> tuple[Principle, ...]:
-    """Reads every principle of a folder, in the order of their ids.
+    """Reads every principle of a folder, all versions, in the order of ids and versions.
 
     Raises:
       UserError: no such folder, nothing in it, or a file that is not a principle; names the file.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of principles; set config.principles.path")
-    if files := sorted(folder.glob("*.yaml")):
-        principles = [_read_yaml(file) for file in files]
-    elif files := sorted(folder.glob("*.json")):
-        principles = _read_authors(files)
-    else:
+    return tuple(sorted(read_files(folder).values(), key=lambda p: (p.id, p.version)))
+
+
+def read_files(folder: Path) -> dict[Path, Principle]:
+    """Like `read_principles`, by file."""
+    files = principle_files(folder)
+    if not files:
         raise UserError(
-            f"{folder}: no principle files (*.yaml) and no constitution files (*.json); set config.principles.path"
+            f"{folder}: no principle files (*.yaml); write one, `sami principles import` some, or set config.principles.path"
         )
-    ids = [principle.id for principle in principles]
-    if repeated := next((id for id in ids if ids.count(id) > 1), None):
-        raise UserError(f"{folder}: two principles have the id {repeated!r}; give each its own")
-    return tuple(sorted(principles, key=lambda principle: principle.id))
+    principles: dict[Path, Principle] = {}
+    for file in files:
+        principle = read_principle(file)
+        if twin := next((f for f, p in principles.items() if p.name == principle.name), None):
+            raise UserError(
+                f"{file}: {principle.name} is in {twin.name} too; give each its own id, or another version number"
+            )
+        principles[file] = principle
+    return principles
 
 
-def _read_yaml(file: Path) -> Principle:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not readable YAML ({' '.join(str(error).split())[:160]}); mend the file") from None
+def principle_files(folder: Path) -> list[Path]:
+    """The folder's YAML files.
+
+    Raises:
+      UserError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of principles; give a folder of YAML files, one principle each")
+    return sorted(file for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern))
+
+
+def read_principle(file: Path) -> Principle:
+    """Reads one file.
+
+    Raises:
+      UserError: not YAML, or not a principle; names the file and what is wrong.
+    """
+    content = _load(file, YAML(typ="safe", pure=True))
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a principle; it needs id, principle and antithesis")
-    wordings = [content] + (content.get("phrasings") or [])
-    for wording in wordings:
-        for key in ("principle", "antithesis"):
-            text = wording.get(key) if isinstance(wording, dict) else None
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(
-                    f"{file}: {key} is missing or empty in the principle or one of its phrasings; add its text"
-                )
-    if not isinstance(content.get("id"), str):
-        raise UserError(f"{file}: id is missing; add one, for example {file.stem!r}")
-    return Principle(content["id"], tuple((w["principle"].strip(), w["antithesis"].strip()) for w in wordings))
+    if unknown := [key for key in content if key not in KEYS]:
+        raise UserError(f"{file}: unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
+    id, version = content.get("id"), content.get("version", 1)
+    if not isinstance(id, str) or not ID.fullmatch(id):
+        raise UserError(f"{file}: id is missing or not a word ({id!r}); write one, for example {file.stem!r}")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UserError(f"{file}: version is {version!r}; write a whole number from 1")
+    return Principle(
+        id=id,
+        phrasings=tuple(_wording(file, wording) for wording in [content, *_list(file, content, "phrasings")]),
+        version=version,
+        source=_record(file, "source", Source, content.get("source") or {}),
+        tags=tuple(str(tag) for tag in _list(file, content, "tags")),
+        notes=str(content.get("notes") or "").strip(),
+        reviews=tuple(_review(file, review) for review in _list(file, content, "reviews")),
+    )
 
 
-def _read_authors(files: list[Path]) -> list[Principle]:
-    """The authors' format: numbered lists "positive" and "negative", with identifiers "pos NAME" / "neg NAME" a line.
+def write_principle(file: Path, principle: Principle) -> None:
+    """Writes a principle whole or not at all. In a file that is there already, comments and layout stay."""
+    yaml = YAML()
+    yaml.width, yaml.allow_unicode = 110, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    content = _load(file, yaml) if file.exists() else {}
+    known = read_principle(file) if file.exists() else None
+    for key, value in _content(principle).items():
+        if known is None or value != _content(known).get(key):
+            content[key] = _styled(value)
+    for key in [key for key in content if key not in _content(principle)]:
+        del content[key]
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    write_text(file, stream.getvalue())
 
-    Each file shows some principles on their positive and some on their negative side; a principle is whole once both
-    of its sides were seen.
-    """
-    sides: dict[str, dict[str, str]] = {}
-    for file in files:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            for column in ("positive", "negative"):
-                lines = re.findall(r"^\d+\. (.*)$", content[column], flags=re.MULTILINE)
-                for identifier, text in zip(content["identifiers"][column], lines, strict=True):
-                    side, _, name = identifier.partition(" ")
-                    known = sides.setdefault(name, {}).setdefault(side, text.strip())
-                    if known != text.strip():
-                        raise UserError(
-                            f"{file}: {identifier!r} is worded differently in an earlier file; keep one wording"
-                        )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{file}: not a constitution file (positive, negative, identifiers); see docs of the format"
-            ) from None
-    for name, texts in sides.items():
-        if set(texts) != {"pos", "neg"}:
-            raise UserError(f"{files[0].parent}: principle {name!r} is never shown on both sides; add its antithesis")
-    return [Principle(name, ((texts["pos"], texts["neg"]),)) for name, texts in sides.items()]
+
+def add_review(folder: Path, principle: Principle, review: Review) -> Principle:
+    """Appends a review to the principle's file and returns the principle with it."""
+    reviewed = dataclasses.replace(principle, reviews=(*principle.reviews, review))
+    write_principle(file_of(folder, principle), reviewed)
+    return reviewed
+
+
+def file_of(folder: Path, principle: Principle) -> Path:
+    """Where this version of a principle lies, or belongs if it is new: ID.yaml, or ID@VERSION.yaml where that is taken."""
+    files = {read_principle(file).name: file for file in principle_files(folder)}
+    if principle.name in files:
+        return files[principle.name]
+    plain = folder / f"{principle.id}.yaml"
+    return folder / f"{principle.name}.yaml" if plain.exists() else plain
+
+
+def _load(file: Path, yaml: YAML):
+    try:
+        return yaml.load(file.read_text(encoding="utf-8-sig"))
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not readable YAML ({' '.join(str(error).split())[:160]}); mend the file") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}; give a file that can be read") from None
+
+
+def _wording(file: Path, wording) -> tuple[str, str]:
+    texts = []
+    for key in ("principle", "antithesis"):
+        text = wording.get(key) if isinstance(wording, dict) else None
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{file}: {key} is missing or empty in the principle or one of its phrasings; add its text")
+        texts.append(text.strip())
+    return texts[0], texts[1]
+
+
+def _list(file: Path, content: dict, key: str) -> list:
+    value = content.get(key) or []
+    if not isinstance(value, list):
+        raise UserError(f"{file}: {key} must be a list, not {value!r:.40}; mend the file")
+    return value
+
+
+def _review(file: Path, content) -> Review:
+    review = _record(file, "reviews", Review, content)
+    if review.decision not in DECISIONS:
+        raise UserError(f"{file}: a review's decision is {review.decision!r}; one of {', '.join(DECISIONS)}")
+    return review
+
+
+def _record(file: Path, key: str, kind: type, content):
+    try:
+        return kind(**{name: str(value) for name, value in content.items()})
+    except (TypeError, AttributeError):
+        names = ", ".join(field.name for field in dataclasses.fields(kind))
+        raise UserError(f"{file}: {key} needs the keys {names}; mend the file") from None
+
+
+def _content(principle: Principle) -> dict:
+    """The file's content, in its order; what is empty is left out."""
+    (text, antithesis), *others = principle.phrasings
+    content = {
+        "id": principle.id,
+        "version": principle.version,
+        "principle": text,
+        "antithesis": antithesis,
+        "phrasings": [{"principle": one, "antithesis": other} for one, other in others],
+        "source": _filled(principle.source),
+        "tags": list(principle.tags),
+        "notes": principle.notes,
+        "reviews": [_filled(review) for review in principle.reviews],
+    }
+    return {key: value for key, value in content.items() if value}
+
+
+def _filled(record) -> dict[str, str]:
+    return {name: value for name, value in dataclasses.asdict(record).items() if value}
+
+
+def _styled(value):
+    """The same value, with texts of several lines as blocks and dates in quotes."""
+    if isinstance(value, dict):
+        return {key: DoubleQuotedScalarString(one) if key == "date" else _styled(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_styled(one) for one in value]
+    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value

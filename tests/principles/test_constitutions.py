@@ -3,7 +3,7 @@
 import pytest
 
 from sami_jax.principles.constitutions import RULES, compose, reordered, stated, text
-from sami_jax.principles.files import Principle
+from sami_jax.principles.principle import Principle
 
 PRINCIPLES = [
     Principle(name, ((f"Be {name}.", f"Never be {name}."), (f"Stay {name}.", f"Do not stay {name}.")))

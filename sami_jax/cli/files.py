@@ -1,4 +1,4 @@
-"""The verbs that work on files alone: sample, score, export. Each checks its whole input before it loads any weight."""
+"""What `sami sample`, `score` and `export` do: files in, files out. Each checks its whole input before it loads any weight."""
 
 import argparse
 
@@ -16,10 +16,8 @@ from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.scoring import score
-from sami_jax.sharding import make_mesh
+from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.terminal import say, track
-
-ALL_DEVICES = {"data": 1, "fsdp": -1, "tensor": 1}
 
 
 def sample_file(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,60 @@
+"""The `sami` command: parses, validates, calls.
+
+Exit status: 0 done; 2 bad input, said in one line on stderr; 3 a run was stopped by its canaries; 130 interrupted.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+from sami_jax.cli.parser import new_parser
+from sami_jax.errors import StoppedByCanary, UserError
+from sami_jax.redaction import redact
+
+
+def main(argv: list[str] | None = None) -> int:
+    # Quiet libraries before any of them is imported: their news would stand between the user and ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    _keep_compiled_programs()
+    arguments, rest = new_parser().parse_known_args(argv)
+    overrides = [argument for argument in rest if argument.startswith("--config.")]
+    verb = " ".join(filter(None, (arguments.verb, getattr(arguments, "subverb", None))))
+    if unknown := [argument for argument in rest if argument not in overrides]:
+        return _complain(f"{unknown[0]}: not an option of `sami {verb}`; see `sami {verb} --help`")
+    if overrides and "config" not in arguments:
+        return _complain(f"{overrides[0]}: `sami {verb}` takes no config; see `sami {verb} --help`")
+    arguments.overrides = overrides
+    try:
+        arguments.call(arguments)
+    except UserError as error:
+        return _complain(str(error))
+    except StoppedByCanary as stop:
+        return _complain(str(stop), status=3)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command continues", status=130)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _keep_compiled_programs() -> None:
+    """A second start finds its programs compiled, unless JAX_COMPILATION_CACHE_DIR (or an empty one) says otherwise.
+
+    Programs for CPU hold whatever instructions the CPU has, so each kind of CPU has a folder of its own.
+    """
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
+    kind = hashlib.sha256("".join([platform.machine(), *flags]).encode()).hexdigest()[:8]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sami_jax" / f"compiled-{kind}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def _complain(message: str, status: int = 2) -> int:
+    print(f"sami: {redact(' '.join(message.split()))}", file=sys.stderr)
+    return status

@@ -1,0 +1,39 @@
+"""The parser of the whole command line, and what its verbs share."""
+
+import argparse
+from collections.abc import Callable
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, without the usage text."""
+
+    def error(self, message: str):
+        self.exit(2, f"sami: {message}; see `{self.prog} --help`\n")
+
+
+def new_parser() -> Parser:
+    from sami_jax.cli import principles, verbs
+
+    parser = Parser(prog="sami", description="Teach a language model to follow written principles, without labels.")
+    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    verbs.add_verbs(sub)
+    principles.add_verbs(sub)
+    return parser
+
+
+def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) -> Parser:
+    """Adds a verb whose help ends in an example.
+
+    Args:
+      call: takes the parsed arguments; None for a verb that has verbs of its own.
+    """
+    parser = sub.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(call=call)
+    return parser

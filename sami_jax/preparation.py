@@ -1,0 +1,169 @@
+"""Everything a run needs, read and checked before anything costly."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from sami_jax.config import validate
+from sami_jax.data.queries import Query, read_queries
+from sami_jax.errors import UserError
+from sami_jax.evaluation.canaries import canary_set
+from sami_jax.evaluation.judges import Judge, make_judge
+from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets
+from sami_jax.models.kernels import LANES
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.files import read_principles
+from sami_jax.principles.gate import Admission, admit
+from sami_jax.principles.principle import Principle
+from sami_jax.provenance.digests import file_digest, file_digests, json_digest
+from sami_jax.sharding import batch_shards, make_mesh
+from sami_jax.terminal import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """All that a run reads, checked."""
+
+    base: ModelFolder
+    mesh: jax.sharding.Mesh
+    admission: Admission  # of the principles
+    queries: Sequence[Query]
+    evaluation_sets: Sequence[EvaluationSet]
+    canaries: EvaluationSet | None
+    judge: Judge | None
+
+    @property
+    def principles(self) -> tuple[Principle, ...]:
+        return self.admission.principles
+
+
+def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs:
+    """Reads and checks everything a run needs.
+
+    Raises:
+      UserError: bad config or input; principles that are not approved, unless `allow_unapproved`.
+    """
+    validate(config)
+    mesh = make_mesh(config.mesh.to_dict())
+    if (config.train.batch_size // config.train.microbatches) % batch_shards(mesh):
+        raise UserError(
+            f"config.train.microbatches={config.train.microbatches}: a microbatch of {config.train.batch_size // config.train.microbatches} "
+            f"queries cannot be split over {batch_shards(mesh)} devices; choose fewer microbatches or a larger batch_size"
+        )
+    folder = Path(config.principles.path)
+    admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
+    principles = admission.principles
+    _check_principles(config, principles)
+    queries = read_queries(Path(config.data.queries))
+    if config.data.eval_queries:
+        eval_queries = read_queries(Path(config.data.eval_queries))
+    else:
+        held_out = max(1, round(len(queries) * config.data.eval_fraction))
+        queries, eval_queries = queries[:-held_out], queries[-held_out:]
+    if len(queries) < config.data.splits:
+        raise UserError(
+            f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
+        )
+    base = open_model(_base_folder(config, workdir), config.model.attention)
+    _check_attention(config, base)
+    longest = config.prompt.max_tokens + config.sampling.max_new_tokens
+    if longest > base.config.max_positions:
+        raise UserError(
+            f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
+            f"{base.config.max_positions} tokens at most; lower one of them"
+        )
+    if names := ", ".join(p.name for p in admission.unapproved):
+        say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
+    return Inputs(
+        base=base,
+        mesh=mesh,
+        admission=admission,
+        queries=queries,
+        evaluation_sets=evaluation_sets(config, principles, eval_queries),
+        canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
+        judge=make_judge(config.evaluation.judge),
+    )
+
+
+def provenance(config: ConfigDict, inputs: Inputs) -> dict:
+    """What a run is made from, for its manifest."""
+    admitted = inputs.admission.record()
+    for record in admitted["principles"]:
+        record["role"] = "held out" if record["id"] in config.principles.held_out else "trained"
+    data = {name: config.data[name] for name in ("queries", "eval_queries") if config.data[name]}
+    plan = [
+        {
+            "name": chosen.name,
+            "queries": [dataclasses.asdict(query) for query in chosen.queries],
+            "constitutions": [[composing.text(c) for c in constitutions] for constitutions in chosen.constitutions],
+        }
+        for chosen in inputs.evaluation_sets
+    ]
+    return {
+        "config": json.loads(config.to_json()),
+        "seed": config.seed,
+        **admitted,
+        "inputs": {name: {"path": path, "sha256": file_digest(Path(path))} for name, path in data.items()},
+        "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
+        "base_model": {
+            "path": str(inputs.base.folder),
+            "files": file_digests([inputs.base.folder], inputs.base.folder),
+        },
+        "status": "running",
+    }
+
+
+def devices() -> dict[str, str | int]:
+    """What this process computes on."""
+    return {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "processes": jax.process_count()}
+
+
+def _base_folder(config: ConfigDict, workdir: Path) -> Path:
+    if config.model.path != RANDOM_BYTES:
+        return Path(config.model.path)
+    folder = workdir / RANDOM_BYTES
+    if not folder.exists():
+        # A sampled byte that is no text comes back as a replacement character, which is three bytes.
+        write_random_bytes_model(folder, config.prompt.max_tokens + 3 * config.sampling.max_new_tokens, config.seed)
+    return folder
+
+
+def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
+    chosen, backend = config.model.attention, jax.default_backend()
+    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(chosen, backend)
+    if backend != wanted:
+        raise UserError(f"config.model.attention={chosen!r}: needs a {wanted}, and this is a {backend}; use 'xla'")
+    if chosen == "cudnn" and config.train.compute_dtype != "bfloat16":
+        raise UserError(
+            "config.model.attention='cudnn': computes in bfloat16; set config.train.compute_dtype='bfloat16'"
+        )
+    if chosen == "splash" and base.config.head_dim % LANES:
+        raise UserError(
+            f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
+        )
+
+
+def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:
+    known = [principle.id for principle in principles]
+    for id in config.principles.held_out:
+        if id not in known:
+            raise UserError(
+                f"config.principles.held_out: no principle {id!r} in {config.principles.path}; known: {', '.join(known)}"
+            )
+    for principle in principles:
+        if len(principle.phrasings) <= config.principles.held_out_phrasings:
+            raise UserError(
+                f"config.principles.held_out_phrasings={config.principles.held_out_phrasings}: principle {principle.id!r} has only "
+                f"{len(principle.phrasings)} wording(s), none would be left to train on; add phrasings or hold out fewer"
+            )
+    left = len(known) - len(config.principles.held_out)
+    if left < config.constitutions.principles:
+        raise UserError(
+            f"config.constitutions.principles={config.constitutions.principles}: only {left} principle(s) to train on; state fewer or add some"
+        )

@@ -1,0 +1,218 @@
+"""Principles from and to other people's files: the paper's authors' two JSON formats, and CSV for spreadsheets.
+
+definitions      one JSON file, {"concise": {"definition": "...", "antithesis": "..."}, ...}
+constitutions    a folder of JSON files, each two numbered lists, "positive" and "negative", with "identifiers" that
+                 tell for each line which principle it states ("pos concise") or whose antithesis ("neg concise")
+csv              one row a wording: id, version, principle, antithesis, tags, notes
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sami_jax.data.jsonl import write_json, write_text
+from sami_jax.errors import UserError
+from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
+from sami_jax.principles.principle import Principle, Source, current, edited
+
+FORMATS = ("csv", "definitions", "constitutions")
+COLUMNS = ("id", "version", "principle", "antithesis", "tags", "notes")
+# A constitutions folder holds every order and every set of antitheses: of more principles it would be thousands of files.
+MOST_IN_CONSTITUTIONS = 3
+# Spreadsheets take a cell that begins with one of these for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def import_principles(source: Path) -> list[Principle]:
+    """Reads any of the three formats; a folder is one of constitutions.
+
+    Raises:
+      UserError: not one of them; names the file and what is wrong.
+    """
+    if source.is_dir():
+        principles = _read_constitutions(sorted(source.glob("*.json")), source)
+    elif source.suffix == ".csv":
+        principles = _read_csv(source)
+    elif source.suffix == ".json":
+        content = _read_json(source)
+        is_constitution = isinstance(content, dict) and "identifiers" in content
+        principles = _read_constitutions([source], source) if is_constitution else _read_definitions(source, content)
+    else:
+        raise UserError(f"{source}: give a .csv file, a .json file, or a folder of constitution files (*.json)")
+    for principle in principles:
+        if not ID.fullmatch(principle.id):
+            raise UserError(f"{source}: {principle.id!r} cannot be an id; use letters, digits, '_', '.' and '-'")
+    return [dataclasses.replace(p, source=Source("imported", source.name)) for p in principles]
+
+
+def merge(folder: Path, incoming: Sequence[Principle]) -> dict[str, list[str]]:
+    """Writes imported principles into a folder of principle files, and loses nothing that was there.
+
+    A text that is there already is left alone. A changed one replaces a text that nobody approved; beside an approved
+    one it becomes the next version.
+
+    Returns:
+      names of principles by what became of them: "new", "changed", "next version", "unchanged".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome: dict[str, list[str]] = {"new": [], "changed": [], "next version": [], "unchanged": []}
+    for principle in incoming:
+        there = [p for p in map(read_principle, principle_files(folder)) if p.id == principle.id]
+        same = [p for p in there if p.phrasings == principle.phrasings]
+        if not there:
+            kind, written = "new", principle
+        elif same:
+            kind, written = "unchanged", same[-1]
+        else:
+            latest = max(there, key=lambda p: p.version)
+            written = edited(latest, principle.phrasings)
+            kind = "changed" if written.version == latest.version else "next version"
+        if kind != "unchanged":
+            write_principle(file_of(folder, written), written)
+        outcome[kind].append(written.name)
+    return outcome
+
+
+def export_principles(principles: Sequence[Principle], target: Path, form: str) -> None:
+    """Writes current principles as one of FORMATS; CSV keeps all versions.
+
+    Raises:
+      UserError: what the format cannot hold.
+    """
+    if form == "csv":
+        write_text(target, _csv(principles))
+    elif form == "definitions":
+        chosen = _single_wording(current(principles), form)
+        write_json(target, {p.id: {"definition": p.phrasings[0][0], "antithesis": p.phrasings[0][1]} for p in chosen})
+    else:
+        _write_constitutions(_single_wording(current(principles), form), target)
+
+
+def _single_wording(principles: Sequence[Principle], form: str) -> Sequence[Principle]:
+    if several := next((p for p in principles if len(p.phrasings) > 1), None):
+        raise UserError(f"{several.name}: has {len(several.phrasings)} wordings, {form} files hold one; export as csv")
+    return principles
+
+
+def _read_json(file: Path):
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not readable JSON ({error}); mend the file") from None
+
+
+def _read_definitions(file: Path, content) -> list[Principle]:
+    try:
+        pairs = {id: (entry["definition"].strip(), entry["antithesis"].strip()) for id, entry in content.items()}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(
+            f'{file}: must look like {{"NAME": {{"definition": "...", "antithesis": "..."}}, ...}}; mend the file'
+        ) from None
+    if empty := next((id for id, texts in pairs.items() if not all(texts)), None):
+        raise UserError(f"{file}: {empty!r} has an empty text; write it")
+    return [Principle(id, (texts,)) for id, texts in pairs.items()]
+
+
+def _read_constitutions(files: Sequence[Path], source: Path) -> list[Principle]:
+    """Each file shows some principles on their positive and some on their negative side; a principle is whole once both
+    of its sides were seen."""
+    if not files:
+        raise UserError(f"{source}: no constitution files (*.json) here; give a folder that holds some")
+    sides: dict[str, dict[str, str]] = {}
+    for file in files:
+        content = _read_json(file)
+        try:
+            for column in ("positive", "negative"):
+                statements = _numbered(content[column])
+                for identifier, text in zip(content["identifiers"][column], statements, strict=True):
+                    side, name = identifier.split(" ", 1)
+                    known = sides.setdefault(name, {}).setdefault(side, text)
+                    if known != text:
+                        raise UserError(
+                            f"{file}: {identifier!r} is worded otherwise in an earlier file; keep one wording"
+                        )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{file}: not a constitution file; it needs numbered lists 'positive' and 'negative', and their 'identifiers'"
+            ) from None
+    for name, texts in sides.items():
+        if set(texts) != {"pos", "neg"}:
+            raise UserError(f"{source}: principle {name!r} is never shown on both sides; add its antithesis")
+    return [Principle(name, ((texts["pos"], texts["neg"]),)) for name, texts in sides.items()]
+
+
+def _numbered(text: str) -> list[str]:
+    """The items of "1. ...", "2. ..." lines; an item may go on over several lines."""
+    return [item.strip() for item in re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]]
+
+
+def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
+    if len(principles) > MOST_IN_CONSTITUTIONS:
+        raise UserError(
+            f"{len(principles)} principles: constitution files list every combination, so at most {MOST_IN_CONSTITUTIONS}; export as definitions or csv"
+        )
+    number = 0
+    for order in itertools.permutations(principles):
+        flips = sorted(itertools.product((False, True), repeat=len(order)), key=lambda f: (sum(f), [not x for x in f]))
+        for flipped in flips[1:]:
+            columns = {"positive": (False,) * len(order), "negative": flipped}
+            content = {
+                name: "\n".join(
+                    f"{i}. {p.phrasings[0][side]}" for i, (p, side) in enumerate(zip(order, sides, strict=True), 1)
+                )
+                for name, sides in columns.items()
+            }
+            content["identifiers"] = {
+                name: [f"{'neg' if side else 'pos'} {p.id}" for p, side in zip(order, sides, strict=True)]
+                for name, sides in columns.items()
+            }
+            write_json(folder / f"{number}.json", content)
+            number += 1
+
+
+def _read_csv(file: Path) -> list[Principle]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{file}: not a readable CSV file ({error}); save it as UTF-8") from None
+    if not rows:
+        raise UserError(f"{file}: no rows; the first line names the columns {', '.join(COLUMNS)}")
+    principles: dict[tuple[str, int], Principle] = {}
+    for number, row in enumerate(rows, start=2):
+        cells = {column: _from_cell(row.get(column)) for column in COLUMNS}
+        if missing := next((column for column in ("id", "principle", "antithesis") if not cells[column]), None):
+            raise UserError(f"{file}: row {number}: {missing} is empty or has no column; fill it in")
+        if not (cells["version"] or "1").isdecimal():
+            raise UserError(f"{file}: row {number}: version is {cells['version']!r}; write a whole number from 1")
+        key = cells["id"], int(cells["version"] or 1)
+        wording = (cells["principle"], cells["antithesis"])
+        known = principles.get(key) or Principle(
+            cells["id"], (), key[1], tags=tuple(cells["tags"].split()), notes=cells["notes"]
+        )
+        principles[key] = dataclasses.replace(known, phrasings=(*known.phrasings, wording))
+    return list(principles.values())
+
+
+def _csv(principles: Sequence[Principle]) -> str:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS)
+    writer.writeheader()
+    for p in principles:
+        for text, antithesis in p.phrasings:
+            cells = (p.id, str(p.version), text, antithesis, " ".join(p.tags), p.notes)
+            writer.writerow(dict(zip(COLUMNS, map(_to_cell, cells), strict=True)))
+    return stream.getvalue()
+
+
+def _to_cell(text: str) -> str:
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def _from_cell(cell: str | None) -> str:
+    text = (cell or "").strip().replace("\r\n", "\n")
+    return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text

@@ -1,0 +1,185 @@
+"""run.json: a statement in the shape of in-toto's (Statement v1, in-toto attestation framework). Its subjects are the exported
+files with their digests; its predicate tells what they were made from: config, principles, data, base model, code, machine.
+
+Each time it is written, audit.jsonl records the digest of every field, so that a later change can be named.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import sami_jax
+from sami_jax.data.jsonl import write_json
+from sami_jax.errors import UserError
+from sami_jax.provenance.audit import AuditLog
+from sami_jax.provenance.digests import file_digests, json_digest
+from sami_jax.redaction import redacted
+
+MANIFEST, AUDIT = "run.json", "audit.jsonl"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:sami_jax:run:v1"
+PACKAGES = (
+    "sami_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "grain",
+)
+# Config fields that name places. The content there is compared instead, so that a run may be moved with its data.
+PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
+
+
+class RunRecord:
+    """The manifest and the audit log of the run in a folder."""
+
+    def __init__(self, workdir: Path, predicate: dict, devices: dict):
+        """Opens the books of a new run, or of one that is continued.
+
+        Args:
+          predicate: what the run is made from, see `preparation.provenance`.
+          devices: what it runs on.
+        Raises:
+          UserError: the folder holds another run, or its books were changed; names what differs.
+        """
+        self._workdir = workdir
+        file = workdir / MANIFEST
+        wanted = redacted(json.loads(json.dumps(predicate)))
+        statement = read_statement(workdir) if file.exists() else {"subject": [], "predicate": None}
+        self._subjects, found = statement["subject"], statement["predicate"]
+        if found and (differing := list(_differences(_identity(found), _identity(wanted)))):
+            raise UserError(
+                f"{file}: this folder holds a run made otherwise ({'; '.join(differing[:4])}); use another --workdir, or what it was begun with"
+            )
+        self._predicate = found or {**wanted, "code": _code(), "versions": _versions(), "devices": devices}
+        self.audit = AuditLog(workdir / AUDIT)
+        self.audit.add("continued" if found else "begun", devices=devices, versions=_versions())
+        if not found or self.audit.last("manifest")["digest"] != json_digest(statement):
+            self._write()
+
+    def stage(self, event: str, iteration: int, outputs: list[Path], **facts) -> None:
+        """Records once that a stage of an iteration is done, with the digests of what it left."""
+        if self.audit.last(event, iteration=iteration) is None:
+            files = file_digests([file for file in outputs if file.exists()], self._workdir)
+            self.audit.add(event, iteration=iteration, **facts, files=files)
+
+    def publish(self, model: Path) -> None:
+        """Makes the files of a model folder subjects of the manifest, once: what was published is not measured again."""
+        published = {subject["name"] for subject in self._subjects}
+        found = file_digests([model], self._workdir)
+        if new := [name for name in found if name not in published]:
+            self._subjects += [{"name": name, "digest": {"sha256": found[name]}} for name in new]
+            self._write()
+
+    def finish(self, status: str) -> None:
+        """Notes how the run ended: complete, or stopped by canaries."""
+        if self._predicate["status"] != status:
+            self._predicate["status"] = status
+            self._write()
+
+    def _write(self) -> None:
+        statement = {
+            "_type": STATEMENT,
+            "subject": self._subjects,
+            "predicateType": PREDICATE,
+            "predicate": self._predicate,
+        }
+        fields = {path: json_digest(value)[:16] for path, value in leaves(statement)}
+        # The log first: where a crash comes between, the manifest is written again when the run goes on.
+        self.audit.add("manifest", digest=json_digest(statement), fields=fields)
+        write_json(self._workdir / MANIFEST, statement)
+
+
+def read_statement(workdir: Path) -> dict:
+    """The content of run.json.
+
+    Raises:
+      UserError: missing, or no statement of a run.
+    """
+    file = workdir / MANIFEST
+    try:
+        statement = json.loads(file.read_text(encoding="utf-8"))
+        if statement["_type"] == STATEMENT and statement["predicateType"] == PREDICATE and statement["predicate"]:
+            return statement
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}; give the folder of a run") from None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{file}: damaged manifest; restore it, or use another folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """A principle that a model was trained or measured with."""
+
+    principle: str  # id@version
+    id: str
+    hash: str
+    role: str  # trained | held out
+    status: str  # when the run began
+    model: str  # folder; the run's own where no model is finished
+
+
+def uses(workdir: Path) -> list[Use]:
+    """Every principle of every model that a run exported."""
+    statement = read_statement(workdir)
+    models = sorted({str(workdir / Path(s["name"]).parent) for s in statement["subject"]}) or [
+        f"{workdir} (no model yet)"
+    ]
+    return [
+        Use(f"{p['id']}@{p['version']}", p["id"], p["hash"], p["role"], p["status"], model)
+        for p in statement["predicate"]["principles"]
+        for model in models
+    ]
+
+
+def leaves(content, path: str = "") -> Iterator[tuple[str, object]]:
+    """(path, value) of everything below nested objects; lists of plain values are one leaf."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(content, list) and any(isinstance(value, dict) for value in content):
+        for place, value in enumerate(content):
+            yield from leaves(value, f"{path}[{place}]")
+    else:
+        yield path, content
+
+
+def _identity(predicate: dict) -> dict[str, object]:
+    """What must be the same when a run is continued, by path."""
+    config = dict(leaves(predicate["config"], "config"))
+    return {
+        **{path: value for path, value in config.items() if path.removeprefix("config.") not in PLACES},
+        **{f"principles: {p['id']}@{p['version']}": p["hash"] for p in predicate["principles"]},
+        **{f"inputs.{name}": data["sha256"] for name, data in predicate["inputs"].items()},
+        **{f"base_model: {name}": digest for name, digest in predicate["base_model"]["files"].items()},
+    }
+
+
+def _differences(found: dict[str, object], wanted: dict[str, object]) -> Iterator[str]:
+    for path in sorted(found.keys() | wanted.keys()):
+        if found.get(path) != wanted.get(path):
+            yield f"{path} was {found.get(path)!r}, now {wanted.get(path)!r}"
+
+
+def _code() -> dict[str, str]:
+    """The package's version, and one digest over its source files."""
+    folder = Path(sami_jax.__file__).parent
+    return {"version": _versions()["sami_jax"], "sha256": json_digest(file_digests(folder.rglob("*.py"), folder))}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
