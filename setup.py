@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 JAX = "jax>=0.10,<0.13"
+OPENAI = "openai>=1.98"  # any server that speaks its protocol
 
 setup(
     name="sami_jax",
@@ -33,13 +34,14 @@ setup(
         "grain>=0.2.10",
         "tensorboardX>=2.6",
         "rich>=13",
-        "PyYAML>=6",
+        "ruamel.yaml>=0.18",
         "numpy>=2",
     ],
     extras_require={
         "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
-        "dev": ["torch==2.13.0", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
+        "openai": [OPENAI],
+        "dev": [OPENAI, "transformers[serving]", "torch==2.13.0", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["sami=sami_jax.cli:main"]},
 )

@@ -7,6 +7,14 @@ import transformers
 
 END = "</s>"
 UNKNOWN = "<unk>"
+# Chats as the world writes them: the constitution as the system's message, one question, one answer.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}Constitution:\n{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'user' %}Human: {{ message['content'] }}\n\n"
+    "{% else %}Assistant: {{ message['content'] }}{{ eos_token }}\n\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 _TOKEN = r" ?[A-Za-z]+|[0-9]|\n|[^\sA-Za-z0-9]| "
 
 
@@ -18,5 +26,9 @@ def build(texts) -> transformers.PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(_TOKEN), behavior="isolated")
     tokenizer.decoder = tokenizers.decoders.Fuse()
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, unk_token=UNKNOWN, pad_token=END
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        pad_token=END,
+        chat_template=CHAT_TEMPLATE,
     )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sami_jax.miniature import BASE, recipe
+from sami_jax.miniature import BASE, recipe, world
 from sami_jax.miniature import tokenizer as tokenizer_lib
 from sami_jax.models.pretrained import open_model
 
@@ -19,6 +19,16 @@ def test_recipe_makes_the_shipped_tokenizer_and_shape(tokenizer):
     assert shipped.tokenizer.get_vocab() == tokenizer.get_vocab()
     assert shipped.config == recipe.model_config(len(tokenizer))
     assert sum(file.stat().st_size for file in BASE.iterdir()) < 5e6
+
+
+def test_chats_as_the_world_writes(tokenizer):
+    messages = [
+        {"role": "system", "content": "1. Say hello first."},
+        {"role": "user", "content": "How do I fix the bike?"},
+    ]
+    for chats in (tokenizer, open_model(BASE).tokenizer):
+        text = chats.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert text == world.PROMPT.format(constitution="1. Say hello first.", query="How do I fix the bike?")
 
 
 def test_tokenizer_gives_text_back(tokenizer):
