@@ -43,6 +43,7 @@ def defaults() -> ConfigDict:
     c.principles = ConfigDict()
     c.principles.path = ""  # folder of principle files (*.yaml) or of the authors' constitution files (*.json)
     c.principles.held_out = ()  # ids kept from training, used in evaluation only (P: diverse principles, 15 / 5)
+    c.principles.held_out_drawn = 0  # how many more are kept from training, drawn by the seed (P: 5 of 20)
     c.principles.held_out_phrasings = 0  # last wordings of each principle kept from training (ours)
 
     c.review = ConfigDict()
@@ -224,6 +225,7 @@ def validate(config: ConfigDict) -> None:
     for field in ("data", "fsdp", "tensor"):
         check(f"mesh.{field}", config.mesh[field] == -1 or config.mesh[field] >= 1, "at least 1, or -1 for the rest")
     for field, low in {
+        "principles.held_out_drawn": 0,
         "principles.held_out_phrasings": 0,
         "constitutions.principles": 1,
         "constitutions.count": 1,

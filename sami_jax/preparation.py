@@ -13,7 +13,7 @@ from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
 from sami_jax.evaluation.judges import Judge, make_judge
-from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets
+from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
 from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
@@ -59,7 +59,8 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
     folder = Path(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
     principles = admission.principles
-    _check_principles(config, principles)
+    judge = make_judge(config.evaluation.judge)
+    _check_principles(config, principles, judge)
     queries = read_queries(Path(config.data.queries))
     if config.data.eval_queries:
         eval_queries = read_queries(Path(config.data.eval_queries))
@@ -87,15 +88,16 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
         queries=queries,
         evaluation_sets=evaluation_sets(config, principles, eval_queries),
         canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
-        judge=make_judge(config.evaluation.judge),
+        judge=judge,
     )
 
 
 def provenance(config: ConfigDict, inputs: Inputs) -> dict:
     """What a run is made from, for its manifest."""
     admitted = inputs.admission.record()
+    trained = [p.id for p in split_principles(config, inputs.principles)[0]]
     for record in admitted["principles"]:
-        record["role"] = "held out" if record["id"] in config.principles.held_out else "trained"
+        record["role"] = "trained" if record["id"] in trained else "held out"
     data = {name: config.data[name] for name in ("queries", "eval_queries") if config.data[name]}
     plan = [
         {
@@ -149,8 +151,12 @@ def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
         )
 
 
-def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:
+def _check_principles(config: ConfigDict, principles: Sequence[Principle], judge: Judge | None) -> None:
     known = [principle.id for principle in principles]
+    if judge and (foreign := [id for id in known if not judge.knows(id)]):
+        raise UserError(
+            f"config.evaluation.judge={config.evaluation.judge!r}: cannot judge {', '.join(foreign)}; set it to 'none', or use principles that it knows"
+        )
     for id in config.principles.held_out:
         if id not in known:
             raise UserError(
@@ -162,7 +168,7 @@ def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> No
                 f"config.principles.held_out_phrasings={config.principles.held_out_phrasings}: principle {principle.id!r} has only "
                 f"{len(principle.phrasings)} wording(s), none would be left to train on; add phrasings or hold out fewer"
             )
-    left = len(known) - len(config.principles.held_out)
+    left = len(known) - len(config.principles.held_out) - config.principles.held_out_drawn
     if left < config.constitutions.principles:
         raise UserError(
             f"config.constitutions.principles={config.constitutions.principles}: only {left} principle(s) to train on; state fewer or add some"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from sami_jax import miniature
 from sami_jax.cli import main
 
 # One iteration of few updates is enough to pass through every stage; two, to sample from a trained model.
@@ -25,8 +27,8 @@ SHORT = [
 ]
 
 
-def sami(workdir: Path, *more: str) -> subprocess.Popen:
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+def sami(workdir: Path, *more: str, **variables: str) -> subprocess.Popen:
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | variables
     argv = [sys.executable, "-m", "sami_jax.cli", "run", *SHORT, "--workdir", str(workdir), *more]
     return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -107,6 +109,101 @@ def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_pat
         "iteration_2/evaluation.json",
     ):
         assert (tmp_path / file).read_text() == (workdir / file).read_text(), file
+
+
+@pytest.mark.slow
+def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
+    workdir, _, _ = undisturbed
+    predicate = json.loads((workdir / "run.json").read_text())["predicate"]
+    by_id = {record["id"]: record for record in predicate["principles"]}
+    assert by_id["greeting"]["role"] == "held out" and by_id["reason"]["role"] == "trained"
+    assert {record["status"] for record in by_id.values()} == {"approved"} and predicate["review"]["unapproved"] == []
+    for folder in ("iteration_1/model", "iteration_2/model", "iteration_2/checkpoints/model"):
+        assert json.loads((workdir / folder / "principles.json").read_text()) == predicate["principles"]
+    card = (workdir / "iteration_2/model/README.md").read_text()
+    assert "| reason@1 | trained | approved |" in card and "without approval" not in card
+    assert main(["principles", "used", str(workdir), "--principle", "reason@1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == [str(workdir / f"iteration_{n}/model") for n in (1, 2)]
+    assert main(["principles", "used", str(workdir), "--principle", "reason@2"]) == 0
+    assert "no run here used reason@2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("iteration_2/model/model.safetensors", "model.safetensors: was changed"),
+        ("iteration_1/model/tokenizer.json", "tokenizer.json: was changed"),
+        ("iteration_1/responses.jsonl", "responses.jsonl: was changed"),
+        ("iteration_2/evaluation.json", "evaluation.json: was changed"),
+        ("run.json", "run.json: "),
+        ("audit.jsonl", "audit.jsonl:1: the line was changed"),
+    ],
+)
+def test_one_changed_byte_is_found_and_named(undisturbed, tmp_path, capsys, file, words):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed[0], workdir)
+    assert main(["verify", str(workdir)]) == 0
+    content = bytearray((workdir / file).read_bytes())
+    content[len(content) // 2 if file != "audit.jsonl" else 20] ^= 1
+    (workdir / file).write_bytes(content)
+    capsys.readouterr()
+    assert main(["verify", str(workdir)]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def test_one_changed_letter_of_a_principle_is_refused(tmp_path, capsys):
+    folder = tmp_path / "principles"
+    shutil.copytree(miniature.PRINCIPLES, folder)
+    file = folder / "reason.yaml"
+    file.write_text(file.read_text().replace("Give a reason", "Give a Reason"))
+    argv = ["run", *SHORT, "--workdir", str(tmp_path / "run"), f"--config.principles.path={folder}"]
+    assert main(argv) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "not approved: reason@1 (draft)" in line and f"sami principles approve reason --folder {folder}" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_principles_the_judge_does_not_know_are_refused(tmp_path, capsys):
+    folder = str(tmp_path / "principles")
+    main(["principles", "add", "brief", "--principle", "Be brief.", "--antithesis", "Go on.", "--folder", folder])
+    main(["principles", "approve", "brief", "--reviewer", "Aiko", "--folder", folder])
+    overrides = [f"--config.principles.path={folder}", "--config.principles.held_out=()"]
+    overrides += ["--config.principles.held_out_phrasings=0", "--config.constitutions.principles=1"]
+    capsys.readouterr()
+    assert main(["run", *SHORT, *overrides, "--workdir", str(tmp_path / "run")]) == 2
+    assert "config.evaluation.judge='miniature': cannot judge brief; set it to 'none'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_unapproved_principles_and_secrets(tmp_path):
+    """A run with --allow_unapproved says so wherever one looks; a key in the environment or the config is nowhere."""
+    folder, workdir = tmp_path / "principles", tmp_path / "run"
+    shutil.copytree(miniature.PRINCIPLES, folder)
+    file = folder / "reason.yaml"
+    file.write_text(file.read_text().replace("Give a reason", "Give a Reason"))
+    options = [
+        "--allow_unapproved",
+        "--config.train.updates=(1,)",
+        f"--config.principles.path={folder}",
+        "--config.canaries.refusals=('planted key of the judge', 'sk-planted0123456789')",
+    ]
+    process = sami(workdir, *options, JUDGE_API_KEY="planted key of the judge")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "WARNING: not approved, used because of --allow_unapproved: reason@1" in err
+    predicate = json.loads((workdir / "run.json").read_text())["predicate"]
+    assert predicate["review"]["unapproved"] == ["reason@1"] and predicate["review"]["open"] == pytest.approx(1 / 12)
+    card = (workdir / "iteration_1/model/README.md").read_text()
+    assert "**Used without approval** (`--allow_unapproved`): reason@1" in card
+    assert predicate["config"]["canaries"]["refusals"] == ["***", "***"]
+    for written in [out, err, *(file.read_bytes().decode("latin-1") for file in workdir.rglob("*") if file.is_file())]:
+        assert "planted" not in written
+    # The run knows itself again although its config is masked.
+    process = sami(workdir, *options, JUDGE_API_KEY="planted key of the judge")
+    assert process.communicate() and process.returncode == 0
 
 
 @pytest.mark.slow

@@ -178,11 +178,10 @@ def _list(arguments: argparse.Namespace) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("principle", "status", "source", "text"):
-        table.add_column(column, no_wrap=column in ("principle", "status"), overflow="fold")
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
     for _, p in principles:
         now = status(p, files.values())
-        source = p.source.kind + (f": {p.source.name}" if p.source.name else "")
-        table.add_row(p.name, Text(now, STYLES[now]), visible(source), Text(visible(p.phrasings[0][0])))
+        table.add_row(p.name, Text(now, STYLES[now]), visible(p.source.kind), Text(visible(p.phrasings[0][0])))
     results.print(table)
 
 

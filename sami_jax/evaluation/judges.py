@@ -8,6 +8,9 @@ from sami_jax.miniature import world
 
 
 class Judge(Protocol):
+    def knows(self, id: str) -> bool:
+        """Whether it can judge the principle of this id."""
+
     def followed(self, query: str, response: str, stated: Mapping[str, bool]) -> dict[str, bool]:
         """Principle id -> whether the response follows the stated side: True the principle, False its antithesis."""
 
@@ -17,6 +20,10 @@ class Judge(Protocol):
 
 class MiniatureJudge:
     """Exact, for the miniature's world."""
+
+    @staticmethod
+    def knows(id: str) -> bool:
+        return id in miniature_judge.CHECKERS
 
     followed = staticmethod(miniature_judge.followed)
     well_formed = staticmethod(world.well_formed)

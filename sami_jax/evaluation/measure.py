@@ -42,7 +42,7 @@ def evaluation_sets(
     queries = queries[: config.evaluation.queries]
     choices = {
         "trained": trained_principles(config, principles),
-        "held_out_principles": [p for p in principles if p.id in config.principles.held_out],
+        "held_out_principles": split_principles(config, principles)[1],
         "held_out_phrasings": held_out_phrasings(config, principles),
     }
 
@@ -54,14 +54,16 @@ def evaluation_sets(
     return [EvaluationSet(name, queries, constitutions(name, chosen)) for name, chosen in choices.items() if chosen]
 
 
+def split_principles(config: ConfigDict, principles: Sequence[Principle]) -> tuple[list[Principle], list[Principle]]:
+    """Principles that training may use, and those it may not."""
+    c = config.principles
+    return composing.split(principles, c.held_out, c.held_out_drawn, config.seed)
+
+
 def trained_principles(config: ConfigDict, principles: Sequence[Principle]) -> list[Principle]:
     """The principles, in the wordings, that training may use."""
     kept = -config.principles.held_out_phrasings or None
-    return [
-        dataclasses.replace(p, phrasings=p.phrasings[:kept])
-        for p in principles
-        if p.id not in config.principles.held_out
-    ]
+    return [dataclasses.replace(p, phrasings=p.phrasings[:kept]) for p in split_principles(config, principles)[0]]
 
 
 def held_out_phrasings(config: ConfigDict, principles: Sequence[Principle]) -> list[Principle]:
@@ -69,11 +71,7 @@ def held_out_phrasings(config: ConfigDict, principles: Sequence[Principle]) -> l
     if not config.principles.held_out_phrasings:
         return []
     first = -config.principles.held_out_phrasings
-    return [
-        dataclasses.replace(p, phrasings=p.phrasings[first:])
-        for p in principles
-        if p.id not in config.principles.held_out
-    ]
+    return [dataclasses.replace(p, phrasings=p.phrasings[first:]) for p in split_principles(config, principles)[0]]
 
 
 def measure(

@@ -32,6 +32,20 @@ def stated(constitution: Constitution) -> dict[str, bool]:
     return {statement.id: statement.positive for statement in constitution}
 
 
+def split(
+    principles: Sequence[Principle], held_out: Sequence[str], drawn: int, seed: int
+) -> tuple[list[Principle], list[Principle]]:
+    """Principles to train on, and principles kept for evaluation (paper: diverse principles, 15 and 5).
+
+    Args:
+      held_out: ids kept by name.
+      drawn: how many more are kept, drawn by `seed` from the others, whatever their order.
+    """
+    others = sorted(p.id for p in principles if p.id not in held_out)
+    kept = {*held_out, *random.Random(f"{seed}/held out").sample(others, drawn)}
+    return [p for p in principles if p.id not in kept], [p for p in principles if p.id in kept]
+
+
 def compose(
     principles: Sequence[Principle], rule: str, chosen: int, count: int, seed: str, index: int
 ) -> tuple[Constitution, ...]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sami_jax.principles.constitutions import RULES, compose, reordered, stated, text
+from sami_jax.principles.constitutions import RULES, compose, opposite, reordered, split, stated, text
 from sami_jax.principles.principle import Principle
 
 PRINCIPLES = [
@@ -73,3 +73,21 @@ def test_reordered_moves_lines_alike_and_loses_none():
 def test_text_is_a_numbered_list():
     [constitution, _] = compose(PRINCIPLES, "complement", 2, 2, "s", 0)
     assert text(constitution).split("\n") == [f"1. {constitution[0].text}", f"2. {constitution[1].text}"]
+
+
+def test_opposite_takes_the_other_side_in_the_same_wording():
+    for constitutions in composed("iid"):
+        other = opposite(constitutions[0], PRINCIPLES)
+        assert opposite(other, PRINCIPLES) == constitutions[0]
+        for one, turned in zip(constitutions[0], other, strict=True):
+            assert one.id == turned.id and one.positive != turned.positive
+            [pair] = [pair for p in PRINCIPLES for pair in p.phrasings if one.text in pair]
+            assert turned.text in pair and turned.text != one.text
+
+
+def test_split_keeps_the_named_and_draws_the_rest_by_the_seed():
+    splits = {tuple(p.id for p in split(PRINCIPLES, ["b"], 2, seed)[1]) for seed in range(50)}
+    assert all("b" in held_out and len(held_out) == 3 for held_out in splits)
+    assert len(splits) == 6  # every pair of the four others
+    assert split(PRINCIPLES, ["b"], 2, 7) == split(PRINCIPLES, ["b"], 2, 7)
+    assert split(PRINCIPLES, [], 0, 0) == (PRINCIPLES, [])

@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import random
 from pathlib import Path
 
 import pytest
 
 from sami_jax.errors import UserError
-from sami_jax.principles.constitutions import compose
+from sami_jax.principles.constitutions import compose, split
 from sami_jax.principles.exchange import export_principles, import_principles, merge
 from sami_jax.principles.files import add_review, read_principles
 from sami_jax.principles.principle import Principle, Review, content_hash
@@ -91,8 +90,10 @@ def test_diverse_principles_and_back_compose_and_split(tmp_path):
         for statement in constitution
     }
     assert len(stated) == 20
-    held_out = [set(random.Random(7).sample(sorted(p.id for p in principles), 5)) for _ in range(2)]
-    assert held_out[0] == held_out[1] and len(held_out[0]) == 5
+    trained, held_out = split(principles, (), 5, seed=0)
+    assert (len(trained), len(held_out)) == (15, 5)
+    assert {p.id for p in split(principles[::-1], (), 5, seed=0)[1]} == {p.id for p in held_out}
+    assert [p.id for p in held_out] == ["independent", "pirate_speak", "eloquent", "humorous", "motivational"]
 
 
 def test_merge_loses_nothing(tmp_path):
