@@ -53,6 +53,17 @@ def column_accuracy(s: jax.Array) -> jax.Array:
     return row_accuracy(jnp.swapaxes(s, -1, -2))
 
 
+def estimates(s: jax.Array, s_sum: jax.Array) -> dict[str, jax.Array]:
+    """What is reported of S, as it is trained on and summed over tokens, each [..., C, C]: means over all queries."""
+    return {
+        "mi_lower_bound": jnp.mean(mi_lower_bound(s)),
+        "mi_posterior_bound": jnp.mean(mi_posterior_bound(s_sum)),
+        "mi_paper": jnp.mean(mi_paper(s_sum)),
+        "row_accuracy": jnp.mean(row_accuracy(s)),
+        "column_accuracy": jnp.mean(column_accuracy(s)),
+    }
+
+
 def _diagonal(s: jax.Array) -> jax.Array:
     return jnp.diagonal(s, axis1=-2, axis2=-1)
 

@@ -108,33 +108,25 @@ def _empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, posit
     )
 
 
-_STATIC = ("config", "options", "end_tokens")
-
-
-@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="slots")
-def _admit(params, slots: _Slots, prompts, lengths, seeds, rows, *, config, options, end_tokens) -> _Slots:
-    """Reads a group of prompts [G, P] into `rows` [G] and samples the first token of each; rows past the last are dropped."""
-    model = bind(config, params)
-    hidden, kept = model.prefill(prompts, lengths)
-    token = _draw(model.unembed(hidden), seeds, jnp.zeros_like(lengths), options)
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
+def _admit(params, layers, slots: _Slots, prompts, lengths, seeds, rows, *, config) -> _Slots:
+    """Puts a group of prompts [G, P] into `rows` [G], each one's last token as the first to decode; rows past the last are
+    dropped."""
 
     def put(old, new):
         return old.at[rows].set(new, mode="drop")
 
-    return _Slots(
-        cache=tuple(
-            layer.admit(keys, values, lengths, rows) for layer, keys, values in zip(slots.cache, *kept, strict=True)
-        ),
+    last = jnp.take_along_axis(prompts, lengths[:, None] - 1, axis=1)[:, 0]
+    return slots._replace(
+        cache=bind(config, params).prefill(layers, prompts, lengths, slots.cache, rows),
         seeds=put(slots.seeds, seeds),
-        last=put(slots.last, token),
-        position=put(slots.position, lengths),
-        sampled=put(slots.sampled, jnp.ones_like(lengths)),
-        finished=put(slots.finished, _ends(token, end_tokens) | (options.max_new_tokens == 1)),
-        generated=slots.generated.at[rows, 0].set(token, mode="drop"),
+        last=put(slots.last, last),
+        position=put(slots.position, lengths - 1),
+        sampled=put(slots.sampled, 0),
     )
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="slots")
+@functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens"), donate_argnames="slots")
 def _decode(params, layers, slots: _Slots, finished, enough, steps, *, config, options, end_tokens) -> _Slots:
     """Decodes until `enough` rows have finished or `steps` tokens were sampled.
 
@@ -208,12 +200,12 @@ class _Generation:
 
     def __init__(self, params, config, prompts, seeds, options, end_tokens, decode, mesh, batch_size):
         self.params, self.prompts, self.seeds, self.options = params, prompts, seeds, options
-        self.static = {"config": config, "options": options, "end_tokens": end_tokens}
-        self.end_tokens, self.decode, self.mesh = end_tokens, decode, mesh
+        self.config, self.end_tokens, self.decode, self.mesh = config, end_tokens, decode, mesh
         shards = batch_shards(mesh)
         self.rows = -(-batch_size // shards) * shards
         self.group = -(-self.rows // (REFILL * shards)) * shards
         self.occupant: list[int | None] = [None] * self.rows
+        self.finished = np.ones(self.rows, bool)
         self.next_prompt = 0
         positions = _bucket(max(map(len, prompts))) + options.max_new_tokens
         with jax.set_mesh(mesh):
@@ -244,11 +236,9 @@ class _Generation:
             for place, (index, row) in enumerate(zip(chosen, free, strict=False)):
                 tokens[place, : len(self.prompts[index])] = self.prompts[index]
                 lengths[place], seeds[place], rows[place] = len(self.prompts[index]), self.seeds[index], row
-                self.occupant[row] = index
-            self.slots = _admit(
-                self.params, self.slots, *map(self._by_row, (tokens, lengths, seeds)), rows, **self.static
-            )
-        self.finished = np.array(self.slots.finished)
+                self.occupant[row], self.finished[row] = index, False
+            group = map(self._by_row, (tokens, lengths, seeds))
+            self.slots = _admit(self.params, self.layers, self.slots, *group, rows, config=self.config)
 
     def _decode_some(self) -> None:
         free = len(self._free())
@@ -256,7 +246,8 @@ class _Generation:
         enough = max(self.group, free + 1) if self.next_prompt < len(self.prompts) else self.rows
         steps = SEGMENT if self.options.stop else self.options.max_new_tokens
         finished = self._by_row(self.finished)
-        self.slots = _decode(self.params, self.layers, self.slots, finished, enough, steps, **self.static)
+        static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens}
+        self.slots = _decode(self.params, self.layers, self.slots, finished, enough, steps, **static)
         self.finished = np.array(self.slots.finished)
 
     def _collect(self) -> dict[int, Response]:

@@ -36,13 +36,6 @@ class TrainState(NamedTuple):
 Metrics = dict[str, jax.Array]
 
 
-class Accumulated(NamedTuple):
-    """Sums over the microbatches of a batch so far."""
-
-    gradients: dict  # float32
-    metrics: Metrics
-
-
 def sami_loss(
     params: dict, model_config: ModelConfig, batch: ContrastBatch, config: ConfigDict, reference: dict | None
 ) -> tuple[jax.Array, Metrics]:
@@ -67,11 +60,7 @@ def sami_loss(
     loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
     metrics = {
         "contrastive_loss": loss,
-        "mi_lower_bound": jnp.mean(objective.mi_lower_bound(s)),
-        "mi_posterior_bound": jnp.mean(objective.mi_posterior_bound(summed)),
-        "mi_paper": jnp.mean(objective.mi_paper(summed)),
-        "row_accuracy": jnp.mean(objective.row_accuracy(s)),
-        "column_accuracy": jnp.mean(objective.column_accuracy(s)),
+        **objective.estimates(s, summed),
         "own_logprob": jnp.mean(jnp.diagonal(s, axis1=-2, axis2=-1)),
     }
     if kl is not None:
@@ -82,20 +71,27 @@ def sami_loss(
 
 def accumulate(
     params: dict,
-    accumulated: Accumulated | None,
+    total: dict | None,
     model_config: ModelConfig,
     batch: ContrastBatch,
     config: ConfigDict,
     reference: dict | None,
-) -> Accumulated:
-    """Adds one microbatch's gradient and metrics to those before it; None where it is the first.
+) -> tuple[dict, Metrics]:
+    """Adds one microbatch's gradient, in float32, to the `total` of those before it (None where it is the first).
 
     Microbatches hold equally many queries and the loss is their mean, so the mean of the gradients is the gradient of the
     whole batch. (Until 24 May 2024 the authors' code kept the last microbatch's alone.)
+
+    Returns:
+      the new total, and the microbatch's own metrics.
     """
     gradients, metrics = jax.grad(sami_loss, has_aux=True)(params, model_config, batch, config, reference)
-    added = Accumulated(jax.tree.map(lambda g: g.astype(jnp.float32), gradients), metrics)
-    return added if accumulated is None else jax.tree.map(jnp.add, accumulated, added)
+    gradients = jax.tree.map(lambda gradient: gradient.astype(jnp.float32), gradients)
+    return gradients if total is None else jax.tree.map(jnp.add, total, gradients), metrics
+
+
+def mean_metrics(of_each: Sequence[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *values: sum(values) / len(values), *of_each)
 
 
 def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
@@ -107,31 +103,31 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
     shardings = state_shardings(model_config, config, mesh)
     everywhere = named_sharding(mesh)
 
-    def add(params, accumulated, batch, reference):
-        return accumulate(params, accumulated, model_config, batch, config, reference)
+    def start(params):
+        return jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), params)
 
-    def start(params, batch, reference) -> Accumulated:
-        of_one = jax.eval_shape(add, params, None, batch, reference)
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), of_one)
+    def add(params, total, batch, reference):
+        return accumulate(params, total, model_config, batch, config, reference)
 
-    def apply(state: TrainState, accumulated: Accumulated, count: jax.Array):
-        gradients, metrics = jax.tree.map(lambda total: total / count, accumulated)
+    def apply(state: TrainState, total, of_each: Sequence[Metrics]):
+        gradients = jax.tree.map(lambda gradient: gradient / len(of_each), total)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = metrics | {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
-        return TrainState(params, opt_state, state.step + 1), metrics
+        norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
+        return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
 
-    sums = Accumulated(shardings.params, everywhere)
-    start = jax.jit(start, out_shardings=sums)
-    add = jax.jit(add, donate_argnums=1, out_shardings=sums)
+    start = jax.jit(start, out_shardings=shardings.params)
+    add = jax.jit(add, donate_argnums=1, out_shardings=(shardings.params, everywhere))
     apply = jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere))
 
     def update(state: TrainState, microbatches: Sequence[ContrastBatch], reference: dict | None):
         # With several microbatches, the first is added like the others: one program a shape.
-        accumulated = start(state.params, microbatches[0], reference) if len(microbatches) > 1 else None
+        total = start(state.params) if len(microbatches) > 1 else None
+        of_each = []
         for batch in microbatches:
-            accumulated = add(state.params, accumulated, put_batch(batch, mesh), reference)
-        return apply(state, accumulated, jnp.float32(len(microbatches)))
+            total, metrics = add(state.params, total, put_batch(batch, mesh), reference)
+            of_each.append(metrics)
+        return apply(state, total, of_each)
 
     return update
 

@@ -31,12 +31,13 @@ def in_microbatches(batch: ContrastBatch, count: int) -> list[ContrastBatch]:
 def gradients(params, microbatches, config, mesh, reference=None):
     """Gradient and metrics of a whole batch."""
     add = jax.jit(training.accumulate, static_argnums=(2, 4))
-    accumulated = None
+    total, of_each = None, []
     with jax.set_mesh(mesh):
         for batch in microbatches:
             batch = training.put_batch(batch, mesh)
-            accumulated = add(params, accumulated, SMALL, batch, FrozenConfigDict(config), reference)
-    return jax.tree.map(lambda total: total / len(microbatches), accumulated)
+            total, metrics = add(params, total, SMALL, batch, FrozenConfigDict(config), reference)
+            of_each.append(metrics)
+    return jax.tree.map(lambda gradient: gradient / len(microbatches), total), training.mean_metrics(of_each)
 
 
 def relative_difference(a, b) -> float:

@@ -3,6 +3,7 @@
 Exit status: 0 done; 2 bad input, said in one line on stderr; 3 a run was stopped by its canaries; 130 interrupted.
 """
 
+import gc
 import hashlib
 import logging
 import os
@@ -20,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if argv is None:  # the process is ours
+        _hurry()
     _keep_compiled_programs()
     arguments, rest = new_parser().parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
@@ -42,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _hurry() -> None:
+    """Spares the start what no verb needs."""
+    sys.modules.setdefault("torch", None)  # transformers and tensorboardX import it where it is installed: two seconds
+    gc.set_threshold(100_000)  # what imports and tracing make stays, and need not be gone through again and again
+
+
 def _keep_compiled_programs() -> None:
     """A second start finds its programs compiled, unless JAX_COMPILATION_CACHE_DIR (or an empty one) says otherwise.
 
@@ -52,7 +61,7 @@ def _keep_compiled_programs() -> None:
     kind = hashlib.sha256("".join([platform.machine(), *flags]).encode()).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sami_jax" / f"compiled-{kind}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _complain(message: str, status: int = 2) -> int:

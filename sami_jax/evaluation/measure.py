@@ -1,6 +1,7 @@
 """Measures one model on held-out queries: responses, principle-following, wins over the base, mutual information."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -154,14 +155,12 @@ def _information(
     for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
         s_sum[place] = summed
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
-    s = normalized(s_sum, lengths, config.objective.normalize)
-    return {
-        "mi_lower_bound": float(np.mean(objective.mi_lower_bound(s))),
-        "mi_posterior_bound": float(np.mean(objective.mi_posterior_bound(s_sum))),
-        "mi_paper": float(np.mean(objective.mi_paper(s_sum))),
-        "row_accuracy": float(np.mean(objective.row_accuracy(s))),
-        "column_accuracy": float(np.mean(objective.column_accuracy(s))),
-    }
+    return {name: float(value) for name, value in _estimates(s_sum, lengths, config.objective.normalize).items()}
+
+
+@functools.partial(jax.jit, static_argnames="normalize")
+def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> dict[str, jax.Array]:
+    return objective.estimates(normalized(s_sum, lengths, normalize), s_sum)
 
 
 def _judged(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:

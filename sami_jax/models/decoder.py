@@ -6,14 +6,14 @@ The module is split once: everything else handles `params`, a plain nested dict 
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from sami_jax.models.attention import Attend, cached_attention, causal_attention
-from sami_jax.models.cache import Cache
+from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
 from sami_jax.models.layers import Block, RMSNorm, random_weight
@@ -55,16 +55,7 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
-        return self._causal(tokens)[0]
-
-    def prefill(self, prompts: jax.Array, lengths: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Reads prompts [G, P] of `lengths` [G], right-padded.
-
-        Returns:
-          the hidden state [G, D] at each prompt's last token, and keys and values [layers, G, P, K, head_dim].
-        """
-        hidden, kept = self._causal(prompts)
-        return jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0], kept
+        return self._stack(tokens, *self._causal(tokens))
 
     def packed(self, rows: PackedRows, remat: str = "none") -> jax.Array:
         """Hidden states [N, T, D] of packed rows.
@@ -79,46 +70,69 @@ class Decoder(nnx.Module):
             attend = packed_attention(kernel, rows, owners, window)
         else:
             attend = causal_attention(positions, window, owners, rows.sizes)
-        return self._stack(rows.tokens, positions, attend, remat)[0]
+        return self._stack(rows.tokens, positions, attend, remat)
 
-    def _causal(self, tokens: jax.Array):
+    def prefill(
+        self, layers: Sequence[dict], prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array
+    ) -> Cache:
+        """Reads prompts [G, P] of `lengths` [G], right-padded, into `rows` [G] of the cache; rows past the last are dropped.
+
+        Only keys and values are wanted, so compilation leaves out what the last layer does besides.
+        """
+        positions, attend = self._causal(prompts)
+
+        def admitting(layer_cache: LayerCache) -> Attend:
+            def attend_and_admit(q: jax.Array, k: jax.Array, v: jax.Array):
+                out, (keys, values) = attend(q, k, v)
+                return out, layer_cache.admit(keys, values, lengths, rows)
+
+            return attend_and_admit
+
+        return self._one_by_one(layers, prompts, positions, map(admitting, cache))[1]
+
+    def decode(
+        self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
+        attends = (cached_attention(layer_cache, positions, self.config.sliding_window) for layer_cache in cache)
+        x, cache = self._one_by_one(layers, tokens[:, None], positions[:, None], attends)
+        return self.final_norm(x)[:, 0], cache
+
+    def _causal(self, tokens: jax.Array) -> tuple[jax.Array, Attend]:
+        """Positions of tokens [B, T], and their attention to those before."""
         positions = jnp.arange(tokens.shape[1])[None]
         window = self.config.sliding_window
         if kernel := KERNELS.get(self.config.attention):
             attend = whole_attention(kernel, window)
         else:
             attend = causal_attention(positions, window)
-        return self._stack(tokens, jnp.broadcast_to(positions, tokens.shape), attend)
+        return jnp.broadcast_to(positions, tokens.shape), attend
 
-    def decode(
-        self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
-        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them.
+    def _one_by_one(self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, attends: Iterable[Attend]):
+        """Embeds, and goes through the blocks, each with an `attend` of its own: x [N, T, D], not normed, and what each kept.
 
         Args:
           layers: the weights, by `layer_weights`. A scan over stacked ones would copy each layer's before it is used.
         """
-        x = constrain(self.embedding[...][tokens][:, None], "batch", "sequence", "activation")
+        x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
         graphdef, _ = nnx.split(self.blocks)
-        written = []
-        for weights, layer_cache in zip(layers, cache, strict=True):
-            attend = cached_attention(layer_cache, positions, self.config.sliding_window)
-            x, layer_cache = nnx.merge(graphdef, weights)(x, positions[:, None], attend)
-            written.append(layer_cache)
-        return self.final_norm(x)[:, 0], tuple(written)
+        kept = []
+        for weights, attend in zip(layers, attends, strict=True):
+            x, keeps = nnx.merge(graphdef, weights)(x, positions, attend)
+            kept.append(keeps)
+        return x, tuple(kept)
 
-    def _stack(self, tokens: jax.Array, positions: jax.Array, attend: Attend, remat: str = "none"):
-        """Embeds, scans the blocks, norms: hidden states [N, T, D], and what `attend` keeps, stacked over layers."""
+    def _stack(self, tokens: jax.Array, positions: jax.Array, attend: Attend, remat: str = "none") -> jax.Array:
+        """Embeds, scans the blocks, norms: hidden states [N, T, D]."""
         x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
         graphdef, stacked = nnx.split(self.blocks)
 
         def layer(x, weights):
-            return nnx.merge(graphdef, weights)(x, positions, attend)
+            return nnx.merge(graphdef, weights)(x, positions, attend)[0], None
 
         if REMAT_POLICIES[remat] is not None:
             layer = jax.checkpoint(layer, policy=REMAT_POLICIES[remat], prevent_cse=False)
-        x, kept = jax.lax.scan(layer, x, stacked)
-        return self.final_norm(x), kept
+        return self.final_norm(jax.lax.scan(layer, x, stacked)[0])
 
     def table(self) -> jax.Array:
         """The unembedding, [D, V]."""

@@ -11,7 +11,8 @@ from conftest import SMALL, mesh_of, random_batch
 
 from sami_jax import likelihood
 from sami_jax.models import kernels
-from sami_jax.models.decoder import bind, init_params
+from sami_jax.models.cache import new_cache
+from sami_jax.models.decoder import bind, init_params, layer_weights
 
 HEADS_OF_LANES = dataclasses.replace(SMALL, n_layers=1, head_dim=kernels.LANES)
 
@@ -62,9 +63,13 @@ def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
 def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
     params = init_params(model, 0, mesh)
     prompts, lengths = np.random.default_rng(0).integers(0, 96, (2, 20)), jnp.array([20, 9])
-    (hidden, kept), (expected, expected_kept) = (
-        bind(config, params).prefill(prompts, lengths)
+    cache, expected = (
+        bind(config, params).prefill(
+            layer_weights(params), prompts, lengths, new_cache(config, 2, 20, jnp.float32), jnp.arange(2)
+        )
         for config in (dataclasses.replace(model, attention=backend), model)
     )
-    np.testing.assert_allclose(hidden, expected, atol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:, 1, :9], b[:, 1, :9], atol=1e-4), kept, expected_kept)
+    for (keys, values), (expected_keys, expected_values) in zip(cache, expected, strict=True):
+        for row, length in enumerate(lengths):
+            np.testing.assert_allclose(keys[row, ..., :length], expected_keys[row, ..., :length], atol=1e-4)
+            np.testing.assert_allclose(values[row, :, :length], expected_values[row, :, :length], atol=1e-4)

@@ -1,0 +1,35 @@
+"""The update as a TPU gets it: compiled for a topology, without a TPU. Skipped where libtpu is not installed."""
+
+import dataclasses
+
+import jax
+import pytest
+from conftest import SMALL, random_batch
+from jax.experimental import topologies
+from ml_collections import FrozenConfigDict
+
+from sami_jax import training
+from sami_jax.config import defaults
+from sami_jax.models.kernels import LANES
+from sami_jax.sharding import make_mesh, named_sharding
+
+
+@pytest.mark.parametrize("attention", ["xla", "splash"])
+def test_the_update_compiles(attention, monkeypatch):
+    pytest.importorskip("libtpu")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    mesh = make_mesh({"data": 1, "fsdp": 2, "tensor": 2}, devices)
+    model = dataclasses.replace(SMALL, d_model=256, head_dim=LANES, sliding_window=64, attention=attention)
+    config = FrozenConfigDict(defaults())
+
+    def shaped(leaves, shardings):
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), leaves, shardings)
+
+    params = shaped(training.abstract_state(model, config).params, training.state_shardings(model, config, mesh).params)
+    batch = random_batch(0, 4, 2, prefix=200, response=50)
+    batch = shaped(batch, jax.tree.map(lambda _: named_sharding(mesh, ("batch",)), batch))
+    with jax.set_mesh(mesh):
+        update = jax.jit(training.accumulate, static_argnums=(2, 4)).lower(params, params, model, batch, config, None)
+    update.compile()
