@@ -35,6 +35,9 @@ setup(
         "tensorboardX>=2.6",
         "rich>=13",
         "ruamel.yaml>=0.18",
+        "scipy>=1.14",
+        "statsmodels>=0.14.4",
+        "choix>=0.4",
         "numpy>=2",
     ],
     extras_require={

@@ -100,12 +100,13 @@ def measure(
     if judge is None:
         return metrics
     follows, whole = _judged(evaluation_set, rows, judge)
-    metrics["following"], *metrics["following_interval"] = mean_interval(follows)
+    by_query = [query.id for query, _ in _tasks(evaluation_set)]
+    metrics["following"], *metrics["following_interval"] = mean_interval(follows, by_query)
     metrics["well_formed"] = float(np.mean(whole))
     if baseline_folder is not None:
         baseline, _ = _judged(evaluation_set, read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl"), judge)
         outcomes = [0.5 + 0.5 * float(np.sign(ours - theirs)) for ours, theirs in zip(follows, baseline, strict=True)]
-        metrics["win_rate"], *metrics["win_rate_interval"] = mean_interval(outcomes)
+        metrics["win_rate"], *metrics["win_rate_interval"] = mean_interval(outcomes, by_query)
     return metrics
 
 

@@ -1,24 +1,133 @@
-"""Intervals against the textbook formula, and their coverage by simulation."""
+"""Statistics against hand-worked cases and published formulas, and their promises by simulation."""
 
 import numpy as np
 import pytest
 
-from sami_jax.evaluation.statistics import mean_interval
+from sami_jax.evaluation.statistics import (
+    apply_ties,
+    bootstrap_interval,
+    bradley_terry,
+    kappa,
+    length_balanced,
+    length_controlled,
+    mean_interval,
+    required_queries,
+    sign_test,
+)
+
+DRAWS = 2000
 
 
-def test_wins_and_losses_give_the_binomial_interval():
+def coverage(draw, truth: float, interval=lambda values, clusters: mean_interval(values, clusters)[1:], draws=DRAWS):
+    covered = 0
+    for _ in range(draws):
+        low, high = interval(*draw())
+        covered += low <= truth <= high
+    return covered / draws
+
+
+def clustered(rng: np.random.Generator, queries: int):
+    """Queries of one to five verdicts each, whose win rates vary from query to query; the mean is 2 / 3."""
+    rates, sizes = rng.beta(2, 1, queries), rng.integers(1, 6, queries)
+    clusters = np.repeat(np.arange(queries), sizes)
+    return (rng.random(len(clusters)) < rates[clusters]).astype(float), clusters
+
+
+def test_wins_and_losses_give_wilsons_interval():
     mean, low, high = mean_interval([1.0] * 80 + [0.0] * 20)
-    assert mean == 0.8
-    assert (high - low) / 2 == pytest.approx(1.96 * (0.8 * 0.2 / 99) ** 0.5)
+    # Wilson (1927): (p + z^2 / 2n -/+ z sqrt(p q / n + z^2 / 4 n^2)) / (1 + z^2 / n)
+    z, n = 1.959964, 100
+    half = z * (0.16 / n + z**2 / (4 * n**2)) ** 0.5
+    assert (mean, low, high) == pytest.approx(
+        (0.8, (0.8 + z**2 / (2 * n) - half) / (1 + z**2 / n), (0.8 + z**2 / (2 * n) + half) / (1 + z**2 / n)), abs=1e-5
+    )
 
 
-def test_one_value_and_equal_values_have_no_width():
-    assert mean_interval([0.5]) == (0.5, 0.5, 0.5)
-    assert mean_interval([1.0, 1.0]) == (1.0, 1.0, 1.0)
+def test_clusters_of_one_voice_count_once():
+    values = [1.0, 0.0, 0.5, 1.0, 1.0, 0.5]
+    doubled, clusters = np.repeat(values, 4), np.repeat(range(6), 4)
+    assert mean_interval(doubled, clusters) == pytest.approx(mean_interval(values))
 
 
-def test_covers_the_truth_nineteen_times_in_twenty():
+def test_few_values():
+    assert mean_interval([0.5]) == (0.5, 0.0, 1.0)
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([])
+
+
+def test_intervals_cover_the_truth_nineteen_times_in_twenty():
     rng = np.random.default_rng(0)
-    draws = rng.choice([1.0, 0.5, 0.0], p=[0.5, 0.3, 0.2], size=(2000, 250))
-    covered = [low <= 0.65 <= high for _, low, high in map(mean_interval, draws.tolist())]
-    assert 0.93 < np.mean(covered) < 0.97
+    assert 0.93 <= coverage(lambda: ((rng.random(250) < 0.57).astype(float), None), 0.57) <= 0.97
+    assert 0.93 <= coverage(lambda: (rng.choice([1.0, 0.5, 0.0], 250, p=[0.5, 0.3, 0.2]), None), 0.65) <= 0.97
+    assert 0.93 <= coverage(lambda: clustered(rng, 60), 2 / 3) <= 0.97
+    assert 0.92 <= coverage(lambda: clustered(rng, 60), 2 / 3, bootstrap_interval, draws=500) <= 0.97
+    # What clustering is for: the same verdicts taken as independent.
+    assert coverage(lambda: (clustered(rng, 60)[0], None), 2 / 3) < 0.9
+
+
+@pytest.mark.parametrize(("win_rate", "ties"), [(0.6, 0.0), (0.57, 0.2), (0.7, 0.3), (0.42, 0.1)])
+def test_the_required_number_reaches_its_power(win_rate, ties):
+    rng = np.random.default_rng(1)
+    n = required_queries(win_rate, 0.8, ties)
+    wins = win_rate - ties / 2
+    found = 0
+    for _ in range(DRAWS):
+        _, low, high = mean_interval(rng.choice([1.0, 0.5, 0.0], n, p=[wins, ties, 1 - wins - ties]))
+        found += not low <= 0.5 <= high
+    assert 0.76 <= found / DRAWS <= 0.85
+
+
+def test_what_no_number_can_show_is_refused():
+    for impossible in ((0.5, 0.0), (0.9, 0.4)):
+        with pytest.raises(ValueError, match="cannot be shown"):
+            required_queries(impossible[0], ties=impossible[1])
+
+
+def test_ties():
+    outcomes = [1.0, 0.5, 0.0, 0.5]
+    assert [apply_ties(outcomes, ties)[0].mean() for ties in ("half", "strict", "drop")] == [0.5, 0.25, 0.5]
+    assert apply_ties(outcomes, "drop")[1].tolist() == [0, 2]
+
+
+def test_sign_test_by_hand():
+    assert sign_test([1, 1, 1, 1, 1, 0.5]) == pytest.approx(2 / 32)
+    assert sign_test([0.5]) == 1.0
+    assert sign_test([1, 1, 1, 1, 0, 0], ["a", "a", "b", "b", "c", "c"]) == 1.0  # two queries against one
+
+
+def test_length_balanced_by_hand():
+    outcomes, longer = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.5]), np.array([9, 9, 9, 9, 0, -4])
+    assert length_balanced(outcomes, longer) == (0.75 + 0.25) / 2
+    assert length_balanced(outcomes, np.abs(longer) + 1) is None
+
+
+def test_length_controlled_takes_out_what_length_explains():
+    rng = np.random.default_rng(2)
+    differences = rng.normal(20, 30, 4000)
+    outcomes = (rng.random(4000) < 1 / (1 + np.exp(-(0.2 + 0.05 * differences)))).astype(float)
+    assert outcomes.mean() > 0.65
+    assert length_controlled(outcomes, differences) == pytest.approx(1 / (1 + np.exp(-0.2)), abs=0.03)
+    doubled = length_controlled(np.where(rng.random(4000) < 0.3, 0.5, outcomes), differences)
+    assert 0.5 < doubled < 0.6
+
+
+def test_length_controlled_says_where_lengths_separate():
+    assert length_controlled([1, 1, 0, 0], [5, 6, 1, 2]) is None
+    assert length_controlled([1, 1, 1], [5, 6, 1]) is None
+    assert length_controlled([1, 0, 1], [5, 5, 5]) is None
+    assert length_controlled([1, 0, 1, 0], [5, 6, 1, 2]) is not None
+
+
+def test_bradley_terry_finds_the_strengths_behind_outcomes():
+    truth = {"a": 1.0, "b": 0.0, "c": -1.0}
+    wins = {(x, y): 1000 / (1 + np.exp(truth[y] - truth[x])) for x in truth for y in truth if x != y}
+    assert bradley_terry(wins) == pytest.approx(truth, abs=0.01)
+    assert np.isfinite(list(bradley_terry({("a", "b"): 3}).values())).all()
+
+
+def test_kappa_by_hand():
+    one, other = [1] * 20 + [1] * 5 + [0] * 10 + [0] * 15, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    found, low, high = kappa(one, other)  # agreement 0.7, by chance 0.5 (Cohen 1960)
+    assert found == pytest.approx(0.4) and low < 0.4 < high
+    assert kappa(["A"] * 5, ["A"] * 5) == (1.0, 1.0, 1.0)
