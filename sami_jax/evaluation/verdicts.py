@@ -1,0 +1,100 @@
+"""Verdicts on pairs of responses, and what they add up to.
+
+A line of a verdict file is at least {"win": 1 | 0.5 | 0 | null}: of the tested model, null where the judge gave no valid
+verdict. With "baseline_tokens" and "test_tokens" come the rates that take length into account; with "id", intervals that know
+which verdicts share a query; with "flipped", the share of pairs on which the judge changed its mind with the order.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sami_jax.data.jsonl import read_numbered
+from sami_jax.errors import UserError
+from sami_jax.evaluation import statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a judge said of one pair."""
+
+    win: float | None  # 1, 0.5 or 0 for the tested model; None: invalid
+    id: str | None = None  # of the query
+    baseline_tokens: float | None = None
+    test_tokens: float | None = None
+    flipped: bool | None = None  # the two orders gave opposite winners
+    tags: tuple[str, ...] = ()  # slices it belongs to
+
+
+def read_verdicts(file: Path) -> list[Verdict]:
+    """Reads a verdict file.
+
+    Raises:
+      UserError: a line that is no verdict; names file and line.
+    """
+    return [_verdict(row, f"{file}:{number}") for number, row in read_numbered(file, required=("win",))]
+
+
+def _verdict(row: dict, where: str) -> Verdict:
+    win, lengths = row["win"], (row.get("baseline_tokens"), row.get("test_tokens"))
+    if win not in (1, 0.5, 0, None) or isinstance(win, bool):
+        raise UserError(f"{where}: win is {win!r}; it must be 1, 0.5, 0, or null for an invalid verdict")
+    for length in lengths:
+        if length is not None and (not isinstance(length, int | float) or isinstance(length, bool) or not length >= 0):
+            raise UserError(f"{where}: {length!r} is no number of tokens; mend the line")
+    tags = row.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise UserError(f"{where}: tags must be a list of texts; mend the line")
+    id = row.get("id")
+    return Verdict(
+        None if win is None else float(win), None if id is None else str(id), *lengths, row.get("flipped"), tuple(tags)
+    )
+
+
+def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, float | int | None]:
+    """Counts, the win rate under a rule for ties with its 95 % interval, and the rates that take length into account.
+
+    Args:
+      ties: one of statistics.TIES.
+    Returns:
+      by name; None where it cannot be told. wins + ties + losses + invalid = n.
+    """
+    valid = [verdict for verdict in verdicts if verdict.win is not None]
+    given = np.array([verdict.win for verdict in valid], float)
+    outcomes, kept = statistics.apply_ties(given, ties)
+    counted = [valid[i] for i in kept]
+    clusters = None if any(v.id is None for v in counted) else [v.id for v in counted]
+    rate, low, high = statistics.mean_interval(outcomes, clusters) if len(outcomes) else (None, None, None)
+    judged_twice = [v.flipped for v in valid if v.flipped is not None]
+    return {
+        "n": len(verdicts),
+        "wins": int((given == 1).sum()),
+        "ties": int((given == 0.5).sum()),
+        "losses": int((given == 0).sum()),
+        "invalid": len(verdicts) - len(valid),
+        "win_rate": rate,
+        "ci_low": low,
+        "ci_high": high,
+        "sign_test_p": statistics.sign_test(outcomes, clusters) if len(outcomes) else None,
+        "flip_rate": float(np.mean(judged_twice)) if judged_twice else None,
+        **_by_length(outcomes, counted),
+    }
+
+
+def _by_length(outcomes: np.ndarray, verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+    names = ("length_balanced", "length_controlled", "mean_baseline_tokens", "mean_test_tokens")
+    if not len(verdicts) or any(v.baseline_tokens is None or v.test_tokens is None for v in verdicts):
+        return dict.fromkeys(names)
+    baseline, test = (
+        np.array([getattr(v, side) for v in verdicts], float) for side in ("baseline_tokens", "test_tokens")
+    )
+    rates = (f(outcomes, test - baseline) for f in (statistics.length_balanced, statistics.length_controlled))
+    return dict(zip(names, (*rates, float(baseline.mean()), float(test.mean())), strict=True))
+
+
+def by_tag(verdicts: Sequence[Verdict], ties: str) -> dict[str, dict]:
+    """The summary of each slice: of all verdicts that carry a tag."""
+    tags = sorted({tag for verdict in verdicts for tag in verdict.tags})
+    return {tag: summarize([v for v in verdicts if tag in v.tags], ties) for tag in tags}
