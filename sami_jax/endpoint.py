@@ -8,6 +8,10 @@ from sami_jax.redaction import redact
 APIS = ("chat", "completions")
 
 
+class Refused(UserError):
+    """The server answers, but not to this request: too long for the model, or filtered."""
+
+
 class Endpoint:
     """One model behind an OpenAI-compatible server.
 
@@ -51,7 +55,7 @@ class Endpoint:
         """The model's reply.
 
         Raises:
-          UserError: the server did not give one, after all tries; one line that says why.
+          UserError: the server did not give one, after all tries; one line that says why. `Refused`, if it would answer others.
         """
         options = {"model": self._model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
         try:
@@ -62,7 +66,8 @@ class Endpoint:
                 )
             return self._client.completions.create(prompt=prompt, **options).choices[0].text or ""
         except self._errors.APIStatusError as error:
-            raise UserError(f"{self.where}: {self._status(error.status_code)}") from None
+            kind = Refused if error.status_code in (400, 413, 422) else UserError
+            raise kind(f"{self.where}: {self._status(error.status_code)}") from None
         except self._errors.APITimeoutError:
             raise UserError(
                 f"{self.where}: no answer in time, {self._tries} times; check the server, or give --timeout more seconds"

@@ -18,6 +18,8 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_check_tracer_leaks", True)
 
+from scripted_model import free_port, serving
+
 from sami_jax.data.batches import ContrastBatch, ContrastExample, Shape, pack
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params
@@ -45,6 +47,13 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
 @pytest.fixture(scope="session")
 def mesh():
     return mesh_of(1, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Base URL of a real server of the OpenAI protocol."""
+    with serving(free_port()) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

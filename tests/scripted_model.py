@@ -1,10 +1,18 @@
-"""A real model folder whose model says a fixed text, for whatever it is asked: a chain of tokens, each followed by the next.
+"""Models and servers that tests know everything about: a real model folder whose model says a fixed text, for whatever it is asked: a chain of tokens, each followed by the next.
 
 Embeddings are one-hot, attention and MLP add nothing, and the unembedding sends each token to its successor. So it runs in
 transformers, behind a server, and in our own sampler, and a test knows what comes.
 """
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +83,30 @@ def write_scripted_model(folder: Path, script: list[str]) -> None:
         json.dumps({**tokenizer_config, "clean_up_tokenization_spaces": False})
     )
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}" + ASSISTANT)
+
+
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[str]:
+    """`transformers serve`, with the models that clients name; yields its base URL."""
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [*command, "--device", "cpu"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

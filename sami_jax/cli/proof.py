@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from sami_jax.cli.parser import add_verb
+from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
 
@@ -20,6 +21,136 @@ def add_verbs(verbs) -> None:
     winrate.add_argument("--input", type=Path, required=True, help='JSONL of {"win": 1 | 0.5 | 0 | null, ...}')
     winrate.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts")
     winrate.add_argument("--json", action="store_true", help="for programs")
+
+    judge = add_verb(
+        verbs,
+        "judge",
+        _judge,
+        "have a judge decide between the responses of two models",
+        "sami judge --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output verdicts.jsonl --judge DIR",
+    )
+    _with_pairs(judge)
+    judge.add_argument("--output", type=Path, required=True, help="verdicts; a stopped judging is continued")
+    with_judge(judge)
+    judge.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts in what is printed")
+
+    rate = add_verb(verbs, "rate", None, "people as judges: blinded pairs out, ratings in", "sami rate export --help")
+    sub = rate.add_subparsers(dest="subverb", required=True, metavar="VERB", parser_class=type(rate))
+    export = add_verb(
+        sub,
+        "export",
+        _rate_export,
+        "a blinded, shuffled sheet, and tasks for Label Studio",
+        "sami rate export --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output ratings",
+    )
+    _with_pairs(export)
+    export.add_argument("--output", type=Path, required=True, help="folder to write")
+    export.add_argument("--seed", type=int, default=0, help="of the shuffling")
+    bring = add_verb(
+        sub,
+        "import",
+        _rate_import,
+        "ratings to verdicts, and their agreement with a judge",
+        "sami rate import ratings/ratings.csv --key ratings/key.json --output people.jsonl --verdicts verdicts.jsonl",
+    )
+    bring.add_argument("ratings", type=Path, help="the filled sheet, or Label Studio's JSON export")
+    bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
+    bring.add_argument("--output", type=Path, required=True, help="verdicts")
+    bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
+
+
+def _with_pairs(parser: argparse.ArgumentParser) -> None:
+    line = 'JSONL of {"id", "response"}, with "constitution" and "query" where there are any'
+    parser.add_argument("--baseline", type=Path, required=True, help=line)
+    parser.add_argument("--test", type=Path, required=True, help="likewise, of the tested model, in the same order")
+    parser.add_argument("--queries", type=Path, help='JSONL of {"id", "query"}, where the lines hold no query')
+
+
+def with_judge(parser: argparse.ArgumentParser) -> None:
+    """Options that choose a judge of pairs, read by `make_judge`."""
+    parser.add_argument(
+        "--judge",
+        required=True,
+        metavar="DIR|NAME|miniature",
+        help="a model folder, a model at --endpoint, or the exact one",
+    )
+    parser.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
+    parser.add_argument("--api", choices=("chat", "completions"), default="chat", help="of the endpoint")
+    parser.add_argument(
+        "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
+    )
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
+    parser.add_argument("--batch_size", type=int, default=8, help="questions a model folder computes together")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of a model folder")
+    parser.add_argument("--one_order", action="store_true", help="judge each pair in one drawn order, at half the cost")
+    parser.add_argument("--principles", type=Path, help="folder of principle files, for the exact judge")
+
+
+def make_judge(arguments: argparse.Namespace):
+    """The judge that `with_judge`'s options choose."""
+    from sami_jax.evaluation.judging import EndpointJudge, ExactJudge
+
+    for name in ("concurrency", "timeout", "batch_size"):
+        if getattr(arguments, name) <= 0:
+            raise UserError(f"--{name} {getattr(arguments, name)}: must be above 0")
+    if arguments.endpoint:
+        from sami_jax.endpoint import Endpoint
+
+        endpoint = Endpoint(
+            arguments.endpoint, arguments.judge, arguments.api, arguments.key_variable, arguments.timeout
+        )
+        return EndpointJudge(endpoint, arguments.concurrency)
+    if arguments.judge == "miniature":
+        from sami_jax import miniature
+        from sami_jax.evaluation.judges import MiniatureJudge
+        from sami_jax.principles.files import read_principles
+
+        principles = read_principles(arguments.principles or miniature.PRINCIPLES)
+        return ExactJudge("miniature", MiniatureJudge(), principles)
+    from sami_jax.evaluation.local_judge import local_judge
+
+    return local_judge(Path(arguments.judge), arguments.batch_size, arguments.dtype)
+
+
+def _pairs(arguments: argparse.Namespace):
+    from sami_jax.data.queries import read_queries
+    from sami_jax.evaluation.pairs import read_pairs_of_files
+
+    queries = {query.id: query.text for query in read_queries(arguments.queries)} if arguments.queries else {}
+    return read_pairs_of_files(arguments.baseline, arguments.test, queries)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from sami_jax.evaluation.judging import judge_pairs
+    from sami_jax.evaluation.verdicts import by_tag, summarize
+
+    pairs = _pairs(arguments)
+    verdicts = judge_pairs(pairs, make_judge(arguments), arguments.output, not arguments.one_order)
+    print_rates(summarize(verdicts, arguments.ties), by_tag(verdicts, arguments.ties), arguments.ties)
+
+
+def _rate_export(arguments: argparse.Namespace) -> None:
+    from sami_jax.evaluation.ratings import KEY, SHEET, TASKS, export_ratings
+    from sami_jax.terminal import show
+
+    pairs = _pairs(arguments)
+    export_ratings(pairs, arguments.output, arguments.seed)
+    show(f"{len(pairs)} items: {arguments.output / SHEET}, {arguments.output / TASKS}; keep {KEY} from the raters")
+
+
+def _rate_import(arguments: argparse.Namespace) -> None:
+    from sami_jax.data.jsonl import write_jsonl
+    from sami_jax.evaluation.ratings import agreement, import_ratings
+    from sami_jax.evaluation.verdicts import read_verdicts, summarize
+    from sami_jax.terminal import show
+
+    rows = import_ratings(arguments.ratings, arguments.key)
+    write_jsonl(arguments.output, rows)
+    print_rates(summarize(read_verdicts(arguments.output), "half"), {}, "half")
+    if arguments.verdicts:
+        found, low, high, common = agreement(arguments.output, arguments.verdicts)
+        show(f"agreement with the judge, Cohen's kappa: {found:.2f} (95 %: {low:.2f} to {high:.2f}; n = {common})")
 
 
 def _winrate(arguments: argparse.Namespace) -> None:

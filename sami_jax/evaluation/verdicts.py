@@ -22,6 +22,7 @@ class Verdict:
 
     win: float | None  # 1, 0.5 or 0 for the tested model; None: invalid
     id: str | None = None  # of the query
+    constitution: str | None = None
     baseline_tokens: float | None = None
     test_tokens: float | None = None
     flipped: bool | None = None  # the two orders gave opposite winners
@@ -49,7 +50,13 @@ def _verdict(row: dict, where: str) -> Verdict:
         raise UserError(f"{where}: tags must be a list of texts; mend the line")
     id = row.get("id")
     return Verdict(
-        None if win is None else float(win), None if id is None else str(id), *lengths, row.get("flipped"), tuple(tags)
+        win=None if win is None else float(win),
+        id=None if id is None else str(id),
+        constitution=row.get("constitution"),
+        baseline_tokens=lengths[0],
+        test_tokens=lengths[1],
+        flipped=row.get("flipped"),
+        tags=tuple(tags),
     )
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import random
+import re
 from collections.abc import Callable, Sequence
 
+from sami_jax.errors import UserError
 from sami_jax.principles.principle import Principle
 
 Signs = tuple[bool, ...]  # for each chosen principle: True states the principle, False its antithesis
@@ -30,6 +32,22 @@ def text(constitution: Constitution) -> str:
 def stated(constitution: Constitution) -> dict[str, bool]:
     """Principle id -> whether the principle, rather than its antithesis, is stated."""
     return {statement.id: statement.positive for statement in constitution}
+
+
+def read_stated(constitution: str, principles: Sequence[Principle]) -> dict[str, bool]:
+    """Like `stated`, of a constitution's text.
+
+    Raises:
+      UserError: a statement that is no wording of any principle.
+    """
+    sides = {words: (p.id, side == 0) for p in principles for pair in p.phrasings for side, words in enumerate(pair)}
+    # A statement may go on over several lines, which look like the next statement only if they are numbered.
+    statements = [item.strip() for item in re.split(r"^\d+\. ", constitution, flags=re.MULTILINE)[1:]]
+    if unknown := [words for words in statements if words not in sides]:
+        raise UserError(
+            f"{unknown[0]!r:.80} is stated, but is no wording of a known principle; give the principles it is from"
+        )
+    return dict(sides[words] for words in statements)
 
 
 def split(

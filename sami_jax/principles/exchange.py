@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sami_jax.data.cells import from_cell, to_cell
 from sami_jax.data.jsonl import write_json, write_text
 from sami_jax.errors import UserError
 from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
@@ -24,8 +25,6 @@ FORMATS = ("csv", "definitions", "constitutions")
 COLUMNS = ("id", "version", "principle", "antithesis", "tags", "notes")
 # A constitutions folder holds every order and every set of antitheses: of more principles it would be thousands of files.
 MOST_IN_CONSTITUTIONS = 3
-# Spreadsheets take a cell that begins with one of these for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def import_principles(source: Path) -> list[Principle]:
@@ -184,7 +183,7 @@ def _read_csv(file: Path) -> list[Principle]:
         raise UserError(f"{file}: no rows; the first line names the columns {', '.join(COLUMNS)}")
     principles: dict[tuple[str, int], Principle] = {}
     for number, row in enumerate(rows, start=2):
-        cells = {column: _from_cell(row.get(column)) for column in COLUMNS}
+        cells = {column: from_cell(row.get(column)) for column in COLUMNS}
         if missing := next((column for column in ("id", "principle", "antithesis") if not cells[column]), None):
             raise UserError(f"{file}: row {number}: {missing} is empty or has no column; fill it in")
         if not (cells["version"] or "1").isdecimal():
@@ -205,14 +204,5 @@ def _csv(principles: Sequence[Principle]) -> str:
     for p in principles:
         for text, antithesis in p.phrasings:
             cells = (p.id, str(p.version), text, antithesis, " ".join(p.tags), p.notes)
-            writer.writerow(dict(zip(COLUMNS, map(_to_cell, cells), strict=True)))
+            writer.writerow(dict(zip(COLUMNS, map(to_cell, cells), strict=True)))
     return stream.getvalue()
-
-
-def _to_cell(text: str) -> str:
-    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
-
-
-def _from_cell(cell: str | None) -> str:
-    text = (cell or "").strip().replace("\r\n", "\n")
-    return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text

@@ -1,20 +1,14 @@
 """`sami principles draft` against a local model, a real server, and servers that fail in every way they can."""
 
-import contextlib
 import http.server
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-from scripted_model import write_scripted_model
+from scripted_model import free_port, write_scripted_model
 
 from sami_jax import miniature
 from sami_jax.cli import main
@@ -73,39 +67,6 @@ def test_a_weak_local_model_is_no_failure_of_ours(capsys):
     assert status == 2
     err = capsys.readouterr().err.strip().splitlines()
     assert err[-1].startswith("sami: ") and "Traceback" not in "".join(err)
-
-
-@contextlib.contextmanager
-def serving(port: int):
-    """`transformers serve`, with the models that clients name."""
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving(free_port()) as url:
-        yield url
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.mark.slow

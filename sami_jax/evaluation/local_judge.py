@@ -1,0 +1,47 @@
+"""A judge on this machine: a model folder through our own kernels."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sami_jax.data.batches import ContrastExample
+from sami_jax.errors import UserError
+from sami_jax.evaluation.judging import LikelihoodJudge
+from sami_jax.models.pretrained import open_model
+from sami_jax.scoring import score
+from sami_jax.sharding import ALL_DEVICES, make_mesh
+
+ANSWERS = (" A", " B")
+PRIME = "Final Response:"
+
+
+def local_judge(folder: Path, batch_size: int, dtype: str) -> LikelihoodJudge:
+    """Asks which of A and B the model would write after "Final Response:".
+
+    Raises:
+      UserError: no usable model; when asked: a question longer than its context.
+    """
+    model = open_model(folder)
+    mesh = make_mesh(ALL_DEVICES)
+    params = model.load(mesh, dtype)
+    answers = tuple(tuple(model.tokenizer.encode(answer, add_special_tokens=False)) for answer in ANSWERS)
+    limit = model.config.max_positions - max(map(len, answers))
+
+    def encode(prompt: str) -> tuple[int, ...]:
+        if getattr(model.tokenizer, "chat_template", None):
+            messages = [{"role": "user", "content": prompt}]
+            text = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            ids = model.tokenizer.encode(text + PRIME, add_special_tokens=False)
+        else:
+            ids = model.tokenizer.encode(f"{prompt}\n{PRIME}")
+        if len(ids) > limit:
+            raise UserError(
+                f"{folder}: a question of {len(ids)} tokens exceeds the judge's context of {limit}; use another judge"
+            )
+        return tuple(ids)
+
+    def scores(prompts: Sequence[str]) -> Iterator[tuple[int, tuple[float, float]]]:
+        examples = [ContrastExample((ids, ids), answers) for ids in map(encode, prompts)]
+        for place, summed in score(params, model.config, examples, mesh, batch_size):
+            yield place, (float(summed[0, 0]), float(summed[0, 1]))
+
+    return LikelihoodJudge(str(folder), scores)
