@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from sami_jax.cli.parser import new_parser
@@ -47,8 +48,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _hurry() -> None:
     """Spares the start what no verb needs."""
-    sys.modules.setdefault("torch", None)  # transformers and tensorboardX import it where it is installed: two seconds
+    # transformers and tensorboardX import torch where it is installed, which takes two seconds; nothing here computes with it.
+    sys.meta_path[:] = [_WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
     gc.set_threshold(100_000)  # what imports and tracing make stays, and need not be gone through again and again
+
+
+class _WithoutTorch(PathFinder):
+    """Finds modules as ever, but for torch, which it calls not installed."""
+
+    @classmethod
+    def find_spec(cls, name: str, path=None, target=None):
+        return None if name == "torch" else super().find_spec(name, path, target)
 
 
 def _keep_compiled_programs() -> None:

@@ -177,5 +177,6 @@ def kappa(one: Sequence, other: Sequence) -> tuple[float, float, float]:
         return 1.0, 1.0, 1.0
     codes = np.array([[labels.index(a), labels.index(b)] for a, b in zip(one, other, strict=True)])
     table, _ = to_table(codes, bins=np.arange(len(labels) + 1) - 0.5)
-    found = cohens_kappa(table)
+    with np.errstate(invalid="ignore"):  # its z value, where one rater never varies
+        found = cohens_kappa(table)
     return float(found.kappa), max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp))

@@ -33,25 +33,23 @@ def two_files(tmp_path) -> list[str]:
 
 @pytest.mark.slow
 @REFERENCE
-@pytest.mark.parametrize("model", ["it1", "it2", "it3", "instruct"])
-def test_public_responses_before_a_real_server(model, server, tmp_path, capsys):
-    """250 pairs in both orders; the first time, the judging is killed in the middle."""
+def test_public_responses_before_a_real_server(server, tmp_path, capsys):
+    """250 pairs in both orders; the judging is killed in the middle and started again."""
     reference = Path(os.environ["SAMI_REFERENCE"]) / "tldr"
     judge = tmp_path / "judge"
     write_scripted_model(judge, ["Both are fine.\n", "Final Response: A"])
     output = tmp_path / "verdicts.jsonl"
     argv = ["judge", "--baseline", str(reference / "responses/mistral-opus/base.jsonl")]
-    argv += ["--test", str(reference / f"responses/mistral-opus/{model}.jsonl"), "--output", str(output)]
+    argv += ["--test", str(reference / "responses/mistral-opus/it1.jsonl"), "--output", str(output)]
     argv += ["--queries", str(reference / "queries.jsonl"), "--judge", str(judge), "--endpoint", server]
     cache = output.with_name("verdicts.jsonl.replies")
-    if model == "it1":
-        process = subprocess.Popen([sys.executable, "-m", "sami_jax.cli", *argv], stderr=subprocess.PIPE)
-        while process.poll() is None and not (cache.exists() and cache.read_bytes().count(b"\n") >= 100):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        done = cache.read_bytes().count(b"\n")
-        assert 100 <= done < 500 and not output.exists()
+    process = subprocess.Popen([sys.executable, "-m", "sami_jax.cli", *argv], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (cache.exists() and cache.read_bytes().count(b"\n") >= 100):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = cache.read_bytes().count(b"\n")
+    assert 100 <= done < 500 and not output.exists()
     assert main(argv) == 0
     out = capsys.readouterr().out
     rows = [json.loads(line) for line in output.read_text().splitlines()]
@@ -140,6 +138,6 @@ def test_bad_ratings_are_named(two_files, tmp_path, capsys):
         capsys.readouterr()
         assert main(["rate", "import", str(tmp_path / "r.csv"), *key, *output]) == 2
         assert words in capsys.readouterr().err
-    (tmp_path / "r.json").write_text("{}")
+    (tmp_path / "r.json").write_text("[{}]")
     assert main(["rate", "import", str(tmp_path / "r.json"), *key, *output]) == 2
     assert "neither a filled ratings.csv nor Label Studio" in capsys.readouterr().err
