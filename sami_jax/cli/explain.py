@@ -75,7 +75,9 @@ def _print_explanation(answer: Answer, row: dict) -> None:
     table.add_row("response", _heated(texts, [token["pmi"] for token in row["tokens"]], len(answer.constitutions)))
     for principle in row["principles"]:
         words = sorted(by_word(texts, principle["tokens"]), key=lambda word: -abs(word[1]))[:NAMED]
-        moved = ", ".join(f"{text.strip()} {value:+.2f}" for text, value in words if abs(value) >= LEAST)
+        moved = ", ".join(
+            f"{text.strip()} {value:+.2f}" for text, value in words if abs(value) >= LEAST and text.strip()
+        )
         line = f"{principle['text']}  {moved}" if moved else principle["text"]
         table.add_row(f"{principle['share']:+.2f} nats", Text(visible(line)))
     results.print(table)

@@ -172,10 +172,10 @@ def token_texts(tokenizer, text: str) -> list[str]:
 
 
 def by_word(texts: Sequence[str], values: Sequence[float]) -> list[tuple[str, float]]:
-    """Tokens joined to words that begin with white space, their values summed: of log-ratios, the whole word's."""
+    """Tokens joined to words, each with the white space before it, their values summed: of log-ratios, the whole word's."""
     words: list[tuple[str, float]] = []
     for text, value in zip(texts, values, strict=True):
-        if words and not text[:1].isspace():
+        if words and (words[-1][0].isspace() or not text[:1].isspace()):
             before, sum_before = words.pop()
             text, value = before + text, sum_before + value
         words.append((text, value))

@@ -85,6 +85,7 @@ def test_token_texts_join_to_the_response(make, tmp_path):
 
 def test_words_are_cut_at_white_space():
     assert by_word([" He", "llo", ".", "\nYou", ""], [1, 2, 3, 4, 5]) == [(" Hello.", 6), ("\nYou", 9)]
+    assert by_word(["\n", " ", " He", "llo", " "], [1, 2, 3, 4, 5]) == [("\n  Hello", 10), (" ", 5)]
     assert by_word([], []) == []
 
 
