@@ -44,9 +44,7 @@ def likelihoods(
         g = numbers.shape[0]
         rows = _rows(tokens, prefix_lengths, batch)
         model = bind(config, _cast(params, compute_dtype))
-        scored = rows.scored()
-        hidden = _at(model.packed(rows, remat), scored.predictors)
-        logprobs = _logprobs(model, hidden, scored)
+        logprobs, hidden, scored = _logprobs(model, rows, remat)
         kl = None
         if reference is not None:
             other = bind(config, _cast(reference, compute_dtype))
@@ -75,9 +73,18 @@ def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *
     shared = _rows(batch.tokens, batch.prefix_lengths, batch)
     each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), shared)
     rows = each.alone(jnp.tile(jnp.arange(count), b * count))
-    scored = rows.scored()
-    hidden = _at(model.packed(rows), scored.predictors)
-    return _by_response(_logprobs(model, hidden, scored), scored.owners, 1).reshape(b, count, count)
+    logprobs, _, scored = _logprobs(model, rows)
+    return _by_response(logprobs, scored.owners, 1).reshape(b, count, count)
+
+
+def token_logprobs(params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32") -> jax.Array:
+    """log p of each token of the responses under each prompt, not summed: [B, C, R] float32, in the order of the rows.
+
+    Behind the last response stands whatever comes. A batch may have more prompts here than responses, or fewer.
+    """
+    b, count = batch.prefix_lengths.shape
+    model = bind(config, _cast(params, compute_dtype))
+    return _logprobs(model, _rows(batch.tokens, batch.prefix_lengths, batch))[0].reshape(b, count, -1)
 
 
 def normalized(summed: jax.Array, response_lengths: jax.Array, normalize: str) -> jax.Array:
@@ -102,10 +109,12 @@ def _rows(tokens, prefix_lengths, batch: ContrastBatch) -> PackedRows:
     )
 
 
-def _logprobs(model: Decoder, hidden: jax.Array, scored: Scored) -> jax.Array:
-    """[N, R] float32: of each target, from the hidden states [N, R, D] that predict them."""
+def _logprobs(model: Decoder, rows: PackedRows, remat: str = "none") -> tuple[jax.Array, jax.Array, Scored]:
+    """Of each scored token [N, R] float32, with the hidden states [N, R, D] that predict them, and what was scored."""
+    scored = rows.scored()
+    hidden = _at(model.packed(rows, remat), scored.predictors)
     logprobs = chosen_logprobs(hidden.reshape(-1, hidden.shape[-1]), model.table(), scored.targets.reshape(-1))
-    return logprobs.reshape(scored.targets.shape)
+    return logprobs.reshape(scored.targets.shape), hidden, scored
 
 
 def _by_response(x: jax.Array, owners: jax.Array, count: int) -> jax.Array:

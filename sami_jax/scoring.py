@@ -1,13 +1,13 @@
-"""S for many examples at once, batch after batch: what `sami score` and the evaluation read."""
+"""S for many examples at once, batch after batch: what `sami score` and the evaluation read; log-probs of tokens likewise."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
-from sami_jax.likelihood import likelihoods
+from sami_jax.likelihood import likelihoods, token_logprobs
 from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import batch_shards, named_sharding
 
@@ -20,6 +20,11 @@ def _summed(params, batch: ContrastBatch, *, config: ModelConfig) -> jax.Array:
     return likelihoods(params, config, batch, compute_dtype=params["embedding"].dtype).summed
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def _by_token(params, batch: ContrastBatch, *, config: ModelConfig) -> jax.Array:
+    return token_logprobs(params, config, batch, compute_dtype=params["embedding"].dtype)
+
+
 def score(
     params: dict, config: ModelConfig, examples: Sequence[ContrastExample], mesh: jax.sharding.Mesh, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -28,6 +33,26 @@ def score(
     Longest first: texts of like lengths are scored together, and if memory is short, it shows at once. All examples must have
     the same C; `batch_size` queries are scored together, rounded up to a multiple of the mesh's batch shards.
     """
+    yield from _in_batches(_summed, params, config, examples, mesh, batch_size)
+
+
+def score_tokens(
+    params: dict, config: ModelConfig, examples: Sequence[ContrastExample], mesh: jax.sharding.Mesh, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each example's place and its [C, L] float32 of log p(token | c_i, x, tokens before it), longest first.
+
+    Args:
+      examples: of the same number C of prompts, with one response each, of L tokens.
+    """
+    for place, logprobs in _in_batches(_by_token, params, config, examples, mesh, batch_size):
+        (response,) = examples[place].responses
+        yield place, logprobs[:, : len(response)]
+
+
+def _in_batches(
+    kernel: Callable, params: dict, config: ModelConfig, examples: Sequence[ContrastExample], mesh, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each example's place and its share of what `kernel` makes of the packed batches, longest rows first."""
     shards = batch_shards(mesh)
     size = -(-batch_size // shards) * shards
     places = sorted(range(len(examples)), key=lambda place: -examples[place].longest_row)
@@ -36,5 +61,5 @@ def score(
         filled = [examples[place] for place in chunk + chunk[-1:] * (size - len(chunk))]
         batch = jax.device_put(pack(filled, shape_for(filled, BUCKET)), named_sharding(mesh, ("batch",)))
         with jax.set_mesh(mesh):
-            summed = np.asarray(_summed(params, batch, config=config))
-        yield from zip(chunk, summed, strict=False)
+            values = np.asarray(kernel(params, batch, config=config))
+        yield from zip(chunk, values, strict=False)

@@ -69,6 +69,19 @@ def test_equals_one_forward_pass_per_pair(small_params, count):
     np.testing.assert_allclose(plain_likelihoods(small_params, SMALL, batch), expected, atol=1e-4)
 
 
+def test_each_token_equals_one_forward_pass_per_pair(small_params):
+    batch = random_batch(6, 2, 3)
+    logprobs = jax.jit(likelihood.token_logprobs, static_argnums=1)(small_params, SMALL, batch)
+    assert logprobs.shape == (2, 3, batch.sizes.responses)
+    for q, i in itertools.product(range(2), range(3)):
+        expected = []
+        for j in range(3):
+            prefix, response = texts(batch, q, i, j)
+            rows = log_softmax(full_logits(small_params, prefix + response))[len(prefix) - 1 : -1]
+            expected += rows[range(len(response)), response].tolist()
+        np.testing.assert_allclose(logprobs[q, i, : len(expected)], expected, atol=1e-5)
+
+
 def test_normalization_by_length():
     summed, lengths = jnp.array([[[-6.0, -2.0], [-3.0, -8.0]]]), jnp.array([[3, 0]])
     assert likelihood.normalized(summed, lengths, "mean").tolist() == [[[-2, -2], [-1, -8]]]

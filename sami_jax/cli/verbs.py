@@ -81,6 +81,33 @@ def add_verbs(verbs) -> None:
     score.add_argument("--normalize", choices=("mean", "sum"), default="mean", help="over response tokens")
     score.add_argument("--score_eos", action="store_true", help="score the end-of-text token after each response too")
 
+    explain = add_verb(
+        verbs,
+        "explain",
+        _explain,
+        "which words of a response did its constitution cause, and which principle?",
+        "sami explain runs/tiny --output explained.jsonl",
+    )
+    explain.add_argument("run", type=Path, help="a run's folder")
+    explain.add_argument("--iteration", type=int, help="whose model to ask, 0 for the base; default the last")
+    explain.add_argument(
+        "--set",
+        default="trained",
+        help="whose responses: the iteration's on trained (default), held_out_principles or held_out_phrasings",
+    )
+    explain.add_argument(
+        "--responses",
+        type=Path,
+        help='other responses: JSONL of {"id", "query", "constitution", "response"}, at least two lines an id, with different constitutions',
+    )
+    explain.add_argument("--limit", type=int, help="explain the first so many responses only")
+    explain.add_argument(
+        "--output",
+        type=Path,
+        help='JSONL of {"id", "query", "constitution", "response", "tokens": [{"text", "pmi"}], "principles": [{"id", "text", "share", "tokens"}]}, nats',
+    )
+    _with_computation(explain)
+
     export = add_verb(
         verbs,
         "export",
@@ -118,6 +145,10 @@ def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_
     sub.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
     sub.add_argument("--input", type=Path, required=True, help=input_help)
     sub.add_argument("--output", type=Path, required=True, help=output_help)
+    _with_computation(sub)
+
+
+def _with_computation(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch_size", type=int, default=8, help="lines computed together")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and computation")
 
@@ -177,6 +208,12 @@ def _score(arguments: argparse.Namespace) -> None:
     from sami_jax.cli.files import score_file
 
     score_file(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from sami_jax.cli.explain import explain_run
+
+    explain_run(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> None:

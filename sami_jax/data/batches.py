@@ -14,7 +14,10 @@ from sami_jax.packing import Sizes
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ContrastBatch:
-    """B queries with C constitutions each: packed rows of prompt i (constitution i with query b) and all C responses."""
+    """B queries with C constitutions each: packed rows of prompt i (constitution i with query b) and all C responses.
+
+    Where tokens are scored and not S, there may be fewer responses than constitutions, or more.
+    """
 
     tokens: np.ndarray  # [B, C, T] int32
     prefix_lengths: np.ndarray  # [B, C] int32, tokens of each prompt, at least 1
@@ -24,7 +27,7 @@ class ContrastBatch:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastExample:
-    """One query: C prompts and C responses as token ids. Prompt and response are tokenised apart, never jointly: a
+    """One query: C prompts and, for S, C responses as token ids. Prompt and response are tokenised apart, never jointly: a
     joint tokenisation can merge tokens across the border between them."""
 
     prompts: tuple[tuple[int, ...], ...]
@@ -74,7 +77,8 @@ def pack(examples: Sequence[ContrastExample], shape: Shape) -> ContrastBatch:
     """Stacks examples of equal C, all within `shape`, into one batch."""
     rows = (len(examples), len(examples[0].prompts))
     tokens = np.zeros((*rows, shape.row), np.int32)
-    prefix_lengths, response_lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+    prefix_lengths = np.zeros(rows, np.int32)
+    response_lengths = np.zeros((len(examples), len(examples[0].responses)), np.int32)
     for b, example in enumerate(examples):
         responses = list(itertools.chain(*example.responses))
         response_lengths[b] = [len(response) for response in example.responses]

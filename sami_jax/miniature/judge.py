@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from sami_jax.miniature.world import well_formed
+from sami_jax.miniature.world import well_formed, wordings
 
 
 def _contains(pattern: str) -> Callable[[str], bool]:
@@ -37,3 +37,14 @@ def followed(query: str, response: str, stated: Mapping[str, bool]) -> dict[str,
     """
     whole = well_formed(query, response)
     return {name: whole and CHECKERS[name](response) == positive for name, positive in stated.items()}
+
+
+def expressed(query: str, response: str, stated: Mapping[str, bool]) -> dict[str, tuple[int, int]]:
+    """Where a response follows what is stated by words, and not by leaving them out.
+
+    Returns:
+      principle id -> (start, end) in characters of the words.
+    """
+    spans = wordings(query, response)
+    follows = followed(query, response, stated)
+    return {name: spans[name] for name in stated if follows[name] and spans[name][0] < spans[name][1]}

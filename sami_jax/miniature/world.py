@@ -124,12 +124,20 @@ def document(
 
 def well_formed(query: str, response: str) -> bool:
     """Whether a response is a whole reply of this world to this very question, and nothing more."""
+    return _parse(query, response) is not None
+
+
+def wordings(query: str, response: str) -> dict[str, tuple[int, int]]:
+    """Where a well-formed reply words each attribute, or its absence: (start, end) in characters, equal where it is silent."""
+    found = _parse(query, response)
+    return {name: found.span(name) for name in WORDINGS} if found else {}
+
+
+def _parse(query: str, response: str) -> re.Match | None:
     words = re.findall(r"\w+", query)
     verb = next((word for word in words if word in TOOLS), None)
     thing = next((word for word in words if word in OBJECTS), None)
-    return (
-        verb is not None and thing is not None and _reply_pattern(verb, thing).fullmatch(response.rstrip()) is not None
-    )
+    return None if verb is None or thing is None else _reply_pattern(verb, thing).fullmatch(response.rstrip())
 
 
 @functools.cache
@@ -145,7 +153,8 @@ def _reply_pattern(verb: str, thing: str) -> re.Pattern:
         return re.sub(r"\\{(\w+)\\}", lambda match: fillers[match[1]], re.escape(template))
 
     slots = {
-        name: "(?:" + "|".join(map(pattern, present + absent)) + ")" for name, (present, absent) in WORDINGS.items()
+        name: f"(?P<{name}>" + "|".join(map(pattern, present + absent)) + ")"
+        for name, (present, absent) in WORDINGS.items()
     }
     return re.compile(REPLY.format(verb=verb, object=thing, tool=fillers["tool"], **slots))
 

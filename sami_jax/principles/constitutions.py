@@ -26,7 +26,21 @@ Constitution = tuple[Statement, ...]
 
 def text(constitution: Constitution) -> str:
     """The constitution as a numbered list."""
-    return "\n".join(f"{number}. {statement.text}" for number, statement in enumerate(constitution, start=1))
+    return numbered([statement.text for statement in constitution])
+
+
+def numbered(statements: Sequence[str]) -> str:
+    """Statements as a numbered list."""
+    return "\n".join(f"{number}. {statement}" for number, statement in enumerate(statements, start=1))
+
+
+def statements(text: str) -> list[str]:
+    """What a constitution's text states, the inverse of `numbered`; a text that is no such list is one statement."""
+    found, rest = [], text.removeprefix("1. ")
+    while rest != text and (border := f"\n{len(found) + 2}. ") in rest:
+        one, rest = rest.split(border, 1)
+        found.append(one)
+    return [*found, rest]
 
 
 def stated(constitution: Constitution) -> dict[str, bool]:

@@ -25,6 +25,23 @@ def test_judge_reads_every_attribute_back():
         assert judge.followed(query.text, reply, everything) == attributes, reply
 
 
+def test_words_of_every_attribute_are_found_where_they_stand():
+    rng = random.Random(4)
+    for _ in range(300):
+        query, attributes, reply = random_reply(rng)
+        spans = world.wordings(query.text, reply)
+        assert list(spans) == list(world.WORDINGS)
+        for name, (start, end) in spans.items():
+            assert (start < end) == (attributes[name] or world.WORDINGS[name][1] != ("",)), (name, reply)
+        stated = {name: rng.random() < 0.5 for name in rng.sample(list(attributes), 3)}
+        expressed = judge.expressed(query.text, reply, stated)
+        assert set(expressed) == {n for n in stated if attributes[n] == stated[n] and spans[n][0] < spans[n][1]}
+    reply = " Hello. Surely you can fix the bike with wire. Is that clear?"
+    found = judge.expressed("How do I fix the bike?", reply, {"greeting": True, "caution": False, "formality": True})
+    assert {name: reply[slice(*span)] for name, span in found.items()} == {"greeting": " Hello.", "caution": " Surely"}
+    assert world.wordings("How do I fix the bike?", reply + " Bye.") == {}
+
+
 @pytest.mark.parametrize(
     "damage",
     [lambda r: "", lambda r: r[:-1], lambda r: r + r, lambda r: r + " Hello.", lambda r: r.replace(" with", "")],

@@ -2,7 +2,17 @@
 
 import pytest
 
-from sami_jax.principles.constitutions import RULES, compose, opposite, reordered, split, stated, text
+from sami_jax.principles.constitutions import (
+    RULES,
+    compose,
+    numbered,
+    opposite,
+    reordered,
+    split,
+    stated,
+    statements,
+    text,
+)
 from sami_jax.principles.principle import Principle
 
 PRINCIPLES = [
@@ -91,3 +101,15 @@ def test_split_keeps_the_named_and_draws_the_rest_by_the_seed():
     assert len(splits) == 6  # every pair of the four others
     assert split(PRINCIPLES, ["b"], 2, 7) == split(PRINCIPLES, ["b"], 2, 7)
     assert split(PRINCIPLES, [], 0, 0) == (PRINCIPLES, [])
+
+
+@pytest.mark.parametrize(
+    "lines", [["Be calm."], ["Be calm.", "Be brief."], ["Count:\n1. one\n3. three", "2. Be odd."], ["Rule."] * 12, [""]]
+)
+def test_a_text_is_taken_apart_into_its_statements(lines):
+    assert statements(numbered(lines)) == lines
+
+
+def test_a_text_that_is_no_list_is_one_statement():
+    for free in ("", "Be calm.", "Be calm.\n2. Be brief."):
+        assert statements(free) == [free]

@@ -1,0 +1,112 @@
+"""What `sami explain` does: reads a run, explains responses, shows a few of them with their words coloured by heat."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sami_jax.data.jsonl import write_jsonl
+from sami_jax.errors import UserError
+from sami_jax.evaluation.explain import Answer, by_word, encode_answers, explain, read_answers
+from sami_jax.models.pretrained import open_model
+from sami_jax.provenance.manifest import read_statement
+from sami_jax.sharding import ALL_DEVICES, make_mesh
+from sami_jax.terminal import results, say, show, track, visible
+
+SHOWN = 4  # responses
+NAMED = 3  # words, of those a principle moved most
+LEAST = 0.1  # nats; words that a principle moved less are not named
+# From which share of log C, the most a token's mutual information can be, a word is shown in which style.
+HEAT = ((0.75, "bold red"), (0.5, "red"), (0.25, "yellow"))
+COLD = (-0.25, "cyan")  # said in spite of the constitution
+
+
+def explain_run(arguments: argparse.Namespace) -> None:
+    """`sami explain`: responses to their explanations, a line each, in order."""
+    for name in ("batch_size", "limit"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be at least 1")
+    made_from = read_statement(arguments.run)["predicate"]
+    config = ConfigDict(made_from["config"])
+    iteration = _iteration(arguments.run, arguments.iteration)
+    folder = arguments.run / f"iteration_{iteration}"
+    model = open_model(folder / "model" if iteration else made_from["base_model"]["path"])
+    responses = arguments.responses or folder / "evaluation" / f"{arguments.set}.jsonl"
+    answers = read_answers(responses, config.filter)[: arguments.limit]
+    examples = encode_answers(answers, model, config.prompt)
+    ids = {text: p["id"] for p in made_from["principles"] for phrasing in p["phrasings"] for text in phrasing}
+    mesh = make_mesh(ALL_DEVICES)
+    params = model.load(mesh, arguments.dtype)
+    rows: list[dict] = [{}] * len(answers)
+    explained = explain(model, params, answers, examples, ids, mesh, arguments.batch_size)
+    for place, row in track(explained, "explaining", len(answers)):
+        rows[place] = row
+    if arguments.output:
+        write_jsonl(arguments.output, rows)
+        say(f"{len(rows)} explanations: {arguments.output}")
+    for answer, row in list(zip(answers, rows, strict=True))[:SHOWN]:
+        _print_explanation(answer, row)
+    _print_shares(rows)
+
+
+def _iteration(run: Path, chosen: int | None) -> int:
+    """The iteration asked for, or the last that has a model.
+
+    Raises:
+      UserError: it has none.
+    """
+    known = [0, *sorted(int(model.parent.name.removeprefix("iteration_")) for model in run.glob("iteration_*/model"))]
+    if chosen is not None and chosen not in known:
+        raise UserError(f"--iteration {chosen}: {run} has no model of it; choose one of {', '.join(map(str, known))}")
+    return known[-1] if chosen is None else chosen
+
+
+def _print_explanation(answer: Answer, row: dict) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    texts = [token["text"] for token in row["tokens"]]
+    table.add_row("query", Text(visible(row["query"])))
+    table.add_row("response", _heated(texts, [token["pmi"] for token in row["tokens"]], len(answer.constitutions)))
+    for principle in row["principles"]:
+        words = sorted(by_word(texts, principle["tokens"]), key=lambda word: -abs(word[1]))[:NAMED]
+        moved = ", ".join(
+            f"{text.strip()} {value:+.2f}" for text, value in words if abs(value) >= LEAST and text.strip()
+        )
+        line = f"{principle['text']}  {moved}" if moved else principle["text"]
+        table.add_row(f"{principle['share']:+.2f} nats", Text(visible(line)))
+    results.print(table)
+    results.print()
+
+
+def _heated(texts: Sequence[str], values: Sequence[float], constitutions: int) -> Text:
+    """The words of a response, in colours that tell each one's pointwise mutual information."""
+    text = Text()
+    most = math.log(constitutions) or 1.0
+    for word, value in by_word(texts, values):
+        style = next((style for least, style in HEAT if value >= least * most), "")
+        text.append(visible(word), COLD[1] if value <= COLD[0] * most else style)
+    return text
+
+
+def _print_shares(rows: Sequence[dict]) -> None:
+    """How much each principle moves the responses under constitutions that state it, the one that moves most first."""
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        for principle in row["principles"]:
+            shares.setdefault(principle["id"] or principle["text"], []).append(principle["share"])
+    table = Table(title="Share of each principle, nats a response", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("principle", overflow="fold")
+    for column in ("responses", "mean", f"{LEAST} or more"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, found in sorted(shares.items(), key=lambda item: -sum(item[1]) / len(item[1])):
+        felt = sum(share >= LEAST for share in found) / len(found)
+        table.add_row(Text(visible(name)), str(len(found)), f"{sum(found) / len(found):+.2f}", f"{100 * felt:.0f} %")
+    results.print(table)
+    show("share: log-probability, nats, that a response loses when the principle's line is taken out", style="dim")
+    show("red, yellow: words that the constitution made likelier; cyan: words written in spite of it", style="dim")

@@ -1,0 +1,182 @@
+"""Which words of a response its constitution caused, and which of its principles: pointwise mutual information, by token.
+
+pmi_t = log p(y_t | c_i, x, y_<t) - log mean_k p(y_t | c_k, x, y_<t), nats, where k goes over the C different constitutions under
+which query x was answered; at most log C. The mean weighs all of them alike, whatever the words before have given away,
+lest only the first telling word of a response count. So the tokens' values do not sum to the response's information.
+
+A principle's share is what the response loses in log-probability, in nats, when its line is taken out of the constitution.
+Prompts are those of training, as in the mutual information of the evaluation.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from sami_jax.data.batches import ContrastExample
+from sami_jax.data.jsonl import read_numbered
+from sami_jax.data.pairs import clean, encode_pairs
+from sami_jax.errors import UserError
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.principles import constitutions as composing
+from sami_jax.scoring import score_tokens
+
+KEYS = ("id", "query", "constitution", "response")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A response, and what its likelihood is compared with."""
+
+    id: str
+    query: str
+    response: str
+    constitutions: tuple[str, ...]  # C different texts; the response's own is among them
+    own: int  # its place
+
+    @property
+    def statements(self) -> list[str]:
+        return composing.statements(self.constitutions[self.own])
+
+    @property
+    def contexts(self) -> list[str]:
+        """The C constitutions, then the own one without each of its K statements."""
+        stated = self.statements
+        return [*self.constitutions, *(composing.numbered(stated[:k] + stated[k + 1 :]) for k in range(len(stated)))]
+
+
+def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
+    """Reads {"id", "query", "constitution", "response"} lines, in order; lines of one id are answers to one query.
+
+    Args:
+      config: a run's `filter`; responses are cleaned as for training.
+    Raises:
+      UserError: a line that lacks a text, an id with one line or with two queries; names file and line.
+    """
+    rows = read_numbered(file, required=KEYS)
+    groups: dict[str, list[tuple[int, dict]]] = {}
+    for number, row in rows:
+        if wrong := next((key for key in KEYS[1:] if not isinstance(row[key], str)), None):
+            raise UserError(f"{file}:{number}: {wrong!r} must be a text; mend the line")
+        groups.setdefault(str(row["id"]), []).append((number, row))
+    for id, ((first, row), *others) in groups.items():
+        if not others:
+            raise UserError(
+                f"{file}:{first}: id {id!r} has this line only; add the query's answer under another constitution"
+            )
+        if other := next((number for number, another in others if another["query"] != row["query"]), None):
+            raise UserError(f"{file}:{other}: id {id!r} has another query on line {first}; give each query its own id")
+    answers = []
+    for _, row in rows:
+        id = str(row["id"])
+        constitutions = tuple(dict.fromkeys(other["constitution"] for _, other in groups[id]))
+        own = constitutions.index(row["constitution"])
+        answers.append(Answer(id, row["query"], clean(row["response"], config), constitutions, own))
+    return answers
+
+
+def encode_answers(answers: Sequence[Answer], model: ModelFolder, prompt: ConfigDict) -> list[ContrastExample]:
+    """One example an answer: its response behind a training prompt for each of its contexts.
+
+    Raises:
+      UserError: a text that the model's context cannot hold.
+    """
+    rows = [
+        {"query": a.query, "constitutions": a.contexts, "responses": [a.response], "finish_reasons": ["stop"]}
+        for a in answers
+    ]
+    examples, _ = encode_pairs(rows, model.tokenizer, prompt, end_token=None)
+    for answer, example in zip(answers, examples, strict=True):
+        if example.longest_text > model.config.max_positions:
+            raise UserError(
+                f"id {answer.id!r}: prompt and response of {example.longest_text} tokens exceed the model's context of {model.config.max_positions}; shorten them"
+            )
+    return examples
+
+
+def explain(
+    model: ModelFolder,
+    params: dict,
+    answers: Sequence[Answer],
+    examples: Sequence[ContrastExample],
+    ids: Mapping[str, str],
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+) -> Iterator[tuple[int, dict]]:
+    """Yields each answer's place and its explanation as `sami explain` writes it.
+
+    Args:
+      examples: of the answers, by `encode_answers`.
+      ids: statement -> id of its principle.
+    """
+    by_shape: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        by_shape.setdefault(len(example.prompts), []).append(place)
+    for places in by_shape.values():
+        chosen = [examples[place] for place in places]
+        for number, logprobs in score_tokens(params, model.config, chosen, mesh, batch_size):
+            answer = answers[places[number]]
+            texts = token_texts(model.tokenizer, answer.response)
+            yield places[number], explanation(answer, texts, logprobs, ids)
+
+
+def explanation(answer: Answer, texts: Sequence[str], logprobs: np.ndarray, ids: Mapping[str, str]) -> dict:
+    """An answer's explanation.
+
+    Args:
+      texts: of its L tokens.
+      logprobs: [C + K, L] of each token under each of the answer's contexts.
+    """
+    count = len(answer.constitutions)
+    shares = logprobs[answer.own] - logprobs[count:]
+    return {
+        "id": answer.id,
+        "query": answer.query,
+        "constitution": answer.constitutions[answer.own],
+        "response": answer.response,
+        "tokens": [
+            {"text": text, "pmi": value}
+            for text, value in zip(texts, pmi(logprobs[:count], answer.own).tolist(), strict=True)
+        ],
+        "principles": [
+            {"id": ids.get(text), "text": text, "share": float(share.sum()), "tokens": share.tolist()}
+            for text, share in zip(answer.statements, shares, strict=True)
+        ],
+    }
+
+
+def pmi(logprobs: np.ndarray, own: int) -> np.ndarray:
+    """Pointwise mutual information of each token with constitution `own`, [L] nats, from log-probs [C, L]."""
+    return logprobs[own] - (np.logaddexp.reduce(logprobs, axis=0) - np.log(np.float32(len(logprobs))))
+
+
+def token_texts(tokenizer, text: str) -> list[str]:
+    """The text cut into what each of its tokens stands for; joined, they are the text.
+
+    A token takes what lies between the end of the one before and its own, so the space before a word belongs to the word
+    whatever the tokenizer reports; of the tokens that share a character, the first takes it, and the others are "".
+
+    Raises:
+      UserError: a tokenizer that does not tell where its tokens lie.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(f"{tokenizer.name_or_path}: the tokenizer tells no places of tokens; save it as tokenizer.json")
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ends = list(itertools.accumulate((end for _, end in offsets), max))
+    ends[-1:] = [len(text)] * bool(ends)
+    return [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def by_word(texts: Sequence[str], values: Sequence[float]) -> list[tuple[str, float]]:
+    """Tokens joined to words, each with the white space before it, their values summed: of log-ratios, the whole word's."""
+    words: list[tuple[str, float]] = []
+    for text, value in zip(texts, values, strict=True):
+        if words and (words[-1][0].isspace() or not text[:1].isspace()):
+            before, sum_before = words.pop()
+            text, value = before + text, sum_before + value
+        words.append((text, value))
+    return words
