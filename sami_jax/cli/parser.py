@@ -38,3 +38,13 @@ def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) 
     )
     parser.set_defaults(call=call)
     return parser
+
+
+def with_config(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb take --config and its overrides."""
+    sub.add_argument(
+        "--config",
+        default="tiny",
+        metavar="NAME|FILE[:ARG]",
+        help="a config by name or file; change fields with --config.FIELD=VALUE",
+    )

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb
+from sami_jax.cli.parser import add_verb, with_config
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -33,6 +33,27 @@ def add_verbs(verbs) -> None:
     judge.add_argument("--output", type=Path, required=True, help="verdicts; a stopped judging is continued")
     with_judge(judge)
     judge.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts in what is printed")
+
+    compare = add_verb(
+        verbs,
+        "compare",
+        _compare,
+        "ship it? two models on held-out queries, by a plan made beforehand",
+        "sami compare --config=tiny --baseline BASE --test runs/tiny/iteration_3/model --judge miniature --output ab",
+    )
+    with_config(compare)
+    for role in ("baseline", "test"):
+        compare.add_argument(f"--{role}", type=Path, required=True, help="model folder in Hugging Face format")
+        compare.add_argument(f"--{role}_chat", action="store_true", help="ask it through its chat template")
+        compare.add_argument(
+            f"--{role}_examples",
+            type=Path,
+            metavar="FILE",
+            help='JSONL of {"query", "constitution", "response"} to show it',
+        )
+    compare.add_argument("--output", type=Path, required=True, help="folder; a stopped comparison is continued")
+    compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
+    with_judge(compare)
 
     rate = add_verb(verbs, "rate", None, "people as judges: blinded pairs out, ratings in", "sami rate export --help")
     sub = rate.add_subparsers(dest="subverb", required=True, metavar="VERB", parser_class=type(rate))
@@ -84,7 +105,7 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="questions a model folder computes together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of a model folder")
     parser.add_argument("--one_order", action="store_true", help="judge each pair in one drawn order, at half the cost")
-    parser.add_argument("--principles", type=Path, help="folder of principle files, for the exact judge")
+    parser.add_argument("--principles", type=Path, help="folder of principle files; default: those of the miniature")
 
 
 def make_judge(arguments: argparse.Namespace):
@@ -128,6 +149,12 @@ def _judge(arguments: argparse.Namespace) -> None:
     pairs = _pairs(arguments)
     verdicts = judge_pairs(pairs, make_judge(arguments), arguments.output, not arguments.one_order)
     print_rates(summarize(verdicts, arguments.ties), by_tag(verdicts, arguments.ties), arguments.ties)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from sami_jax.cli.comparing import compare_models
+
+    compare_models(arguments, make_judge(arguments))
 
 
 def _rate_export(arguments: argparse.Namespace) -> None:

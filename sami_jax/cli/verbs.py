@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb
+from sami_jax.cli.parser import add_verb, with_config
 from sami_jax.errors import StoppedByCanary, UserError
 
 
@@ -72,7 +72,7 @@ def add_verbs(verbs) -> None:
         "S[i, j] = log p(response j | prompt i)",
         "sami score --model DIR --input pairs.jsonl --output scores.jsonl --normalize sum",
     )
-    _with_config(score)
+    with_config(score)
     _with_model_and_files(
         score,
         'JSONL of {"id", "prompts": [C], "responses": [C]}, or {"id", "query", "constitutions": [C], "responses": [C]} for the config\'s training template',
@@ -123,17 +123,8 @@ def add_verbs(verbs) -> None:
     verify.add_argument("run", type=Path, help="a run's folder")
 
 
-def _with_config(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--config",
-        default="tiny",
-        metavar="NAME|FILE[:ARG]",
-        help="a config by name or file; change fields with --config.FIELD=VALUE",
-    )
-
-
 def _with_gate(sub: argparse.ArgumentParser) -> None:
-    _with_config(sub)
+    with_config(sub)
     sub.add_argument(
         "--allow_unapproved",
         action="store_true",

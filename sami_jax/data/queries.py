@@ -11,10 +11,11 @@ from sami_jax.errors import UserError
 class Query:
     id: str
     text: str
+    tags: tuple[str, ...] = ()  # slices it belongs to
 
 
 def read_queries(file: Path) -> list[Query]:
-    """Reads lines {"id", "query"} or {"id", "prompt"}; other keys are passed over.
+    """Reads lines {"id", "query"} or {"id", "prompt"}, and a list of "tags" if there is one; other keys are passed over.
 
     Raises:
       UserError: a line without id or text, with an empty text, or with an id seen before; names file and line.
@@ -26,8 +27,11 @@ def read_queries(file: Path) -> list[Query]:
             raise UserError(f"{file}:{number}: neither 'query' nor 'prompt' holds text; add the query")
         if (id := str(row["id"])) in seen:
             raise UserError(f"{file}:{number}: id {id!r} stands on an earlier line too; make ids unique")
+        tags = row.get("tags") or []
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise UserError(f"{file}:{number}: tags must be a list of texts; mend the line")
         seen.add(id)
-        queries.append(Query(id, text.strip()))
+        queries.append(Query(id, text.strip(), tuple(tags)))
     return queries
 
 

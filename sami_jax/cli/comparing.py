@@ -1,0 +1,87 @@
+"""`sami compare`: the plan, the responses, the verdicts, the decision."""
+
+import argparse
+import json
+from pathlib import Path
+
+from sami_jax.cli.proof import print_rates
+from sami_jax.config import validate
+from sami_jax.config_file import load_config
+from sami_jax.data.jsonl import write_json
+from sami_jax.data.queries import read_queries
+from sami_jax.errors import UserError
+from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pair_up, read_examples
+from sami_jax.evaluation.judging import PairJudge, judge_pairs
+from sami_jax.models.pretrained import open_model
+from sami_jax.preparation import devices
+from sami_jax.principles.files import read_principles
+from sami_jax.principles.gate import admit
+from sami_jax.provenance.digests import file_digest, file_digests, json_digest
+from sami_jax.provenance.manifest import RunRecord
+from sami_jax.sharding import make_mesh
+from sami_jax.terminal import show
+
+
+def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
+    """Continues where a stopped comparison was; the plan cannot change in between."""
+    if not 0 <= arguments.margin < 0.5:
+        raise UserError(f"--margin {arguments.margin}: must be at least 0 and below 0.5")
+    config, _ = load_config(arguments.config, arguments.overrides)
+    validate(config)
+    folder = arguments.principles or Path(config.principles.path)
+    admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
+    queries_file = Path(config.data.eval_queries or config.data.queries)
+    queries = read_queries(queries_file)[: config.evaluation.queries]
+    contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
+    constitutions = compose(config, admission.principles, len(queries))
+    plan = {
+        "judge": judge.name,
+        "metric": "win rate, ties as half",
+        "margin": arguments.margin,
+        "queries": len(queries),
+        "both_orders": not arguments.one_order,
+        "contestants": {c.role: {"chat": c.chat, "examples": json_digest(list(c.examples))} for c in contestants},
+    }
+    record = RunRecord(arguments.output, _made_from(config, admission, queries_file, contestants, plan), devices())
+    mesh = make_mesh(config.mesh.to_dict())
+    files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
+    answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
+    record.stage("answered", 0, files)
+    pairs = pair_up(config, queries, constitutions, *answers)
+    verdicts = judge_pairs(pairs, judge, arguments.output / "verdicts.jsonl", plan["both_orders"])
+    found = decide(verdicts, arguments.margin)
+    write_json(arguments.output / "comparison.json", found)
+    record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
+    record.finish("complete")
+    print_rates(found["win_rate"], found["slices"], "half")
+    show(f"{found['decision']}: {found['reason']}", style="bold")
+
+
+def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
+    examples = getattr(arguments, f"{role}_examples")
+    return Contestant(
+        role,
+        open_model(getattr(arguments, role), config.model.attention),
+        getattr(arguments, f"{role}_chat"),
+        read_examples(examples) if examples else (),
+    )
+
+
+def _made_from(config, admission, queries_file: Path, contestants: list[Contestant], plan: dict) -> dict:
+    """What the comparison is made from, for its manifest: the plan and all it speaks of."""
+    baseline, test = (file_digests([c.model.folder], c.model.folder) for c in contestants)
+    admitted = admission.record()
+    for principle in admitted["principles"]:
+        principle["role"] = "compared"
+    return {
+        "config": json.loads(config.to_json()) | {"plan": plan},
+        "seed": config.seed,
+        **admitted,
+        "inputs": {
+            "queries": {"path": str(queries_file), "sha256": file_digest(queries_file)},
+            "test_model": {"path": str(contestants[1].model.folder), "sha256": json_digest(test)},
+        },
+        "evaluation_plan": {"sha256": json_digest(plan)},
+        "base_model": {"path": str(contestants[0].model.folder), "files": baseline},
+        "status": "running",
+    }

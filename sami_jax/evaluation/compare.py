@@ -1,0 +1,159 @@
+"""A/B proof: two models answer the same held-out queries under the same principles, a judge decides, a plan made beforehand rules.
+
+The plan (models, queries, principles, judge, margin, number) is hashed into the manifest before the first response is sampled.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from sami_jax.data.jsonl import read_jsonl
+from sami_jax.data.pairs import clean
+from sami_jax.data.queries import Query
+from sami_jax.data.templates import encode_prompt, render
+from sami_jax.errors import UserError
+from sami_jax.evaluation import statistics
+from sami_jax.evaluation.pairs import Pair
+from sami_jax.evaluation.verdicts import Verdict, by_tag, summarize
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.constitutions import Constitution
+from sami_jax.principles.principle import Principle
+from sami_jax.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling import SamplingOptions
+
+SHIP, STAY, MORE = "ship", "do not ship", "not enough data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A model, and how it is asked."""
+
+    role: str  # baseline | test
+    model: ModelFolder
+    chat: bool = False  # through the tokenizer's chat template, as instruct models want it
+    examples: tuple[dict, ...] = ()  # {"query", "constitution", "response"} shown before each query
+
+    def prompt(self, config: ConfigDict, constitution: str, query: str) -> list[int]:
+        """Token ids.
+
+        Raises:
+          UserError: a chat without a template; a prompt longer than the model's context.
+        """
+        if self.chat:
+            if not getattr(self.model.tokenizer, "chat_template", None):
+                raise UserError(
+                    f"{self.model.folder}: its tokenizer has no chat template; ask it without --{self.role}_chat"
+                )
+            messages = [
+                {"role": "system", "content": f"Your reply follows this constitution:\n{constitution}"},
+                {"role": "user", "content": query},
+            ]
+            ids = self.model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        elif self.examples:
+            template = config.prompt.generation
+            shown = [render(template, one["constitution"], one["query"]) + one["response"] for one in self.examples]
+            ids = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query)]))
+        else:
+            ids, _ = encode_prompt(
+                self.model.tokenizer, config.prompt.generation, constitution, query, config.prompt.max_tokens
+            )
+        if len(ids) + config.sampling.max_new_tokens > self.model.config.max_positions:
+            raise UserError(
+                f"{self.model.folder}: a prompt of {len(ids)} tokens and {config.sampling.max_new_tokens} new ones exceed its context of "
+                f"{self.model.config.max_positions}; show fewer examples, or lower config.sampling.max_new_tokens"
+            )
+        return list(ids)
+
+
+def read_examples(file: Path) -> tuple[dict, ...]:
+    """In-context examples: JSONL of {"query", "constitution", "response"}."""
+    return tuple(read_jsonl(file, required=("query", "constitution", "response")))
+
+
+def compose(config: ConfigDict, principles: Sequence[Principle], count: int) -> list[Constitution]:
+    """For each of `count` queries, principles as they stand: a user of the model states no antithesis."""
+    k = min(config.constitutions.principles, len(principles))
+    root = f"{config.seed}/compare"
+    return [composing.compose(principles, "positive_vs_rest", k, 1, root, i)[0] for i in range(count)]
+
+
+def answer(
+    config: ConfigDict,
+    contestant: Contestant,
+    queries: Sequence[Query],
+    constitutions: Sequence[Constitution],
+    mesh: jax.sharding.Mesh,
+    file: Path,
+) -> list[dict]:
+    """The contestant's responses, kept in `file`. Each contestant draws by itself, so that a model against itself is a fair test."""
+    texts = [composing.text(constitution) for constitution in constitutions]
+    drawn = seeds(f"{config.seed}/compare/{contestant.role}", len(queries))
+    prompts = [
+        Prompt(
+            {"id": query.id, "query": query.text, "constitution": text},
+            contestant.prompt(config, text, query.text),
+            seed,
+        )
+        for query, text, seed in zip(queries, texts, drawn, strict=True)
+    ]
+    e, s = config.evaluation, config.sampling
+    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+    params = contestant.model.load(mesh, config.train.compute_dtype)
+    title = f"answering: {contestant.role}"
+    return write_responses(file, contestant.model, params, prompts, options, mesh, s.batch_size, title)
+
+
+def pair_up(
+    config: ConfigDict,
+    queries: Sequence[Query],
+    constitutions: Sequence[Constitution],
+    baseline: list[dict],
+    test: list[dict],
+) -> list[Pair]:
+    """What is judged, tagged with the principles stated and the query's own tags."""
+    return [
+        Pair(
+            query.id,
+            query.text,
+            composing.text(constitution),
+            clean(one["response"], config.filter),
+            clean(other["response"], config.filter),
+            (one["tokens"], other["tokens"]),
+            (*(f"principle {statement.id}" for statement in constitution), *(f"query {tag}" for tag in query.tags)),
+        )
+        for query, constitution, one, other in zip(queries, constitutions, baseline, test, strict=True)
+    ]
+
+
+def decide(verdicts: Sequence[Verdict], margin: float) -> dict:
+    """The verdict by the plan's rule, with what it rests on.
+
+    Ship: the win rate's 95 % interval lies above one half, and the rate reaches one half + margin. Do not ship: the interval lies
+    below one half + margin, so whatever gain there is, is not worth it. Else there is not enough data, and the number of queries
+    that would show a gain of `margin` with 80 % probability is given.
+
+    Returns:
+      {"decision", "reason", "win_rate": summary, "slices": {tag: summary}}.
+    """
+    found = summarize(verdicts, "half")
+    rate, low, high = found["win_rate"], found["ci_low"], found["ci_high"]
+    if rate is None:
+        return {"decision": MORE, "reason": "the judge gave no valid verdict", "win_rate": found, "slices": {}}
+    shown = f"wins {100 * rate:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}) of {found['n'] - found['invalid']}"
+    difference = "no difference shown" if low <= 0.5 <= high else "better" if low > 0.5 else "worse"
+    if low > 0.5 and rate >= 0.5 + margin:
+        decision, reason = SHIP, f"{difference}: {shown}"
+    elif high < 0.5 + margin:
+        decision, reason = STAY, f"{difference}: {shown}, a gain of {100 * margin:.0f} points is excluded"
+    else:
+        ties = found["ties"] / max(found["n"] - found["invalid"], 1)
+        needed = statistics.required_queries(0.5 + max(margin, 0.01), ties=min(ties, 0.9 - 2 * margin))
+        decision, reason = (
+            MORE,
+            f"{difference}: {shown}; about {needed} queries would show a gain of {100 * margin:.0f} points",
+        )
+    return {"decision": decision, "reason": reason, "win_rate": found, "slices": by_tag(verdicts, "half")}

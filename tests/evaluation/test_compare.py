@@ -1,0 +1,120 @@
+"""The A/B decision: each branch of the rule, its error rate by simulation, and whole comparisons of the miniature."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sami_jax import miniature
+from sami_jax.cli import main
+from sami_jax.config_file import load_config
+from sami_jax.errors import UserError
+from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, compose, decide
+from sami_jax.evaluation.verdicts import Verdict
+from sami_jax.models.pretrained import open_model
+from sami_jax.principles.files import read_principles
+
+BASE = str(miniature.BASE)
+
+
+def verdicts(wins: int, ties: int, losses: int, invalid: int = 0) -> list[Verdict]:
+    outcomes = [1.0] * wins + [0.5] * ties + [0.0] * losses + [None] * invalid
+    return [Verdict(outcome, id=str(i)) for i, outcome in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("given", "decision", "words"),
+    [
+        (verdicts(150, 50, 50), SHIP, "better: wins 70.0 %"),
+        (verdicts(10, 230, 10), STAY, "no difference shown"),
+        (verdicts(50, 50, 150), STAY, "worse: wins 30.0 %"),
+        (verdicts(12, 2, 10), MORE, "no difference shown: wins 54.2 %"),
+        (verdicts(0, 0, 0, 9), MORE, "no valid verdict"),
+        (verdicts(26, 470, 4), STAY, "better: wins 52.2 %"),  # shown, and not worth it
+    ],
+)
+def test_every_branch_of_the_rule(given, decision, words):
+    found = decide(given, margin=0.05)
+    assert found["decision"] == decision and words in found["reason"]
+
+
+def test_equal_models_are_called_better_in_few_cases():
+    """At margin 0, where every difference counts: the interval's own two and a half per cent a side."""
+    rng = np.random.default_rng(0)
+    decisions = []
+    for _ in range(2000):
+        outcomes = rng.choice([1.0, 0.5, 0.0], 250, p=[0.4, 0.2, 0.4])
+        decisions.append(decide([Verdict(float(w), id=str(i)) for i, w in enumerate(outcomes)], 0.0)["decision"])
+    assert 0.01 < np.mean([d == SHIP for d in decisions]) < 0.04
+    assert 0.01 < np.mean([d == STAY for d in decisions]) < 0.04
+
+
+def test_constitutions_state_principles_as_they_stand():
+    config, _ = load_config("tiny", [])
+    principles = read_principles(miniature.PRINCIPLES)
+    composed = compose(config, principles, 50)
+    assert all(s.positive for constitution in composed for s in constitution)
+    assert {s.id for constitution in composed for s in constitution} == {p.id for p in principles}
+    assert composed == compose(config, principles, 50)
+
+
+def test_ways_to_ask(tmp_path):
+    config, _ = load_config("tiny", [])
+    model = open_model(BASE)
+    plain = Contestant("test", model).prompt(config, "1. Say hello first.", "How do I fix the bike?")
+    assert Contestant("test", model, chat=True).prompt(config, "1. Say hello first.", "How do I fix the bike?") != plain
+    example = {"query": "How do I cut the coat?", "constitution": "1. Never say hello.", "response": " Surely you can."}
+    shown = Contestant("test", model, examples=(example,)).prompt(
+        config, "1. Say hello first.", "How do I fix the bike?"
+    )
+    assert model.decode(shown).endswith(model.decode(plain)) and " Surely you can.\n\nConstitution:" in model.decode(
+        shown
+    )
+    with pytest.raises(UserError, match="exceed its context of 256"):
+        Contestant("test", model, examples=(example,) * 9).prompt(config, "1. Say hello first.", "q")
+    bare = tmp_path / "bare"
+    shutil.copytree(BASE, bare)
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="no chat template; ask it without --baseline_chat"):
+        Contestant("baseline", open_model(bare), chat=True).prompt(config, "c", "q")
+
+
+def compare(output, test: str, *more: str) -> int:
+    argv = ["--baseline", BASE, "--test", test, "--judge", "miniature", "--output", str(output)]
+    return main(["compare", "--config=tiny", "--config.mesh.fsdp=1", "--config.mesh.data=-1", *argv, *more])
+
+
+@pytest.mark.slow
+def test_base_against_itself_and_against_a_trained_model(tmp_path, capsys):
+    assert compare(tmp_path / "aa", BASE) == 0
+    assert "no difference shown" in capsys.readouterr().out.splitlines()[-1]
+    run = ["run", "--config=tiny", "--config.train.updates=(12,)", "--config.optim.learning_rate=1e-3"]
+    run += ["--config.mesh.fsdp=1", "--config.mesh.data=-1", "--config.evaluation.queries=8"]
+    assert main([*run, "--workdir", str(tmp_path / "run")]) == 0
+    model = str(tmp_path / "run/iteration_1/model")
+    capsys.readouterr()
+    assert compare(tmp_path / "ab", model) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("ship: better: wins ")
+    found = json.loads((tmp_path / "ab/comparison.json").read_text())
+    assert found["win_rate"]["n"] == 128 and len(found["slices"]) == 12
+    # The plan came first, and holds: another judge or margin is another comparison.
+    events = [json.loads(line)["event"] for line in (tmp_path / "ab/audit.jsonl").read_text().splitlines()]
+    assert events[:4] == ["begun", "manifest", "answered", "judged"]
+    assert main(["verify", str(tmp_path / "ab")]) == 0
+    capsys.readouterr()
+    assert compare(tmp_path / "ab", model, "--margin", "0.1") == 2
+    assert "config.plan.margin was 0.05, now 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--margin", "0.5"], "--margin 0.5: must be at least 0 and below 0.5"),
+        (["--baseline_examples", "none.jsonl"], "none.jsonl"),
+        (["--concurrency", "0"], "--concurrency 0: must be above 0"),
+    ],
+)
+def test_bad_options(tmp_path, capsys, more, words):
+    assert compare(tmp_path / "x", BASE, *more) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "x").exists()
