@@ -60,7 +60,7 @@ def sami_loss(
     loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
     metrics = {
         "contrastive_loss": loss,
-        **objective.estimates(s, summed),
+        **jax.tree.map(jnp.mean, objective.estimates(s, summed)),
         "own_logprob": jnp.mean(jnp.diagonal(s, axis1=-2, axis2=-1)),
     }
     if kl is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -156,7 +157,12 @@ def _information(
     for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
         s_sum[place] = summed
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
-    return {name: float(value) for name, value in _estimates(s_sum, lengths, config.objective.normalize).items()}
+    found: dict = {"mi_cap": math.log(count)}  # nats, the most that the bounds can show
+    for name, values in _estimates(s_sum, lengths, config.objective.normalize).items():
+        found[name], *interval = mean_interval(values, bounds=None)
+        if len(values) > 1:
+            found[f"{name}_interval"] = interval
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="normalize")
