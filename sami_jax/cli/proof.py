@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from sami_jax.cli.parser import add_verb, with_config
@@ -21,6 +22,15 @@ def add_verbs(verbs) -> None:
     winrate.add_argument("--input", type=Path, required=True, help='JSONL of {"win": 1 | 0.5 | 0 | null, ...}')
     winrate.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts")
     winrate.add_argument("--json", action="store_true", help="for programs")
+
+    rank = add_verb(
+        verbs,
+        "rank",
+        _rank,
+        "several models by the verdicts on pairs of them (Bradley-Terry)",
+        "sami rank base:it1=verdicts1.jsonl base:it2=verdicts2.jsonl it1:it2=verdicts3.jsonl",
+    )
+    rank.add_argument("matches", nargs="+", metavar="BASELINE:TEST=FILE", help="a verdict file and whose it is")
 
     judge = add_verb(
         verbs,
@@ -190,6 +200,24 @@ def _winrate(arguments: argparse.Namespace) -> None:
         print(json.dumps(found | ({"slices": slices} if slices else {}), indent=2))
     else:
         print_rates(found, slices, arguments.ties)
+
+
+def _rank(arguments: argparse.Namespace) -> None:
+    from sami_jax.evaluation.verdicts import rank, read_verdicts
+    from sami_jax.terminal import show
+
+    matches = []
+    for match in arguments.matches:
+        names, _, file = match.partition("=")
+        baseline, _, test = names.partition(":")
+        if not (baseline and test and file) or baseline == test:
+            raise UserError(f"{match}: not BASELINE:TEST=FILE; name two models and the file of verdicts on them")
+        matches.append((baseline, test, read_verdicts(Path(file))))
+    ranked = rank(matches)
+    weakest = ranked[-1][1]
+    for name, strength in ranked:
+        chance = 1 / (1 + math.exp(weakest - strength))
+        show(f"{name}: {strength:+.2f} (wins {100 * chance:.0f} % against {ranked[-1][0]})")
 
 
 def print_rates(found: dict, slices: dict[str, dict], ties: str) -> None:

@@ -74,6 +74,7 @@ def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, float | int |
     counted = [valid[i] for i in kept]
     clusters = None if any(v.id is None for v in counted) else [v.id for v in counted]
     rate, low, high = statistics.mean_interval(outcomes, clusters) if len(outcomes) else (None, None, None)
+    bootstrap = statistics.bootstrap_interval(outcomes, clusters) if len(outcomes) else (None, None)
     judged_twice = [v.flipped for v in valid if v.flipped is not None]
     return {
         "n": len(verdicts),
@@ -84,6 +85,8 @@ def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, float | int |
         "win_rate": rate,
         "ci_low": low,
         "ci_high": high,
+        "bootstrap_low": bootstrap[0],
+        "bootstrap_high": bootstrap[1],
         "sign_test_p": statistics.sign_test(outcomes, clusters) if len(outcomes) else None,
         "flip_rate": float(np.mean(judged_twice)) if judged_twice else None,
         **_by_length(outcomes, counted),
@@ -105,3 +108,17 @@ def by_tag(verdicts: Sequence[Verdict], ties: str) -> dict[str, dict]:
     """The summary of each slice: of all verdicts that carry a tag."""
     tags = sorted({tag for verdict in verdicts for tag in verdict.tags})
     return {tag: summarize([v for v in verdicts if tag in v.tags], ties) for tag in tags}
+
+
+def rank(matches: Sequence[tuple[str, str, Sequence[Verdict]]]) -> list[tuple[str, float]]:
+    """Models by Bradley-Terry strength, the strongest first.
+
+    Args:
+      matches: (baseline, tested model, verdicts on them); a tie is half a win for either, invalid verdicts count for neither.
+    """
+    wins: dict[tuple[str, str], float] = {}
+    for baseline, test, verdicts in matches:
+        outcomes = [verdict.win for verdict in verdicts if verdict.win is not None]
+        for pair, count in (((test, baseline), sum(outcomes)), ((baseline, test), len(outcomes) - sum(outcomes))):
+            wins[pair] = wins.get(pair, 0.0) + count
+    return sorted(statistics.bradley_terry(wins).items(), key=lambda item: -item[1])

@@ -98,3 +98,18 @@ def test_bad_lines_are_named(tmp_path, line, words):
     (tmp_path / "v.jsonl").write_text('{"win": 1}\n' + line)
     with pytest.raises(UserError, match=words):
         read_verdicts(tmp_path / "v.jsonl")
+
+
+@REFERENCE
+def test_rank_of_published_verdicts(capsys):
+    """Models that were never set against each other are ranked through their common rivals."""
+    matches = [f"{rival}:it{i}={published('tldr', f'it{i}-vs-{rival}')}" for rival in ("base", "instruct") for i in (1, 2, 3)]
+    assert main(["rank", *matches]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["it2", "instruct", "it3", "it1", "base"]
+
+
+@pytest.mark.parametrize("match", ["a=f", "a:b", "a:a=f", ":b=f"])
+def test_bad_matches(match, capsys):
+    assert main(["rank", match]) == 2
+    assert "not BASELINE:TEST=FILE" in capsys.readouterr().err
