@@ -38,15 +38,16 @@ from sami_jax.preparation import Inputs, devices, prepare, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.manifest import RunRecord
+from sami_jax.report.write import write_report
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.summary import print_summary
-from sami_jax.terminal import say, track
+from sami_jax.terminal import say, show, track
 from sami_jax.training import check_shared_prefix, init_state, make_update
 
 
 def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
-    """Runs or continues the whole loop in `workdir`, then prints the results.
+    """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
 
     Raises:
       UserError: bad config or input, before anything costly.
@@ -80,6 +81,7 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
             break
     record.finish("stopped by canaries" if stop else "complete")
     print_summary([workdir / "iteration_0", *(model.parent for model in models)])
+    show(f"Report: {write_report(workdir)}")
     if stop:
         kept = f"the model of update {stop.last_good} is kept: {models[-1]}" if stop.last_good else "no update was good"
         raise StoppedByCanary(f"iteration {n}, update {stop.update}: stopped by canaries: {stop.reason}; {kept}")
