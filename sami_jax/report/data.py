@@ -140,9 +140,8 @@ def compare(run: Run, name: str) -> list[Comparison]:
             continue
         texts = _statements(base["constitution"])
         sides = dict(wordings[text] for text in texts if text in wordings)
-        judged = judge and len(sides) == len(texts)
-        before, after = ({}, {})
-        if judged:
+        before, after = {}, {}
+        if judge and len(sides) == len(texts) and all(map(judge.knows, sides)):
             before, after = (judge.followed(row["query"], row["response"], sides) for row in (base, trained))
         ids = [wordings.get(text, (None, None))[0] for text in texts]
         statements = [Statement(text, id, before.get(id), after.get(id)) for text, id in zip(texts, ids, strict=True)]

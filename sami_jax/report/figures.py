@@ -6,6 +6,7 @@ Colours are drawn as placeholders and replaced by the page's CSS variables, so t
 import dataclasses
 import html
 import io
+import logging
 import re
 import statistics
 import warnings
@@ -61,6 +62,7 @@ def curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own font lacks Japanese; the page's has it
         matplotlib.rcdefaults()
