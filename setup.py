@@ -19,6 +19,7 @@ setup(
     package_dir={"sami_jax.configs": "configs"},
     package_data={
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
+        "sami_jax.report": ["template.html", "style.css"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml"],
     },
     install_requires=[
@@ -34,6 +35,8 @@ setup(
         "grain>=0.2.10",
         "tensorboardX>=2.6",
         "rich>=13",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
         "ruamel.yaml>=0.18",
         "scipy>=1.14",
         "statsmodels>=0.14.4",

@@ -5,26 +5,25 @@ from pathlib import Path
 
 import tensorboardX
 
-from sami_jax.data.jsonl import read_appended, write_jsonl
+from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.redaction import redact
-
 
 EXAMPLES = 3  # texts shown of an evaluation
 
 
-def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict], responses: dict[str, list[dict]]) -> None:
+def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict], responses: Path) -> None:
     """Adds an evaluation to TensorBoard: its scalars by iteration, and its first responses as texts.
 
     Args:
       results: evaluation.json's content.
-      responses: by set, rows with "query", "constitution" and "response".
+      responses: folder that holds each set's, SET.jsonl.
     """
     with tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) as writer:
         for name, scalars in results.items():
             for metric, value in scalars.items():
                 if isinstance(value, int | float):
                     writer.add_scalar(f"evaluation/{name}/{metric}", value, iteration)
-            for place, row in enumerate(responses[name][:EXAMPLES]):
+            for place, row in enumerate(read_jsonl(responses / f"{name}.jsonl")[:EXAMPLES]):
                 text = "\n\n".join(f"**{key}**\n\n{row[key]}" for key in ("query", "constitution", "response"))
                 writer.add_text(f"evaluation/{name}/example {place + 1}", redact(text), iteration)
 

@@ -30,7 +30,7 @@ from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.evaluation.canaries import Canaries, Stop
 from sami_jax.evaluation.measure import measure, trained_principles
-from sami_jax.metrics import MetricsLog
+from sami_jax.metrics import MetricsLog, show_evaluation
 from sami_jax.model_card import write_card, write_principles
 from sami_jax.models.huggingface import copy_companions, export
 from sami_jax.models.pretrained import ModelFolder, open_model
@@ -38,15 +38,16 @@ from sami_jax.preparation import Inputs, devices, prepare, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.manifest import RunRecord
+from sami_jax.report.write import write_report
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.summary import print_summary
-from sami_jax.terminal import say, track
+from sami_jax.terminal import say, show, track
 from sami_jax.training import check_shared_prefix, init_state, make_update
 
 
 def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
-    """Runs or continues the whole loop in `workdir`, then prints the results.
+    """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
 
     Raises:
       UserError: bad config or input, before anything costly.
@@ -59,8 +60,9 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
     folder = workdir / "iteration_0"
-    evaluate(config, inputs, inputs.base, folder, None)
-    record.stage("evaluated", 0, [folder])
+    results = evaluate(config, inputs, inputs.base, folder, None)
+    if record.stage("evaluated", 0, [folder]):
+        show_evaluation(workdir / "tensorboard", 0, results, folder / "evaluation")
     sampler, models = inputs.base, []
     for n in iterations(config):
         folder = workdir / f"iteration_{n}"
@@ -72,7 +74,8 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
         if stop is None or stop.last_good:
             sampler = open_model(folder / "model", config.model.attention)
             results = evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
-            record.stage("evaluated", n, [folder / "evaluation", folder / "evaluation.json"])
+            if record.stage("evaluated", n, [folder / "evaluation", folder / "evaluation.json"]):
+                show_evaluation(workdir / "tensorboard", n, results, folder / "evaluation")
             write_card(folder / "model", f"{workdir.name}, iteration {n}", made_from, results, stop and stop.reason)
             record.publish(folder / "model")
             models.append(folder / "model")
@@ -80,6 +83,7 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
             break
     record.finish("stopped by canaries" if stop else "complete")
     print_summary([workdir / "iteration_0", *(model.parent for model in models)])
+    show(f"Report: {write_report(workdir)}")
     if stop:
         kept = f"the model of update {stop.last_good} is kept: {models[-1]}" if stop.last_good else "no update was good"
         raise StoppedByCanary(f"iteration {n}, update {stop.update}: stopped by canaries: {stop.reason}; {kept}")

@@ -61,6 +61,8 @@ def test_a_run_leaves_what_is_promised(undisturbed):
         expected = workdir / "iteration_1" / name.replace("/6", "/3")
         assert expected.exists(), expected
     assert list((workdir / "tensorboard").iterdir())
+    report = (workdir / "report.html").read_text()
+    assert "on held-out queries" in report and 'id="matrix"' in report and "all was as recorded" in report
     assert json.loads((workdir / "run.json").read_text())["predicate"]["config"]["train"]["updates"] == [3, 3]
     steps = [json.loads(line)["step"] for line in (workdir / "iteration_2" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""The verbs that train, sample, score, measure, export and verify: their options, and what they call."""
+"""The verbs that train, sample, score, measure, export, verify and report: their options, and what they call."""
 
 import argparse
 from pathlib import Path
@@ -122,6 +122,15 @@ def add_verbs(verbs) -> None:
     verify = add_verb(verbs, "verify", _verify, "is all that a run left as it was recorded?", "sami verify runs/tiny")
     verify.add_argument("run", type=Path, help="a run's folder")
 
+    report = add_verb(
+        verbs, "report", _report, "a run as one HTML file, for people who decide", "sami report runs/tiny --language ja"
+    )
+    report.add_argument("run", type=Path, help="a run's folder, finished or stopped")
+    report.add_argument("--output", type=Path, help="the file; default report.html, or report.ja.html, in the folder")
+    report.add_argument(
+        "--language", choices=("en", "ja"), default="en", help="English or Japanese; texts stay as they are"
+    )
+
 
 def _with_gate(sub: argparse.ArgumentParser) -> None:
     with_config(sub)
@@ -221,3 +230,10 @@ def _verify(arguments: argparse.Namespace) -> None:
     show(
         f"{arguments.run}: as recorded: {found.files} files, {found.events} events, {found.principles} principles; run {found.status}"
     )
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from sami_jax.report.write import write_report
+    from sami_jax.terminal import show
+
+    show(f"Report: {write_report(arguments.run, arguments.output, arguments.language)}")

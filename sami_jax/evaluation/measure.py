@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -93,7 +94,8 @@ def measure(
       folder: where this model's responses are kept, one file a set.
       baseline_folder: the same of the base model; None where this is the base model.
     Returns:
-      scalars by name. Following and wins are there where there is a judge, wins where there is a baseline.
+      scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
+      pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries.
     """
     rows = _sample(config, model, params, evaluation_set, mesh, folder)
     metrics = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
@@ -137,8 +139,8 @@ def _sample(
 
 def _information(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
-) -> dict[str, float]:
-    """Mutual information and accuracies of the model on its own responses, in the training prompt."""
+) -> dict[str, float | list]:
+    """Mutual information, accuracies and the mean S of the model on its own responses, in the training prompt."""
     count = len(evaluation_set.constitutions[0])
     pairs = []
     for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
@@ -157,8 +159,9 @@ def _information(
     for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
         s_sum[place] = summed
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
-    found: dict = {"mi_cap": math.log(count)}  # nats, the most that the bounds can show
-    for name, values in _estimates(s_sum, lengths, config.objective.normalize).items():
+    estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)
+    found: dict = {"mean_s": mean_s.tolist(), "mi_cap": math.log(count)}  # nats, the most that the bounds can show
+    for name, values in estimates.items():
         found[name], *interval = mean_interval(values, bounds=None)
         if len(values) > 1:
             found[f"{name}_interval"] = interval
@@ -166,8 +169,9 @@ def _information(
 
 
 @functools.partial(jax.jit, static_argnames="normalize")
-def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> dict[str, jax.Array]:
-    return objective.estimates(normalized(s_sum, lengths, normalize), s_sum)
+def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> tuple[dict[str, jax.Array], jax.Array]:
+    s = normalized(s_sum, lengths, normalize)
+    return objective.estimates(s, s_sum), jnp.mean(s, axis=0)
 
 
 def _judged(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:

@@ -64,11 +64,13 @@ class RunRecord:
         if not found or self.audit.last("manifest")["digest"] != json_digest(statement):
             self._write()
 
-    def stage(self, event: str, iteration: int, outputs: list[Path], **facts) -> None:
-        """Records once that a stage of an iteration is done, with the digests of what it left."""
-        if self.audit.last(event, iteration=iteration) is None:
-            files = file_digests([file for file in outputs if file.exists()], self._workdir)
-            self.audit.add(event, iteration=iteration, **facts, files=files)
+    def stage(self, event: str, iteration: int, outputs: list[Path], **facts) -> bool:
+        """Records once that a stage of an iteration is done, with the digests of what it left; whether that is news."""
+        if self.audit.last(event, iteration=iteration):
+            return False
+        files = file_digests([file for file in outputs if file.exists()], self._workdir)
+        self.audit.add(event, iteration=iteration, **facts, files=files)
+        return True
 
     def publish(self, model: Path) -> None:
         """Makes the files of a model folder subjects of the manifest, once: what was published is not measured again."""

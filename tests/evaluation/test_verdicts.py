@@ -103,7 +103,9 @@ def test_bad_lines_are_named(tmp_path, line, words):
 @REFERENCE
 def test_rank_of_published_verdicts(capsys):
     """Models that were never set against each other are ranked through their common rivals."""
-    matches = [f"{rival}:it{i}={published('tldr', f'it{i}-vs-{rival}')}" for rival in ("base", "instruct") for i in (1, 2, 3)]
+    matches = [
+        f"{rival}:it{i}={published('tldr', f'it{i}-vs-{rival}')}" for rival in ("base", "instruct") for i in (1, 2, 3)
+    ]
     assert main(["rank", *matches]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["it2", "instruct", "it3", "it1", "base"]

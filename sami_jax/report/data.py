@@ -1,0 +1,199 @@
+"""What a run's folder tells, gathered. No model is loaded; the only thing judged anew is what an exact judge can read off texts."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sami_jax.data.jsonl import read_appended
+from sami_jax.errors import UserError
+from sami_jax.evaluation.judges import MiniatureJudge
+from sami_jax.provenance.audit import read_audit
+from sami_jax.provenance.manifest import AUDIT, read_statement
+from sami_jax.provenance.verify import Verified, verify
+
+EXACT_JUDGE = "miniature"  # of config.evaluation.judge: the one that costs nothing and is never wrong
+MAIN_SET = "trained"
+_NUMBERED = re.compile(r"\d+\. (.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """What one iteration left; 0 is the base model."""
+
+    number: int
+    folder: Path
+    evaluation: dict[str, dict]  # by evaluation set; empty where the model was not measured
+    metrics: Sequence[dict]  # one an update
+    canaries: Sequence[dict]  # one a checkpoint, the base's first
+    dropped: dict
+    stopped: dict  # what stopped.json holds, where canaries stopped it
+    explained: Sequence[dict]  # responses with the weight of each word
+
+    def responses(self, name: str) -> list[dict]:
+        """The responses to an evaluation set."""
+        return _rows(self.folder / "evaluation" / f"{name}.jsonl")
+
+    def sampled(self) -> list[dict]:
+        """The responses that it was to be trained on."""
+        return _rows(self.folder / "responses.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's folder, read."""
+
+    folder: Path
+    predicate: dict  # of the manifest
+    subjects: Sequence[dict]  # of the manifest: exported files and their digests
+    events: Sequence[dict]  # of the audit log; none where its chain is broken
+    verified: Verified | None  # None: something differs from what was recorded
+    complaint: str  # what differs
+    iterations: Sequence[Iteration]
+
+    @property
+    def base(self) -> Iteration | None:
+        return next((one for one in self.iterations if one.number == 0 and one.evaluation), None)
+
+    @property
+    def trained(self) -> Iteration | None:
+        """The last model that was measured."""
+        measured = [one for one in self.iterations if one.number and one.evaluation]
+        return measured[-1] if measured else None
+
+    @property
+    def stopped(self) -> Iteration | None:
+        """The iteration that canaries stopped."""
+        return next((one for one in self.iterations if one.stopped), None)
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of the evaluation sets that both models were measured on, the main one first."""
+        if not (self.base and self.trained):
+            return []
+        names = [name for name in self.base.evaluation if name in self.trained.evaluation]
+        return sorted(names, key=lambda name: name != MAIN_SET)
+
+    @property
+    def constitutions(self) -> int:
+        return self.predicate["config"]["constitutions"]["count"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """One line of a constitution, and whether each model's response follows it; None where nobody can tell."""
+
+    text: str
+    id: str | None
+    base: bool | None
+    trained: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The two models' responses to one query under one constitution."""
+
+    id: str
+    query: str
+    base: dict
+    trained: dict
+    statements: Sequence[Statement]
+
+    @property
+    def outcome(self) -> float | None:
+        """1 where the trained model follows more of the statements, 0 where the base does, 0.5 for a tie."""
+        if any(statement.base is None for statement in self.statements):
+            return None
+        difference = sum(statement.trained - statement.base for statement in self.statements)
+        return 0.5 if difference == 0 else float(difference > 0)
+
+
+def gather(workdir: Path) -> Run:
+    """
+    Raises:
+      UserError: no run's folder, or a file in it that cannot be read.
+    """
+    statement = read_statement(workdir)
+    verified, complaint = None, ""
+    try:
+        verified = verify(workdir)
+    except UserError as error:  # a report on a run that was tampered with must say so, and can be written all the same
+        complaint = str(error)
+    try:
+        events = read_audit(workdir / AUDIT)
+    except UserError:
+        events = []
+    numbers = sorted(int(f.name[10:]) for f in workdir.glob("iteration_*") if f.name[10:].isdecimal())
+    iterations = [_iteration(number, workdir / f"iteration_{number}") for number in numbers]
+    return Run(workdir, statement["predicate"], statement["subject"], events, verified, complaint, iterations)
+
+
+def compare(run: Run, name: str) -> list[Comparison]:
+    """Every response to an evaluation set, the base's beside the trained model's, judged where the run's judge is exact."""
+    judge = MiniatureJudge() if run.predicate["config"]["evaluation"]["judge"] == EXACT_JUDGE else None
+    wordings = _wordings(run.predicate["principles"])
+    found = []
+    # Every model of a run answers the same prompts in the same order.
+    for base, trained in zip(run.base.responses(name), run.trained.responses(name), strict=False):
+        if (base["query"], base["constitution"]) != (trained["query"], trained["constitution"]):
+            continue
+        texts = _statements(base["constitution"])
+        sides = dict(wordings[text] for text in texts if text in wordings)
+        before, after = {}, {}
+        if judge and len(sides) == len(texts) and all(map(judge.knows, sides)):
+            before, after = (judge.followed(row["query"], row["response"], sides) for row in (base, trained))
+        ids = [wordings.get(text, (None, None))[0] for text in texts]
+        statements = [Statement(text, id, before.get(id), after.get(id)) for text, id in zip(texts, ids, strict=True)]
+        found.append(Comparison(str(base["id"]), base["query"], base, trained, statements))
+    return found
+
+
+def _wordings(principles: Sequence[dict]) -> dict[str, tuple[str, bool]]:
+    """Statement -> id of its principle, and whether it is the principle rather than the antithesis; unambiguous ones only."""
+    found: dict[str, set] = {}
+    for principle in principles:
+        for pair in principle["phrasings"]:
+            for text, positive in zip(pair, (True, False), strict=True):
+                found.setdefault(text, set()).add((principle["id"], positive))
+    return {text: next(iter(owners)) for text, owners in found.items() if len(owners) == 1}
+
+
+def _statements(constitution: str) -> list[str]:
+    """The lines of a constitution without their numbers."""
+    return [numbered[1] if (numbered := _NUMBERED.fullmatch(line)) else line for line in constitution.splitlines()]
+
+
+def _iteration(number: int, folder: Path) -> Iteration:
+    return Iteration(
+        number=number,
+        folder=folder,
+        evaluation=_object(folder / "evaluation.json"),
+        metrics=_rows(folder / "metrics.jsonl"),
+        canaries=_rows(folder / "canaries.jsonl"),
+        dropped=_object(folder / "dropped.json"),
+        stopped=_object(folder / "stopped.json"),
+        explained=_rows(folder / "explain.jsonl"),
+    )
+
+
+def _rows(file: Path) -> list[dict]:
+    """The objects of a JSONL file; none where there is no file yet."""
+    try:
+        rows = read_appended(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{file}: a line is not a JSON object; restore it")
+    return rows
+
+
+def _object(file: Path) -> dict:
+    """The object in a JSON file; an empty one where there is no file yet."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: not a JSON object; restore it")
+    return content

@@ -1,0 +1,78 @@
+"""Writes the report: one HTML file without scripts, that asks nothing of the network and shows all it has from within."""
+
+from pathlib import Path
+
+from sami_jax.data.jsonl import write_text
+from sami_jax.errors import UserError
+from sami_jax.redaction import redacted
+from sami_jax.report import record, results
+from sami_jax.report.data import Run, compare, gather
+from sami_jax.report.texts import Words
+from sami_jax.terminal import visible
+
+NAMES = {"en": "report.html", "ja": "report.ja.html"}  # in the run's folder
+
+
+def write_report(workdir: Path, output: Path | None = None, language: str = "en") -> Path:
+    """Writes the report of the run in `workdir`, finished or not.
+
+    Args:
+      output: the file; None: as in NAMES, in the run's folder.
+      language: one of texts.LANGUAGES.
+    Returns:
+      the file.
+    Raises:
+      UserError: no run's folder, a file in it that cannot be read, or no place to write to.
+    """
+    page = render(gather(workdir), Words(language))
+    file = output or workdir / NAMES[language]
+    try:
+        write_text(file, page)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}; choose another --output") from None
+    return file
+
+
+def render(run: Run, words: Words) -> str:
+    """The page as text. The same run gives the same text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def neutral(value):
+        """Control characters spelt out, and what is no Unicode text; then autoescape does its part."""
+        if not isinstance(value, str) or isinstance(value, Markup):
+            return value
+        return visible(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=neutral,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Curves are made of numbers and of our own words alone: they go to the page as they are.
+    figures = [figure | {"svg": Markup(figure["svg"])} for figure in results.figures(run, words)]
+    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
+
+
+def view(run: Run, words: Words) -> dict:
+    """What the template shows, curves aside, by section."""
+    compared = {name: compare(run, name) for name in run.sets}
+    slices = results.principle_slices(run, words, compared)
+    return {
+        "name": run.folder.resolve().name,
+        "status": run.predicate["status"],
+        "as_of": record.as_of(run),
+        "verdict": results.verdict(run, words, slices),
+        "matrices": results.matrices(run, words),
+        "per_token": run.predicate["config"]["objective"]["normalize"] == "mean",
+        "sets": results.set_slices(run, words, compared),
+        "slices": slices,
+        "examples": results.examples(run, words, compared),
+        "explained": results.explained(run, words),
+        "principles": record.principles(run, words),
+        "cost": record.cost(run, words),
+        "manifest": record.manifest(run, words),
+    }
