@@ -29,6 +29,7 @@ from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.evaluation.canaries import Canaries, Stop
+from sami_jax.evaluation.explain import encode_answers, explain, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.metrics import MetricsLog, show_evaluation
 from sami_jax.model_card import write_card, write_principles
@@ -44,6 +45,8 @@ from sami_jax.sampling import SamplingOptions
 from sami_jax.summary import print_summary
 from sami_jax.terminal import say, show, track
 from sami_jax.training import check_shared_prefix, init_state, make_update
+
+EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
 
 def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
@@ -81,6 +84,9 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
             models.append(folder / "model")
         if stop:
             break
+    if models:
+        explain_responses(config, inputs, sampler, models[-1].parent)
+        record.stage("explained", 0, [models[-1].parent / "explain.jsonl"])
     record.finish("stopped by canaries" if stop else "complete")
     print_summary([workdir / "iteration_0", *(model.parent for model in models)])
     show(f"Report: {write_report(workdir)}")
@@ -204,6 +210,22 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
         }
         write_json(file, results)
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:
+    """Which words of a model's first held-out responses the constitution and each principle caused: explain.jsonl."""
+    file = folder / "explain.jsonl"
+    if file.exists():
+        return
+    responses = folder / "evaluation" / f"{inputs.evaluation_sets[0].name}.jsonl"
+    answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
+    examples = encode_answers(answers, model, config.prompt)
+    ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
+    params = model.load(inputs.mesh, config.train.compute_dtype)
+    explained = explain(model, params, answers, examples, ids, inputs.mesh, config.evaluation.batch_size)
+    write_jsonl(
+        file, [row for _, row in sorted(track(explained, "explaining", len(answers)), key=lambda item: item[0])]
+    )
 
 
 def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:
