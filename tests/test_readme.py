@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sami_jax import miniature
+
 README = Path(__file__).parent.parent / "README.md"
 SHORTER = ["--config.train.updates=(1,)", "--config.evaluation.queries=4", "--config.sampling.batch_size=16"]
 
@@ -33,6 +35,18 @@ def test_your_own_principles(tmp_path):
     assert "runs/mine: as recorded" in shown and "runs/mine/iteration_1/model" in shown
     predicate = json.loads((tmp_path / "runs/mine/run.json").read_text())["predicate"]
     assert [record["approved_by"] for record in predicate["principles"]] == [["Aiko Tanaka"]] * 3
+
+
+@pytest.mark.slow
+def test_is_it_better(tmp_path):
+    """The comparison, with the base in the place of a trained model."""
+    [[_, *argv]] = commands("Is it better?")
+    argv[argv.index("--test") + 1] = str(miniature.BASE)
+    done = subprocess.run(
+        [sys.executable, "-m", "sami_jax.cli", *argv, *SHORTER], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "no difference shown" in done.stdout.splitlines()[-1], done.stderr
+    assert (tmp_path / "ab/run.json").exists()
 
 
 def test_every_verb_in_the_readme_exists():

@@ -61,7 +61,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     examples = getattr(arguments, f"{role}_examples")
     return Contestant(
         role,
-        open_model(getattr(arguments, role), config.model.attention),
+        open_model(getattr(arguments, role) or config.model.path, config.model.attention),
         getattr(arguments, f"{role}_chat"),
         read_examples(examples) if examples else (),
     )

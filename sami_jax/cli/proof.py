@@ -49,11 +49,14 @@ def add_verbs(verbs) -> None:
         "compare",
         _compare,
         "ship it? two models on held-out queries, by a plan made beforehand",
-        "sami compare --config=tiny --baseline BASE --test runs/tiny/iteration_3/model --judge miniature --output ab",
+        "sami compare --config=tiny --test runs/tiny/iteration_3/model --judge miniature --output ab",
     )
     with_config(compare)
+    compare.add_argument(
+        "--baseline", type=Path, help="model folder in Hugging Face format; default: the config's base model"
+    )
+    compare.add_argument("--test", type=Path, required=True, help="model folder in Hugging Face format")
     for role in ("baseline", "test"):
-        compare.add_argument(f"--{role}", type=Path, required=True, help="model folder in Hugging Face format")
         compare.add_argument(f"--{role}_chat", action="store_true", help="ask it through its chat template")
         compare.add_argument(
             f"--{role}_examples",

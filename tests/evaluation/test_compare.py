@@ -81,7 +81,7 @@ def test_ways_to_ask(tmp_path):
 
 
 def compare(output, test: str, *more: str) -> int:
-    argv = ["--baseline", BASE, "--test", test, "--judge", "miniature", "--output", str(output)]
+    argv = ["--test", test, "--judge", "miniature", "--output", str(output)]
     return main(["compare", "--config=tiny", "--config.mesh.fsdp=1", "--config.mesh.data=-1", *argv, *more])
 
 
