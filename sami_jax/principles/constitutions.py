@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import random
-import re
 from collections.abc import Callable, Sequence
 
 from sami_jax.errors import UserError
@@ -55,13 +54,12 @@ def read_stated(constitution: str, principles: Sequence[Principle]) -> dict[str,
       UserError: a statement that is no wording of any principle.
     """
     sides = {words: (p.id, side == 0) for p in principles for pair in p.phrasings for side, words in enumerate(pair)}
-    # A statement may go on over several lines, which look like the next statement only if they are numbered.
-    statements = [item.strip() for item in re.split(r"^\d+\. ", constitution, flags=re.MULTILINE)[1:]]
-    if unknown := [words for words in statements if words not in sides]:
+    found = [words.strip() for words in statements(constitution)]
+    if unknown := [words for words in found if words not in sides]:
         raise UserError(
             f"{unknown[0]!r:.80} is stated, but is no wording of a known principle; give the principles it is from"
         )
-    return dict(sides[words] for words in statements)
+    return dict(sides[words] for words in found)
 
 
 def split(

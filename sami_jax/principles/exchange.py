@@ -11,13 +11,13 @@ import dataclasses
 import io
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sami_jax.data.cells import from_cell, to_cell
 from sami_jax.data.jsonl import write_json, write_text
 from sami_jax.errors import UserError
+from sami_jax.principles.constitutions import numbered, statements
 from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
 from sami_jax.principles.principle import Principle, Source, current, edited
 
@@ -127,8 +127,8 @@ def _read_constitutions(files: Sequence[Path], source: Path) -> list[Principle]:
         content = _read_json(file)
         try:
             for column in ("positive", "negative"):
-                statements = _numbered(content[column])
-                for identifier, text in zip(content["identifiers"][column], statements, strict=True):
+                shown = [text.strip() for text in statements(content[column])]
+                for identifier, text in zip(content["identifiers"][column], shown, strict=True):
                     side, name = identifier.split(" ", 1)
                     known = sides.setdefault(name, {}).setdefault(side, text)
                     if known != text:
@@ -145,11 +145,6 @@ def _read_constitutions(files: Sequence[Path], source: Path) -> list[Principle]:
     return [Principle(name, ((texts["pos"], texts["neg"]),)) for name, texts in sides.items()]
 
 
-def _numbered(text: str) -> list[str]:
-    """The items of "1. ...", "2. ..." lines; an item may go on over several lines."""
-    return [item.strip() for item in re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]]
-
-
 def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
     if len(principles) > MOST_IN_CONSTITUTIONS:
         raise UserError(
@@ -161,9 +156,7 @@ def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
         for flipped in flips[1:]:
             columns = {"positive": (False,) * len(order), "negative": flipped}
             content = {
-                name: "\n".join(
-                    f"{i}. {p.phrasings[0][side]}" for i, (p, side) in enumerate(zip(order, sides, strict=True), 1)
-                )
+                name: numbered([p.phrasings[0][side] for p, side in zip(order, sides, strict=True)])
                 for name, sides in columns.items()
             }
             content["identifiers"] = {

@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sami_jax.data.jsonl import read_appended
 from sami_jax.errors import UserError
 from sami_jax.evaluation.judges import MiniatureJudge
+from sami_jax.principles import constitutions as composing
 from sami_jax.provenance.audit import read_audit
 from sami_jax.provenance.manifest import AUDIT, read_statement
 from sami_jax.provenance.verify import Verified, verify
 
 EXACT_JUDGE = "miniature"  # of config.evaluation.judge: the one that costs nothing and is never wrong
 MAIN_SET = "trained"
-_NUMBERED = re.compile(r"\d+\. (.*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ def compare(run: Run, name: str) -> list[Comparison]:
     for base, trained in zip(run.base.responses(name), run.trained.responses(name), strict=False):
         if (base["query"], base["constitution"]) != (trained["query"], trained["constitution"]):
             continue
-        texts = _statements(base["constitution"])
+        texts = composing.statements(base["constitution"])
         sides = dict(wordings[text] for text in texts if text in wordings)
         before, after = {}, {}
         if judge and len(sides) == len(texts) and all(map(judge.knows, sides)):
@@ -157,11 +156,6 @@ def _wordings(principles: Sequence[dict]) -> dict[str, tuple[str, bool]]:
             for text, positive in zip(pair, (True, False), strict=True):
                 found.setdefault(text, set()).add((principle["id"], positive))
     return {text: next(iter(owners)) for text, owners in found.items() if len(owners) == 1}
-
-
-def _statements(constitution: str) -> list[str]:
-    """The lines of a constitution without their numbers."""
-    return [numbered[1] if (numbered := _NUMBERED.fullmatch(line)) else line for line in constitution.splitlines()]
 
 
 def _iteration(number: int, folder: Path) -> Iteration:
