@@ -213,19 +213,24 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
 
 
 def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:
-    """Which words of a model's first held-out responses the constitution and each principle caused: explain.jsonl."""
+    """Which words of a model's first held-out responses the constitution and each principle caused: explain.jsonl.
+
+    Where that cannot be told, as with one constitution a query, it is said and the run goes on.
+    """
     file = folder / "explain.jsonl"
     if file.exists():
         return
     responses = folder / "evaluation" / f"{inputs.evaluation_sets[0].name}.jsonl"
-    answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
-    examples = encode_answers(answers, model, config.prompt)
-    ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
-    params = model.load(inputs.mesh, config.train.compute_dtype)
-    explained = explain(model, params, answers, examples, ids, inputs.mesh, config.evaluation.batch_size)
-    write_jsonl(
-        file, [row for _, row in sorted(track(explained, "explaining", len(answers)), key=lambda item: item[0])]
-    )
+    try:
+        answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
+        examples = encode_answers(answers, model, config.prompt)
+        ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
+        params = model.load(inputs.mesh, config.train.compute_dtype)
+        found = explain(model, params, answers, examples, ids, inputs.mesh, config.evaluation.batch_size)
+        rows = sorted(track(found, "explaining", len(answers)), key=lambda item: item[0])
+        write_jsonl(file, [row for _, row in rows])
+    except UserError as error:
+        say(f"not explained: {error}")
 
 
 def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:

@@ -114,6 +114,16 @@ def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_pat
 
 
 @pytest.mark.slow
+def test_one_constitution_a_query_runs_to_its_end(tmp_path):
+    """There is nothing to contrast, and nothing to explain by contrast; no reason to fail."""
+    options = ["--config.constitutions.count=1", "--config.constitutions.rule=iid", "--config.train.updates=(1,)"]
+    process = sami(tmp_path / "run", *options, "--config.filter.keep_equal=True")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "not explained: " in err and (tmp_path / "run/report.html").exists()
+
+
+@pytest.mark.slow
 def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
     workdir, _, _ = undisturbed
     predicate = json.loads((workdir / "run.json").read_text())["predicate"]
