@@ -139,6 +139,7 @@ def test_a_crash_between_log_and_manifest_mends_itself(workdir):
     before = (workdir / "run.json").read_bytes()
     record = RunRecord(workdir, PREDICATE, DEVICES)
     record.finish("stopped by canaries")
+    del record
     (workdir / "run.json").write_bytes(before)  # as if the second write had never come
     with pytest.raises(UserError, match="status"):
         verify(workdir)
