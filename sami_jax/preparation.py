@@ -94,10 +94,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
 
 def provenance(config: ConfigDict, inputs: Inputs) -> dict:
     """What a run is made from, for its manifest."""
-    admitted = inputs.admission.record()
-    trained = [p.id for p in split_principles(config, inputs.principles)[0]]
-    for record in admitted["principles"]:
-        record["role"] = "trained" if record["id"] in trained else "held out"
+    admitted = inputs.admission.record() | {"principles": principle_records(config, inputs)}
     data = {name: config.data[name] for name in ("queries", "eval_queries") if config.data[name]}
     plan = [
         {
@@ -119,6 +116,13 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         },
         "status": "running",
     }
+
+
+def principle_records(config: ConfigDict, inputs: Inputs) -> list[dict]:
+    """The principles used, each with its role, as manifests, checkpoints and exported models keep them."""
+    trained = [p.id for p in split_principles(config, inputs.principles)[0]]
+    records = inputs.admission.record()["principles"]
+    return [record | {"role": "trained" if record["id"] in trained else "held out"} for record in records]
 
 
 def devices() -> dict[str, str | int]:

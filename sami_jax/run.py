@@ -29,13 +29,13 @@ from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.evaluation.canaries import Canaries, Stop
-from sami_jax.evaluation.explain import encode_answers, explain, read_answers
+from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.metrics import MetricsLog, show_evaluation
 from sami_jax.model_card import write_card, write_principles
 from sami_jax.models.huggingface import copy_companions, export
 from sami_jax.models.pretrained import ModelFolder, open_model
-from sami_jax.preparation import Inputs, devices, prepare, provenance
+from sami_jax.preparation import Inputs, devices, prepare, principle_records, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.manifest import RunRecord
@@ -153,7 +153,7 @@ def train(
     )
     _say_shapes(batches)
     reference = base.load(mesh, config.train.compute_dtype) if config.objective.kl_weight else None
-    principles = provenance(config, inputs)["principles"]
+    principles = principle_records(config, inputs)
 
     def side_files(target: Path) -> None:
         copy_companions(base.folder)(target)
@@ -221,14 +221,12 @@ def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, fo
     if file.exists():
         return
     responses = folder / "evaluation" / f"{inputs.evaluation_sets[0].name}.jsonl"
+    ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
     try:
         answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
-        examples = encode_answers(answers, model, config.prompt)
-        ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
         params = model.load(inputs.mesh, config.train.compute_dtype)
-        found = explain(model, params, answers, examples, ids, inputs.mesh, config.evaluation.batch_size)
-        rows = sorted(track(found, "explaining", len(answers)), key=lambda item: item[0])
-        write_jsonl(file, [row for _, row in rows])
+        batch_size = config.evaluation.batch_size
+        write_jsonl(file, explain_all(model, params, answers, config.prompt, ids, inputs.mesh, batch_size))
     except UserError as error:
         say(f"not explained: {error}")
 

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.errors import UserError
-from sami_jax.evaluation.explain import Answer, by_word, encode_answers, explain, read_answers
+from sami_jax.evaluation.explain import Answer, by_word, explain_all, read_answers
 from sami_jax.models.pretrained import open_model
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.sharding import ALL_DEVICES, make_mesh
-from sami_jax.terminal import results, say, show, track, visible
+from sami_jax.terminal import results, say, show, visible
 
 SHOWN = 4  # responses
 NAMED = 3  # words, of those a principle moved most
@@ -38,14 +38,10 @@ def explain_run(arguments: argparse.Namespace) -> None:
     model = open_model(folder / "model" if iteration else made_from["base_model"]["path"])
     responses = arguments.responses or folder / "evaluation" / f"{arguments.set}.jsonl"
     answers = read_answers(responses, config.filter)[: arguments.limit]
-    examples = encode_answers(answers, model, config.prompt)
     ids = {text: p["id"] for p in made_from["principles"] for phrasing in p["phrasings"] for text in phrasing}
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
-    rows: list[dict] = [{}] * len(answers)
-    explained = explain(model, params, answers, examples, ids, mesh, arguments.batch_size)
-    for place, row in track(explained, "explaining", len(answers)):
-        rows[place] = row
+    rows = explain_all(model, params, answers, config.prompt, ids, mesh, arguments.batch_size)
     if arguments.output:
         write_jsonl(arguments.output, rows)
         say(f"{len(rows)} explanations: {arguments.output}")

@@ -48,3 +48,15 @@ def with_config(sub: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE[:ARG]",
         help="a config by name or file; change fields with --config.FIELD=VALUE",
     )
+
+
+def with_endpoint(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb ask a model behind a server."""
+    sub.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
+    sub.add_argument(
+        "--api", choices=("chat", "completions"), default="chat", help="of the endpoint; completions for base models"
+    )
+    sub.add_argument(
+        "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
+    )
+    sub.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")

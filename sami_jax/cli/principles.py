@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb
+from sami_jax.cli.parser import add_verb, with_endpoint
 from sami_jax.errors import UserError
 
 FOLDER = Path("principles")
@@ -40,19 +40,12 @@ def add_verbs(verbs) -> None:
     )
     draft.add_argument("task", help="what responses are about, in your words")
     draft.add_argument("--writer", required=True, metavar="DIR|NAME", help="a model folder, or a model at --endpoint")
-    draft.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
-    draft.add_argument(
-        "--api", choices=("chat", "completions"), default="chat", help="of the endpoint; completions for base models"
-    )
-    draft.add_argument(
-        "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
-    )
+    with_endpoint(draft)
     draft.add_argument("--count", type=int, default=5, help="principles wanted")
     draft.add_argument("--example", action="append", metavar="ID", help="shown to the writer; default: all approved")
     draft.add_argument("--attempts", type=int, default=5, help="replies read at most")
     draft.add_argument("--temperature", type=float, default=0.7)
     draft.add_argument("--seed", type=int, default=0)
-    draft.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
 
     listing = add_verb(sub, "list", _list, "every principle and its status", "sami principles list --json")
     listing.add_argument("--json", action="store_true", help="for programs")

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, with_config
+from sami_jax.cli.parser import add_verb, with_config, with_endpoint
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -108,13 +108,8 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|NAME|miniature",
         help="a model folder, a model at --endpoint, or the exact one",
     )
-    parser.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
-    parser.add_argument("--api", choices=("chat", "completions"), default="chat", help="of the endpoint")
-    parser.add_argument(
-        "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
-    )
+    with_endpoint(parser)
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
     parser.add_argument("--batch_size", type=int, default=8, help="questions a model folder computes together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of a model folder")
     parser.add_argument("--one_order", action="store_true", help="judge each pair in one drawn order, at half the cost")

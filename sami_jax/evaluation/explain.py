@@ -24,6 +24,7 @@ from sami_jax.errors import UserError
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.scoring import score_tokens
+from sami_jax.terminal import track
 
 KEYS = ("id", "query", "constitution", "response")
 
@@ -122,6 +123,28 @@ def explain(
             answer = answers[places[number]]
             texts = token_texts(model.tokenizer, answer.response)
             yield places[number], explanation(answer, texts, logprobs, ids)
+
+
+def explain_all(
+    model: ModelFolder,
+    params: dict,
+    answers: Sequence[Answer],
+    prompt: ConfigDict,
+    ids: Mapping[str, str],
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+) -> list[dict]:
+    """The explanations of all answers, in order, behind a progress bar.
+
+    Args:
+      prompt: a run's `prompt`.
+    Raises:
+      UserError: what `encode_answers` and `token_texts` raise.
+    """
+    examples = encode_answers(answers, model, prompt)
+    explained = explain(model, params, answers, examples, ids, mesh, batch_size)
+    found = dict(track(explained, "explaining", len(answers)))
+    return [found[place] for place in range(len(answers))]
 
 
 def explanation(answer: Answer, texts: Sequence[str], logprobs: np.ndarray, ids: Mapping[str, str]) -> dict:

@@ -11,7 +11,7 @@ from sami_jax.principles.principle import Principle, Source, content_hash
 KEYS = ("id", "principle", "antithesis")
 # For writers that complete text rather than chat: ends the prompt and begins the reply.
 PRIME = "id:"
-# Tokens a principle may take in a reply, twice what long ones do.
+# Tokens a principle with its antithesis may take in a reply.
 TOKENS_EACH = 200
 
 PROMPT = """\
