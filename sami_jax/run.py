@@ -38,6 +38,7 @@ from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.preparation import Inputs, devices, prepare, principle_records, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
+from sami_jax.provenance.lock import lock_folder
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.report.write import write_report
 from sami_jax.rollout import Prompt, seeds, write_responses
@@ -57,6 +58,11 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> No
       StoppedByCanary: a training stage showed signs of collapse; its last good model is exported and measured.
     """
     inputs = prepare(config, workdir, allow_unapproved)
+    with lock_folder(workdir):
+        _iterate(config, inputs, workdir, allow_unapproved)
+
+
+def _iterate(config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved: bool) -> None:
     made_from = provenance(config, inputs)
     record = RunRecord(workdir, made_from, devices())
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sami_jax.cli.parser import add_verb, with_config, with_endpoint
 from sami_jax.errors import UserError
+from sami_jax.provenance.lock import lock_folder
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
 
@@ -162,7 +163,8 @@ def _judge(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from sami_jax.cli.comparing import compare_models
 
-    compare_models(arguments, make_judge(arguments))
+    with lock_folder(arguments.output):
+        compare_models(arguments, make_judge(arguments))
 
 
 def _rate_export(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,6 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.provenance.audit import AuditLog
 from sami_jax.provenance.digests import file_digests, json_digest
-from sami_jax.provenance.lock import lock_folder
 from sami_jax.redaction import redacted
 
 MANIFEST, AUDIT = "run.json", "audit.jsonl"
@@ -48,11 +47,9 @@ class RunRecord:
           predicate: what the run is made from, see `preparation.provenance`.
           devices: what it runs on.
         Raises:
-          UserError: the folder holds another run, or its books were changed, or another process is at work in it; names
-            what differs, or who.
+          UserError: the folder holds another run, or its books were changed; names what differs.
         """
         self._workdir = workdir
-        self._lock = lock_folder(workdir)  # as long as this record lives
         file = workdir / MANIFEST
         wanted = redacted(json.loads(json.dumps(predicate)))
         statement = read_statement(workdir) if file.exists() else {"subject": [], "predicate": None}
