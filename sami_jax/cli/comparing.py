@@ -17,6 +17,7 @@ from sami_jax.preparation import devices
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
 from sami_jax.provenance.digests import file_digest, file_digests, json_digest
+from sami_jax.provenance.lock import lock_folder
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.sharding import make_mesh
 from sami_jax.terminal import show
@@ -42,17 +43,18 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         "both_orders": not arguments.one_order,
         "contestants": {c.role: {"chat": c.chat, "examples": json_digest(list(c.examples))} for c in contestants},
     }
-    record = RunRecord(arguments.output, _made_from(config, admission, queries_file, contestants, plan), devices())
-    mesh = make_mesh(config.mesh.to_dict())
-    files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
-    answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
-    record.stage("answered", 0, files)
-    pairs = pair_up(config, queries, constitutions, *answers)
-    verdicts = judge_pairs(pairs, judge, arguments.output / "verdicts.jsonl", plan["both_orders"])
-    found = decide(verdicts, arguments.margin)
-    write_json(arguments.output / "comparison.json", found)
-    record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
-    record.finish("complete")
+    with lock_folder(arguments.output):
+        record = RunRecord(arguments.output, _made_from(config, admission, queries_file, contestants, plan), devices())
+        mesh = make_mesh(config.mesh.to_dict())
+        files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
+        answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
+        record.stage("answered", 0, files)
+        pairs = pair_up(config, queries, constitutions, *answers)
+        verdicts = judge_pairs(pairs, judge, arguments.output / "verdicts.jsonl", plan["both_orders"])
+        found = decide(verdicts, arguments.margin)
+        write_json(arguments.output / "comparison.json", found)
+        record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
+        record.finish("complete")
     print_rates(found["win_rate"], found["slices"], "half")
     show(f"{found['decision']}: {found['reason']}", style="bold")
 

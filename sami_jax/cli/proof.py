@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sami_jax.cli.parser import add_verb, with_config, with_endpoint
 from sami_jax.errors import UserError
-from sami_jax.provenance.lock import lock_folder
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
 
@@ -163,8 +162,7 @@ def _judge(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from sami_jax.cli.comparing import compare_models
 
-    with lock_folder(arguments.output):
-        compare_models(arguments, make_judge(arguments))
+    compare_models(arguments, make_judge(arguments))
 
 
 def _rate_export(arguments: argparse.Namespace) -> None:
