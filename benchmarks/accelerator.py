@@ -72,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = jax.devices()[0]
     config = MINIATURE if arguments.miniature else MISTRAL_7B
-    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, [device])
+    mesh = make_mesh({}, [device])
     report = {
         "device": device.device_kind,
         "jax": jax.__version__,
@@ -182,7 +182,7 @@ def training(config: ModelConfig, queries: int, mesh, report: dict) -> dict:
 
         def step():
             nonlocal state
-            state, metrics = update(state, [batch], None)
+            state, metrics = update(state, [batch], {}, None)
             return metrics["loss"]
 
         seconds = median_seconds(step)

@@ -19,8 +19,6 @@ from sami_jax.sampling import SamplingOptions, generate
 from sami_jax.sharding import make_mesh
 from sami_jax.training import init_state, make_update
 
-MESH = {"data": 1, "fsdp": 1, "tensor": 1}
-
 
 def train(arguments: argparse.Namespace, config, params, mesh) -> None:
     prompts, responses = cases.training_texts(config.vocab_size, arguments.count)
@@ -53,7 +51,7 @@ def train(arguments: argparse.Namespace, config, params, mesh) -> None:
 
             def step():
                 nonlocal state
-                state, metrics = update(state, [batch], None)
+                state, metrics = update(state, [batch], {}, None)
                 jax.block_until_ready((state, metrics))
         else:
             optimizer = make_optimizer(settings.optim)
@@ -97,7 +95,7 @@ def sample(arguments: argparse.Namespace, config, params, mesh) -> None:
 
 def main() -> None:
     arguments = cases.parse_side(("J0", "J1", "ours"))
-    mesh = make_mesh(MESH, jax.devices()[:1])
+    mesh = make_mesh({}, jax.devices()[:1])
     config = read_config(arguments.model)
     params = load_params(arguments.model, config, mesh, jnp.float32)
     {"train": train, "generate": sample}[arguments.task](arguments, config, params, mesh)

@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
-from sami_jax.models.decoder import REMAT_POLICIES
 from sami_jax.models.kernels import BACKENDS
+from sami_jax.models.stack import REMAT_POLICIES
 from sami_jax.models.untrained import RANDOM_BYTES
 from sami_jax.optim import OPTIMIZERS
 from sami_jax.principles.constitutions import RULES
+from sami_jax.sharding import MESH_AXES
 
 JUDGES = ("none", "miniature")
+LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 CANARY_ACTIONS = ("stop", "alert", "off")
 CANARY_SHARES = ("well_formed_drop", "repetition_rise", "refusal_rise", "saturation", "following_drop")
 REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
@@ -38,6 +40,7 @@ def defaults() -> ConfigDict:
     c.mesh = ConfigDict()  # devices along each axis; one may be -1, the rest
     c.mesh.data = 1  # replicas, each with its share of the queries
     c.mesh.fsdp = -1  # queries and weights both split; weights are gathered layer by layer
+    c.mesh.expert = 1  # queries and the experts of a mixture split
     c.mesh.tensor = 1  # heads, MLP width and vocabulary split
 
     c.principles = ConfigDict()
@@ -87,9 +90,11 @@ def defaults() -> ConfigDict:
     c.objective.row_weight = 0.5  # of the contrast over responses (P: both one half)
     c.objective.column_weight = 0.5  # of the contrast over constitutions
     c.objective.kl_weight = 0.0  # beta of KL(policy || base), nats (P: 0 in every published run)
+    c.objective.balance_weight = 0.0  # of the load-balancing loss of a mixture of experts, which is 1 at best (Switch)
+    c.objective.router_z_weight = 0.0  # of the squared logsumexp of its router's logits (ST-MoE: 1e-3)
 
     c.optim = ConfigDict()
-    c.optim.name = "adamw"  # adamw (P) | rmsprop (R)
+    c.optim.name = "adamw"  # adamw (P) | rmsprop (R) | adafactor: hardly any state | lion: one moment
     c.optim.learning_rate = 5e-7  # (P)
     c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
     c.optim.b1 = 0.9  # decay of AdamW's first moment (P: library default)
@@ -97,12 +102,19 @@ def defaults() -> ConfigDict:
     c.optim.epsilon = 1e-8  # added to the root of the second moment
     c.optim.weight_decay = 0.0  # decoupled, per update times learning rate (ours)
     c.optim.clip_norm = 1.0  # global gradient norm (P)
+    c.optim.moment_dtype = "float32"  # bfloat16 halves the moments, which are then rounded by chance (ours)
+
+    c.lora = ConfigDict()  # low-rank adapters beside frozen weights, in place of training them all (ours)
+    c.lora.rank = 0  # of each adapter; 0 trains all weights
+    c.lora.alpha = 16.0  # adapters are scaled by alpha / rank
+    c.lora.targets = LORA_TARGETS  # projections that have one
 
     c.train = ConfigDict()
     c.train.updates = (2, 4, 6)  # updates of each iteration; as many iterations as entries (P)
     c.train.batch_size = 128  # queries an update (P)
     c.train.microbatches = 16  # parts a batch is accumulated over; exact, so a matter of memory alone (R)
     c.train.param_dtype = "float32"  # of master weights. bfloat16 is (R): it rounds most of a 5e-7 update away
+    c.train.rounding = "nearest"  # of bfloat16 master weights: nearest | stochastic, which loses nothing on average
     c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
     c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
     c.train.checkpoint_every = 1  # updates between checkpoints
@@ -215,14 +227,16 @@ def validate(config: ConfigDict) -> None:
         "constitutions.rule": tuple(RULES),
         "objective.normalize": ("mean", "sum"),
         "optim.name": tuple(OPTIMIZERS),
+        "optim.moment_dtype": ("float32", "bfloat16"),
         "train.param_dtype": ("float32", "bfloat16"),
+        "train.rounding": ("nearest", "stochastic"),
         "train.compute_dtype": ("float32", "bfloat16"),
         "train.remat": tuple(REMAT_POLICIES),
         "canaries.action": CANARY_ACTIONS,
         "evaluation.judge": JUDGES,
     }.items():
         check_choice(field, choices)
-    for field in ("data", "fsdp", "tensor"):
+    for field in MESH_AXES:
         check(f"mesh.{field}", config.mesh[field] == -1 or config.mesh[field] >= 1, "at least 1, or -1 for the rest")
     for field, low in {
         "principles.held_out_drawn": 0,
@@ -238,6 +252,9 @@ def validate(config: ConfigDict) -> None:
         "objective.row_weight": 0.0,
         "objective.column_weight": 0.0,
         "objective.kl_weight": 0.0,
+        "objective.balance_weight": 0.0,
+        "objective.router_z_weight": 0.0,
+        "lora.rank": 0,
         "optim.warmup_updates": 0,
         "optim.weight_decay": 0.0,
         "train.batch_size": 1,
@@ -253,7 +270,7 @@ def validate(config: ConfigDict) -> None:
         "evaluation.batch_size": 1,
     }.items():
         check_number(field, low)
-    for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm"):
+    for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha"):
         check_number(field, 0.0, above=True)
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
@@ -277,6 +294,8 @@ def validate(config: ConfigDict) -> None:
         config.train.batch_size % config.train.microbatches == 0,
         f"a divisor of train.batch_size={config.train.batch_size}",
     )
+    targets = config.lora.targets
+    check("lora.targets", len(targets) > 0 and set(targets) <= set(LORA_TARGETS), f"some of {', '.join(LORA_TARGETS)}")
     at_once = config.train.constitutions_at_once
     check(
         "train.constitutions_at_once",

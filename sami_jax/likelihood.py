@@ -1,5 +1,6 @@
 """S[b, i, j] = log p(y_j | c_i, x_b): the sharded matrix of conditional log-likelihoods."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 
 from sami_jax.data.batches import ContrastBatch
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.decoder import Decoder, bind
+from sami_jax.models.decoder import Decoder, Packed, bind
+from sami_jax.models.experts import RouterLosses
 from sami_jax.packing import PackedRows, Scored
 from sami_jax.sharding import constrain
 from sami_jax.unembedding import chosen_logprobs, map_chunks
@@ -16,6 +18,8 @@ from sami_jax.unembedding import chosen_logprobs, map_chunks
 class Likelihoods(NamedTuple):
     summed: jax.Array  # [B, C, C] float32, log p(y_j | c_i, x_b)
     kl: jax.Array | None  # [B, C] float32, KL(policy || reference) summed over the tokens of y_i under c_i, nats
+    router: RouterLosses | None  # of a mixture of experts, means over tokens and layers
+    accumulator: dict | None  # the one that was given
 
 
 def likelihoods(
@@ -27,40 +31,47 @@ def likelihoods(
     compute_dtype="float32",
     remat: str = "none",
     at_once: int = 0,
+    accumulator: dict | None = None,
 ) -> Likelihoods:
     """Every response under every constitution; the C responses under one (c_i, x_b) share its prefix, computed once.
 
     Args:
       params: weights in any dtype; cast to `compute_dtype` where they are used, so that gradients add up in theirs.
-      reference: weights for the KL term.
-      remat: key of `decoder.REMAT_POLICIES`.
+      reference: weights for the KL term, without adapters.
+      remat: key of `stack.REMAT_POLICIES`.
       at_once: constitutions computed together. The rest wait for their turn and are computed again in the backward pass, so
         that memory is that of `at_once`. Divides C; 0 takes all.
+      accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
     """
     b, count = batch.prefix_lengths.shape
+    model = bind(config, params)
 
-    def some(tokens, prefix_lengths, numbers) -> Likelihoods:
-        """tokens [B, g, T], prefix_lengths [B, g], numbers [g] of the constitutions in this group."""
+    def some(accumulator, group):
+        """Of a group: tokens [B, g, T], prefix_lengths [B, g], numbers [g] of its constitutions."""
+        tokens, prefix_lengths, numbers = group
         g = numbers.shape[0]
         rows = _rows(tokens, prefix_lengths, batch)
-        model = bind(config, _cast(params, compute_dtype))
-        logprobs, hidden, scored = _logprobs(model, rows, remat)
+        logprobs, scored, packed = _logprobs(model, rows, compute_dtype, remat, accumulator)
         kl = None
         if reference is not None:
-            other = bind(config, _cast(reference, compute_dtype))
-            kl = _own_kl(model, other, rows, hidden, jnp.tile(numbers, b), remat).reshape(b, g)
-        return Likelihoods(_by_response(logprobs, scored.owners, count).reshape(b, g, count), kl)
+            other = bind(dataclasses.replace(config, adapter=None), reference)
+            kl = _own_kl(model, other, rows, packed.hidden, jnp.tile(numbers, b)).reshape(b, g)
+        summed = _by_response(logprobs, scored.owners, count).reshape(b, g, count)
+        return packed.accumulator, (summed, kl, packed.router)
 
+    everything = (batch.tokens, batch.prefix_lengths, jnp.arange(count))
     if at_once in (0, count):
-        return some(batch.tokens, batch.prefix_lengths, jnp.arange(count))
+        accumulator, found = some(accumulator, everything)
+        return Likelihoods(*found, accumulator)
 
     def in_groups(x, axis):
         shape = (*x.shape[:axis], count // at_once, at_once, *x.shape[axis + 1 :])
         return jnp.moveaxis(x.reshape(shape), axis, 0)
 
-    groups = (in_groups(batch.tokens, 1), in_groups(batch.prefix_lengths, 1), in_groups(jnp.arange(count), 0))
-    parts = jax.lax.map(jax.checkpoint(lambda group: some(*group)), groups)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), parts)
+    groups = tuple(in_groups(x, axis) for x, axis in zip(everything, (1, 1, 0), strict=True))
+    accumulator, (summed, kl, router) = jax.lax.scan(jax.checkpoint(some), accumulator, groups)
+    summed, kl = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), (summed, kl))
+    return Likelihoods(summed, kl, jax.tree.map(jnp.mean, router), accumulator)
 
 
 def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32") -> jax.Array:
@@ -69,11 +80,11 @@ def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *
     The reference that the shared prefix is checked against.
     """
     b, count = batch.prefix_lengths.shape
-    model = bind(config, _cast(params, compute_dtype))
+    model = bind(config, params)
     shared = _rows(batch.tokens, batch.prefix_lengths, batch)
     each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), shared)
     rows = each.alone(jnp.tile(jnp.arange(count), b * count))
-    logprobs, _, scored = _logprobs(model, rows)
+    logprobs, scored, _ = _logprobs(model, rows, compute_dtype)
     return _by_response(logprobs, scored.owners, 1).reshape(b, count, count)
 
 
@@ -83,8 +94,8 @@ def token_logprobs(params: dict, config: ModelConfig, batch: ContrastBatch, *, c
     Behind the last response stands whatever comes. A batch may have more prompts here than responses, or fewer.
     """
     b, count = batch.prefix_lengths.shape
-    model = bind(config, _cast(params, compute_dtype))
-    return _logprobs(model, _rows(batch.tokens, batch.prefix_lengths, batch))[0].reshape(b, count, -1)
+    rows = _rows(batch.tokens, batch.prefix_lengths, batch)
+    return _logprobs(bind(config, params), rows, compute_dtype)[0].reshape(b, count, -1)
 
 
 def normalized(summed: jax.Array, response_lengths: jax.Array, normalize: str) -> jax.Array:
@@ -109,12 +120,17 @@ def _rows(tokens, prefix_lengths, batch: ContrastBatch) -> PackedRows:
     )
 
 
-def _logprobs(model: Decoder, rows: PackedRows, remat: str = "none") -> tuple[jax.Array, jax.Array, Scored]:
-    """Of each scored token [N, R] float32, with the hidden states [N, R, D] that predict them, and what was scored."""
+def _logprobs(
+    model: Decoder, rows: PackedRows, dtype, remat: str = "none", accumulator: dict | None = None
+) -> tuple[jax.Array, Scored, Packed]:
+    """Of each scored token [N, R] float32, what was scored, and what is left of the pass, with the hidden states [N, R, D] that
+    predict them."""
     scored = rows.scored()
-    hidden = _at(model.packed(rows, remat), scored.predictors)
-    logprobs = chosen_logprobs(hidden.reshape(-1, hidden.shape[-1]), model.table(), scored.targets.reshape(-1))
-    return logprobs.reshape(scored.targets.shape), hidden, scored
+    packed = model.packed(rows, dtype, remat, accumulator)
+    packed = packed._replace(hidden=_at(packed.hidden, scored.predictors))
+    hidden = packed.hidden.reshape(-1, packed.hidden.shape[-1])
+    logprobs = chosen_logprobs(hidden, model.table(), scored.targets.reshape(-1))
+    return logprobs.reshape(scored.targets.shape), scored, packed
 
 
 def _by_response(x: jax.Array, owners: jax.Array, count: int) -> jax.Array:
@@ -123,9 +139,7 @@ def _by_response(x: jax.Array, owners: jax.Array, count: int) -> jax.Array:
     return jnp.sum(jnp.where(mine, x[:, :, None], 0.0), axis=1)
 
 
-def _own_kl(
-    model: Decoder, reference: Decoder, rows: PackedRows, hidden: jax.Array, numbers: jax.Array, remat: str
-) -> jax.Array:
+def _own_kl(model: Decoder, reference: Decoder, rows: PackedRows, hidden: jax.Array, numbers: jax.Array) -> jax.Array:
     """KL over the whole vocabulary, [N] float32, summed over the tokens of response `numbers[n]` of row n.
 
     The authors' code averages over prompt and padding positions too; here only response tokens count.
@@ -135,7 +149,7 @@ def _own_kl(
     offsets = jnp.take_along_axis(rows.starts, numbers[:, None], axis=1) - rows.prefix_lengths[:, None]
     places = jnp.minimum(offsets + jnp.arange(alone.sizes.responses)[None], hidden.shape[1] - 1)
     own = _at(hidden, places)
-    other = jax.lax.stop_gradient(_at(reference.packed(alone, remat), scored.predictors))
+    other = jax.lax.stop_gradient(_at(reference.packed(alone, hidden.dtype).hidden, scored.predictors))
 
     table = model.table().astype(jnp.float32)  # so that its gradient adds up in float32
 
@@ -154,7 +168,3 @@ def _own_kl(
 def _at(hidden: jax.Array, places: jax.Array) -> jax.Array:
     """Hidden states [N, T, D] at places [N, R]."""
     return jnp.take_along_axis(hidden, places[..., None], axis=1)
-
-
-def _cast(params: dict, dtype) -> dict:
-    return jax.tree.map(lambda w: w.astype(dtype), params)

@@ -1,7 +1,10 @@
 """Optimizers, by name, as one optax chain: clip, then the rule, with a warm-up that never wastes an update."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -9,6 +12,11 @@ OPTIMIZERS: dict[str, Callable[[ConfigDict, optax.Schedule], optax.GradientTrans
     "adamw": lambda c, rate: optax.adamw(rate, b1=c.b1, b2=c.b2, eps=c.epsilon, weight_decay=c.weight_decay),
     # The authors' code: torch.optim.RMSprop with its defaults.
     "rmsprop": lambda c, rate: optax.rmsprop(rate, decay=c.b2, eps=c.epsilon),
+    # Without the scaling by a weight's own size, for a stack of layers would share one.
+    "adafactor": lambda c, rate: optax.adafactor(
+        rate, multiply_by_parameter_scale=False, weight_decay_rate=c.weight_decay or None
+    ),
+    "lion": lambda c, rate: optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay),
 }
 
 
@@ -26,4 +34,66 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """`config` is the `optim` part of a run's config."""
     rule = OPTIMIZERS[config.name](config, learning_rate(config))
+    if config.moment_dtype != "float32":
+        rule = _kept_in(jnp.dtype(config.moment_dtype), rule)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+def apply_updates(params: dict, updates: dict, stochastic: bool, seed: jax.Array) -> dict:
+    """params + updates, rounded to the dtype of the params.
+
+    Args:
+      stochastic: round up or down by chance, so that on average nothing is lost: an update of 5e-7 is less than the step
+        between bfloat16 numbers around a weight, and the nearest of them is the weight as it was.
+      seed: [] int32, another one each time.
+    """
+    exact = jax.tree.map(lambda p, u: p.astype(jnp.float32) + u.astype(jnp.float32), params, updates)
+    if stochastic:
+        return _rounded(exact, params, jax.random.key(seed))
+    return jax.tree.map(lambda e, p: e.astype(p.dtype), exact, params)
+
+
+def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
+    """float32 to bfloat16, to one of the two neighbours, the nearer the likelier: its mean is x."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    # A bfloat16 is the upper half of a float32. What is added to the lower half carries over with the right probability.
+    bits += jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    cut = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(x), cut, x).astype(jnp.bfloat16)
+
+
+class _Kept(NamedTuple):
+    state: Any  # floats in the dtype in which they are kept
+    count: jax.Array  # [] int32, updates made
+
+
+def _kept_in(dtype, rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The rule with its moments kept in bfloat16 between updates. They are rounded by chance: a moment that moves by a
+    thousandth would otherwise never move."""
+
+    def init(params):
+        return _Kept(jax.tree.map(lambda x: x.astype(dtype) if _is_float(x) else x, rule.init(params)), jnp.int32(0))
+
+    def update(gradients, kept: _Kept, params=None):
+        state = jax.tree.map(lambda x: x.astype(jnp.float32) if _is_float(x) else x, kept.state)
+        updates, state = rule.update(gradients, state, params)
+        return updates, _Kept(_rounded(state, kept.state, jax.random.key(kept.count)), kept.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _rounded(tree, like, key: jax.Array):
+    """Rounds by chance where `like` is bfloat16, each leaf with a key of its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [
+            stochastic_round(leaf, own) if old.dtype == jnp.bfloat16 else leaf.astype(old.dtype)
+            for leaf, old, own in zip(leaves, jax.tree.leaves(like), keys, strict=True)
+        ],
+    )
+
+
+def _is_float(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)

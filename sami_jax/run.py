@@ -33,8 +33,10 @@ from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.metrics import MetricsLog, show_evaluation
 from sami_jax.model_card import write_card, write_principles
+from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters
 from sami_jax.models.huggingface import copy_companions, export
 from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.stack import joined
 from sami_jax.preparation import Inputs, devices, prepare, principle_records, provenance
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
@@ -158,7 +160,11 @@ def train(
         bucket=config.train.bucket,
     )
     _say_shapes(batches)
-    reference = base.load(mesh, config.train.compute_dtype) if config.objective.kl_weight else None
+    model_config = adapted(base.config, config.lora)
+    frozen = base.load(mesh, config.train.compute_dtype) if model_config.adapter else {}
+    reference = None
+    if config.objective.kl_weight:
+        reference = frozen or base.load(mesh, config.train.compute_dtype)
     principles = principle_records(config, inputs)
 
     def side_files(target: Path) -> None:
@@ -166,24 +172,26 @@ def train(
         write_principles(target, principles)
 
     with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
-        state = checkpoints.restore_latest(base.config, config, mesh)
+        state = checkpoints.restore_latest(model_config, config, mesh)
         if state is None:
-            state = init_state(base.load(mesh, config.train.param_dtype), base.config, config, mesh)
+            adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh)
+            start = adapters or base.load(mesh, config.train.param_dtype)
+            state = init_state(start, model_config, config, mesh)
         done = int(state.step)
         if done == 0:
-            check_shared_prefix(state.params, base.config, config, examples, mesh)
+            check_shared_prefix(joined(frozen, state.params), model_config, config, examples, mesh)
         canaries = inputs.canaries and Canaries(config, base, inputs.canaries, inputs.judge, mesh, folder, done)
-        update = make_update(base.config, config, mesh)
+        update = make_update(model_config, config, mesh)
         with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
             numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
             for number in numbers if stop is None else ():
-                state, metrics = update(state, batches[number - 1], reference)
+                state, metrics = update(state, batches[number - 1], frozen, reference)
                 metrics = {name: float(value) for name, value in metrics.items()}
                 metrics["padded_share"] = batches.padded_share(number - 1)
                 at_checkpoint = number % config.train.checkpoint_every == 0 or number == updates
                 alarms = []
                 if canaries and at_checkpoint:
-                    signs, alarms = canaries.look(number, state.params)
+                    signs, alarms = canaries.look(number, model_config, joined(frozen, state.params))
                     metrics |= {f"canaries/{name}": value for name, value in signs.items()}
                 log.write(number, metrics)
                 for alarm in alarms:
@@ -195,10 +203,14 @@ def train(
                 if at_checkpoint:
                     checkpoints.save(state)
         if stop:
-            state = checkpoints.restore_latest(base.config, config, mesh)
+            state = checkpoints.restore_latest(model_config, config, mesh)
         if state is not None:
             dtype = jnp.dtype(config.model.export_dtype)
-            export(state.params, base.config, folder / "model", side_files, dtype)
+            params = state.params
+            if model_config.adapter:
+                export_adapters(model_config, params, base.folder, folder / "adapter")
+                params = folded(model_config, frozen, params, mesh)
+            export(params, base.config, folder / "model", side_files, dtype)
     return stop
 
 

@@ -7,23 +7,28 @@ over, so that a change of parallelism is a change of this table or of the mesh s
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sami_jax.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "tensor")
-ALL_DEVICES = {"data": 1, "fsdp": -1, "tensor": 1}  # mesh sizes where no config chooses them
+MESH_AXES = (DATA_AXIS, FSDP_AXIS, EXPERT_AXIS, TENSOR_AXIS) = ("data", "fsdp", "expert", "tensor")
+ALL_DEVICES = {FSDP_AXIS: -1}  # mesh sizes where no config chooses them
 
 # Logical axis -> mesh axes. A logical axis that is missing is an error; None keeps the axis whole on every device.
 RULES = {
-    "batch": ("data", "fsdp"),  # rows: queries, prompts, (constitution, response) pairs
-    "embed": "fsdp",  # model width of the weights: gathered layer by layer (fully sharded data parallelism)
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "mlp": "tensor",
-    "vocab": "tensor",
+    "batch": (DATA_AXIS, FSDP_AXIS, EXPERT_AXIS),  # rows: queries, prompts, (constitution, response) pairs
+    "embed": (FSDP_AXIS, EXPERT_AXIS),  # model width of weights: gathered by layer (fully sharded data parallelism)
+    "experts": EXPERT_AXIS,  # an expert's weights lie whole on that axis ...
+    "expert_embed": FSDP_AXIS,  # ... and are gathered along this one
+    "heads": TENSOR_AXIS,
+    "kv_heads": TENSOR_AXIS,
+    "mlp": TENSOR_AXIS,
+    "vocab": TENSOR_AXIS,
     None: None,
     "layer": None,
+    "choices": None,  # a router's logits
+    "rank": None,  # of a low-rank adapter
     "head_dim": None,
     "sequence": None,
     "activation": None,  # model width of activations
@@ -31,29 +36,35 @@ RULES = {
 
 
 def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
-    """Lays the devices out on the axes data, fsdp, tensor.
+    """Lays the devices out on the mesh axes. Where they are slices of TPUs joined by a slower network, each slice holds whole
+    shares of the data axis, so that only gradients cross it.
 
     Args:
-      sizes: devices along each mesh axis; at most one may be -1, "the rest".
+      sizes: devices along mesh axes, 1 where one is left out; at most one may be -1, "the rest".
       devices: the devices to use, by default all of them.
     Raises:
-      UserError: the product of the sizes is not the number of devices.
+      UserError: the product of the sizes is not the number of devices, or the slices do not divide the data axis.
     """
     devices = list(devices if devices is not None else jax.devices())
-    shape = [sizes[axis] for axis in MESH_AXES]
-    fixed = 1
-    for size in shape:
-        fixed *= size if size != -1 else 1
+    shape = [sizes.get(axis, 1) for axis in MESH_AXES]
+    fixed = math.prod(size for size in shape if size != -1)
     if shape.count(-1) == 1 and len(devices) % fixed == 0:
         shape[shape.index(-1)] = len(devices) // fixed
         fixed = len(devices)
     if fixed != len(devices) or -1 in shape:
-        wanted = " x ".join(f"{axis}={sizes[axis]}" for axis in MESH_AXES)
+        wanted = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise UserError(
             f"config.mesh: {wanted} does not use {len(devices)} device(s) exactly; make the product {len(devices)}, or set one axis to -1"
         )
     # Explicit, today's default of make_mesh, would put shardings into types; ours are given at jit boundaries.
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    explicit = {"axis_types": (AxisType.Auto,) * len(MESH_AXES)}
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, MESH_AXES, devices=devices, **explicit)
+    if shape[0] % slices:
+        raise UserError(f"config.mesh.data={shape[0]}: must be a multiple of the {slices} slices; set it to {slices}")
+    within, across = [shape[0] // slices, *shape[1:]], [slices, *(1 for _ in shape[1:])]
+    return Mesh(mesh_utils.create_hybrid_device_mesh(within, across, devices), MESH_AXES, **explicit)
 
 
 def partition_spec(logical_axes) -> PartitionSpec:
@@ -87,9 +98,10 @@ def batch_shards_here() -> int:
 def check_divisible(mesh: Mesh, shape, logical_axes, what: str) -> None:
     """Raises UserError naming the dimension and the mesh axis where `shape` cannot be split evenly."""
     for size, logical in zip(shape, logical_axes, strict=True):
-        axes = RULES[logical]
+        axes, rest = RULES[logical], size
         for axis in (axes,) if isinstance(axes, str) else axes or ():
-            if size % mesh.shape[axis]:
+            if rest % mesh.shape[axis]:
                 raise UserError(
-                    f"config.mesh.{axis}={mesh.shape[axis]} does not divide {what}'s {logical} dimension of {size}; choose a divisor of {size}"
+                    f"config.mesh.{axis}={mesh.shape[axis]} does not divide {what}'s {logical} dimension of {rest}; choose a divisor of {rest}"
                 )
+            rest //= mesh.shape[axis]

@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from sami_jax import objective
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.errors import UserError
 from sami_jax.likelihood import likelihoods, normalized, plain_likelihoods
+from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
-from sami_jax.optim import make_optimizer
+from sami_jax.models.stack import joined, part
+from sami_jax.optim import apply_updates, make_optimizer
 from sami_jax.sharding import batch_shards, named_sharding
 
 # Nats a token, by compute dtype: what rounding alone may do to a log-likelihood.
@@ -37,17 +40,23 @@ Metrics = dict[str, jax.Array]
 
 
 def sami_loss(
-    params: dict, model_config: ModelConfig, batch: ContrastBatch, config: ConfigDict, reference: dict | None
-) -> tuple[jax.Array, Metrics]:
+    params: dict,
+    model_config: ModelConfig,
+    batch: ContrastBatch,
+    config: ConfigDict,
+    reference: dict | None,
+    accumulator: dict | None = None,
+) -> tuple[jax.Array, Metrics, dict | None]:
     """The loss of one microbatch, mean over its queries, and what to log about it.
 
     Args:
-      params: master weights.
+      params: master weights, frozen ones included.
       batch: B queries.
       config: a run's config, of which `objective` and `train` are read.
       reference: base weights for the KL term; None where its weight is 0.
+      accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; comes back as it is.
     """
-    summed, kl = likelihoods(
+    found = likelihoods(
         params,
         model_config,
         batch,
@@ -55,22 +64,28 @@ def sami_loss(
         compute_dtype=config.train.compute_dtype,
         remat=config.train.remat,
         at_once=config.train.constitutions_at_once,
+        accumulator=accumulator,
     )
-    s = normalized(summed, batch.response_lengths, config.objective.normalize)
+    s = normalized(found.summed, batch.response_lengths, config.objective.normalize)
     loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
     metrics = {
         "contrastive_loss": loss,
-        **jax.tree.map(jnp.mean, objective.estimates(s, summed)),
+        **jax.tree.map(jnp.mean, objective.estimates(s, found.summed)),
         "own_logprob": jnp.mean(jnp.diagonal(s, axis1=-2, axis2=-1)),
     }
-    if kl is not None:
-        metrics["kl"] = jnp.mean(jnp.sum(kl, axis=1) / jnp.maximum(jnp.sum(batch.response_lengths, axis=1), 1))
+    if found.kl is not None:
+        metrics["kl"] = jnp.mean(jnp.sum(found.kl, axis=1) / jnp.maximum(jnp.sum(batch.response_lengths, axis=1), 1))
         loss = loss + config.objective.kl_weight * metrics["kl"]
-    return loss, metrics | {"loss": loss}
+    if found.router is not None:
+        metrics |= {"router_balance": found.router.balance, "router_z": found.router.z}
+        loss = loss + config.objective.balance_weight * found.router.balance
+        loss = loss + config.objective.router_z_weight * found.router.z
+    return loss, metrics | {"loss": loss}, found.accumulator
 
 
 def accumulate(
     params: dict,
+    frozen: dict,
     total: dict | None,
     model_config: ModelConfig,
     batch: ContrastBatch,
@@ -82,12 +97,30 @@ def accumulate(
     Microbatches hold equally many queries and the loss is their mean, so the mean of the gradients is the gradient of the
     whole batch. (Until 24 May 2024 the authors' code kept the last microbatch's alone.)
 
+    Args:
+      params: what is trained.
+      frozen: the weights beside it that are not; {} where all are trained.
     Returns:
       the new total, and the microbatch's own metrics.
     """
-    gradients, metrics = jax.grad(sami_loss, has_aux=True)(params, model_config, batch, config, reference)
-    gradients = jax.tree.map(lambda gradient: gradient.astype(jnp.float32), gradients)
-    return gradients if total is None else jax.tree.map(jnp.add, total, gradients), metrics
+
+    # Kept apart until they are added, total and gradient of the blocks would need twice the memory.
+    in_place = total is not None and config.train.remat == "full"
+    blocks = total["blocks"] if in_place else None
+    apart = {name: tree for name, tree in params.items() if not (in_place and name == "blocks")}
+
+    def loss(apart: dict, blocks: dict | None):
+        everything = joined(frozen, joined(params, apart))
+        loss, metrics, blocks = sami_loss(everything, model_config, batch, config, reference, blocks)
+        return (loss, blocks), metrics
+
+    _, pull, metrics = jax.vjp(loss, apart, blocks, has_aux=True)
+    gradient, blocks = pull((jnp.float32(1), blocks))
+    gradient = jax.tree.map(lambda gradient: gradient.astype(jnp.float32), gradient)
+    if total is None:
+        return gradient, metrics
+    added = jax.tree.map(jnp.add, part(total, gradient), gradient)
+    return added | ({"blocks": blocks} if in_place else {}), metrics
 
 
 def mean_metrics(of_each: Sequence[Metrics]) -> Metrics:
@@ -95,10 +128,27 @@ def mean_metrics(of_each: Sequence[Metrics]) -> Metrics:
 
 
 def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
-    """Returns (state, microbatches, reference) -> (state, metrics); the old state's memory is reused.
+    """Returns (state, microbatches, frozen, reference) -> (state, metrics); the old state's memory is reused.
 
     Compiles at the first call, and again for each new shape of microbatch.
     """
+    start, add, apply = programs(model_config, config, mesh)
+
+    def update(state: TrainState, microbatches: Sequence[ContrastBatch], frozen: dict, reference: dict | None):
+        # With several microbatches, the first is added like the others: one program a shape.
+        total = start(state.params) if len(microbatches) > 1 else None
+        of_each = []
+        for batch in microbatches:
+            total, metrics = add(state.params, frozen, total, put_batch(batch, mesh), reference)
+            of_each.append(metrics)
+        return apply(state, total, of_each)
+
+    return update
+
+
+def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Callable, ...]:
+    """What an update is made of, jitted, not compiled yet: `start` makes a total of zeros, `add` adds a microbatch's gradient to
+    it, `apply` changes the weights."""
     optimizer = make_optimizer(config.optim)
     shardings = state_shardings(model_config, config, mesh)
     everywhere = named_sharding(mesh)
@@ -106,34 +156,25 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
     def start(params):
         return jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), params)
 
-    def add(params, total, batch, reference):
-        return accumulate(params, total, model_config, batch, config, reference)
+    def add(params, frozen, total, batch, reference):
+        return accumulate(params, frozen, total, model_config, batch, config, reference)
 
     def apply(state: TrainState, total, of_each: Sequence[Metrics]):
         gradients = jax.tree.map(lambda gradient: gradient / len(of_each), total)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = apply_updates(state.params, updates, config.train.rounding == "stochastic", config.seed + state.step)
         norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
         return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
 
-    start = jax.jit(start, out_shardings=shardings.params)
-    add = jax.jit(add, donate_argnums=1, out_shardings=(shardings.params, everywhere))
-    apply = jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere))
-
-    def update(state: TrainState, microbatches: Sequence[ContrastBatch], reference: dict | None):
-        # With several microbatches, the first is added like the others: one program a shape.
-        total = start(state.params) if len(microbatches) > 1 else None
-        of_each = []
-        for batch in microbatches:
-            total, metrics = add(state.params, total, put_batch(batch, mesh), reference)
-            of_each.append(metrics)
-        return apply(state, total, of_each)
-
-    return update
+    return (
+        jax.jit(start, out_shardings=shardings.params),
+        jax.jit(add, donate_argnums=2, out_shardings=(shardings.params, everywhere)),
+        jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere)),
+    )
 
 
 def init_state(params: dict, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
-    """A fresh state around master weights that already lie on `mesh`."""
+    """A fresh state around what is trained, which already lies on `mesh`."""
     shardings = state_shardings(model_config, config, mesh)
     opt_state = jax.jit(make_optimizer(config.optim).init, out_shardings=shardings.opt_state)(params)
     return TrainState(params, opt_state, jax.device_put(jnp.int32(0), shardings.step))
@@ -142,23 +183,37 @@ def init_state(params: dict, model_config: ModelConfig, config: ConfigDict, mesh
 def abstract_state(model_config: ModelConfig, config: ConfigDict) -> TrainState:
     """The state with shapes and dtypes in place of arrays."""
     dtype = jnp.dtype(config.train.param_dtype)
-    params = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), abstract_params(model_config))
+    params = trained(model_config, abstract_params(model_config))
+    params = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), params)
     opt_state = jax.eval_shape(make_optimizer(config.optim).init, params)
     return TrainState(params, opt_state, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
     """The state with shardings in place of arrays: optimizer moments lie as their weights do, scalars everywhere."""
-    params = param_shardings(model_config, mesh)
+    params = trained(model_config, param_shardings(model_config, mesh))
+    state = abstract_state(model_config, config)
     everywhere = named_sharding(mesh)
     opt_state = optax.tree_map_params(
         make_optimizer(config.optim),
-        lambda _, sharding: sharding,
-        abstract_state(model_config, config).opt_state,
+        lambda moment, weight, sharding: _moment_sharding(moment.shape, weight.shape, sharding),
+        state.opt_state,
+        state.params,
         params,
         transform_non_params=lambda _: everywhere,
     )
     return TrainState(params, opt_state, everywhere)
+
+
+def _moment_sharding(shape: tuple[int, ...], weight_shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
+    """That of the weight, less the dimension over which Adafactor has taken the mean; what is no such mean lies everywhere."""
+    if shape == weight_shape:
+        return sharding
+    spec = (*sharding.spec, *(None,) * (len(weight_shape) - len(sharding.spec)))
+    for axis in range(len(weight_shape)):
+        if shape == weight_shape[:axis] + weight_shape[axis + 1 :]:
+            return NamedSharding(sharding.mesh, PartitionSpec(*spec[:axis], *spec[axis + 1 :]))
+    return NamedSharding(sharding.mesh, PartitionSpec())
 
 
 def check_shared_prefix(

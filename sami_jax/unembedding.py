@@ -17,13 +17,18 @@ TOKEN_CHUNK = 1024
 
 @jax.custom_vjp
 def chosen_logprobs(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> jax.Array:
-    """log softmax(hidden @ table)[target] for hidden [N, D], table [D, V] and targets [N] -> [N] float32."""
+    """log softmax(hidden @ table)[target] for hidden [N, D], table [D, V] and targets [N] -> [N] float32.
+
+    The table, in whatever dtype, is cast to that of `hidden`; its gradient is rounded to its own dtype alone.
+    """
     return _forward(hidden, table, targets)[0]
 
 
 def _forward(hidden, table, targets):
+    cast = table.astype(hidden.dtype)
+
     def chunk(hidden, targets):
-        logits = _logits(hidden, table)
+        logits = _logits(hidden, cast)
         total = jax.nn.logsumexp(logits, axis=-1)
         return jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0] - total, total
 
@@ -33,16 +38,17 @@ def _forward(hidden, table, targets):
 
 def _backward(saved, cotangents):
     hidden, table, targets, totals = saved
+    cast = table.astype(hidden.dtype)
 
     def chunk(table_gradient, arrays):
         hidden, targets, totals, cotangents = arrays
-        probabilities = jnp.exp(_logits(hidden, table) - totals[:, None])
-        chosen = jnp.arange(table.shape[1])[None] == targets[:, None]
-        logits_gradient = ((chosen - probabilities) * cotangents[:, None]).astype(table.dtype)
+        probabilities = jnp.exp(_logits(hidden, cast) - totals[:, None])
+        chosen = jnp.arange(cast.shape[1])[None] == targets[:, None]
+        logits_gradient = ((chosen - probabilities) * cotangents[:, None]).astype(cast.dtype)
         table_gradient += jnp.matmul(hidden.T, logits_gradient, preferred_element_type=jnp.float32)
-        return table_gradient, jnp.matmul(logits_gradient, table.T)
+        return table_gradient, jnp.matmul(logits_gradient, cast.T)
 
-    start = jnp.zeros(table.shape, jnp.float32)
+    start = constrain(jnp.zeros(table.shape, jnp.float32), "embed", "vocab")
     table_gradient, hidden_gradient = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
     return _join(hidden_gradient).astype(hidden.dtype), table_gradient.astype(table.dtype), None
 

@@ -40,8 +40,9 @@ SMALL = ModelConfig(
 )
 
 
-def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
-    return make_mesh({"data": data, "fsdp": fsdp, "tensor": tensor}, jax.devices()[: data * fsdp * tensor])
+def mesh_of(data: int, fsdp: int, tensor: int, expert: int = 1) -> jax.sharding.Mesh:
+    sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
+    return make_mesh(sizes, jax.devices()[: data * fsdp * expert * tensor])
 
 
 @pytest.fixture(scope="session")

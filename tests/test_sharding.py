@@ -11,7 +11,7 @@ from sami_jax.sharding import batch_shards, make_mesh, named_sharding
 
 def test_minus_one_is_the_rest():
     mesh = make_mesh({"data": 2, "fsdp": -1, "tensor": 2})
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2} and batch_shards(mesh) == 4
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "expert": 1, "tensor": 2} and batch_shards(mesh) == 4
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (3, -1, 1), (-1, -1, 1), (1, 1, 4)])
@@ -21,14 +21,16 @@ def test_sizes_that_do_not_use_all_devices_are_refused(sizes):
 
 
 def test_a_dimension_that_does_not_divide_is_named():
-    with pytest.raises(UserError, match=r"config\.mesh\.tensor=4 does not divide key's kv_heads dimension of 2"):
+    with pytest.raises(
+        UserError, match=r"config\.mesh\.tensor=4 does not divide blocks.attention.key.weight's kv_heads dimension of 2"
+    ):
         param_shardings(SMALL, mesh_of(1, 1, 4))
 
 
 def test_weights_are_split_as_the_rules_say():
     shardings = param_shardings(SMALL, mesh_of(2, 2, 2))
     shapes = jax.tree.map(lambda leaf, sharding: sharding.shard_shape(leaf.shape), abstract_params(SMALL), shardings)
-    assert shapes["blocks"]["attention"]["query"] == (2, 16, 2, 8)  # of (2, 32, 4, 8)
-    assert shapes["blocks"]["mlp"]["down"] == (2, 32, 16)  # of (2, 64, 32)
+    assert shapes["blocks"]["attention"]["query"]["weight"] == (2, 16, 2, 8)  # of (2, 32, 4, 8)
+    assert shapes["blocks"]["mlp"]["down"]["weight"] == (2, 32, 16)  # of (2, 64, 32)
     assert shapes["embedding"] == (48, 16)  # of (96, 32)
     assert named_sharding(mesh_of(2, 2, 2), ("batch",)).shard_shape((8, 3)) == (2, 3)

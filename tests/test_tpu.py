@@ -31,5 +31,6 @@ def test_the_update_compiles(attention, monkeypatch):
     batch = random_batch(0, 4, 2, prefix=200, response=50)
     batch = shaped(batch, jax.tree.map(lambda _: named_sharding(mesh, ("batch",)), batch))
     with jax.set_mesh(mesh):
-        update = jax.jit(training.accumulate, static_argnums=(2, 4)).lower(params, params, model, batch, config, None)
+        add = jax.jit(training.accumulate, static_argnums=(3, 5))
+        update = add.lower(params, {}, params, model, batch, config, None)
     update.compile()

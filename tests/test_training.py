@@ -28,14 +28,14 @@ def in_microbatches(batch: ContrastBatch, count: int) -> list[ContrastBatch]:
     return [jax.tree.map(lambda x, i=i: np.split(x, count)[i], batch) for i in range(count)]
 
 
-def gradients(params, microbatches, config, mesh, reference=None):
+def gradients(params, microbatches, config, mesh, reference=None, model_config=SMALL):
     """Gradient and metrics of a whole batch."""
-    add = jax.jit(training.accumulate, static_argnums=(2, 4))
+    add = jax.jit(training.accumulate, static_argnums=(3, 5))
     total, of_each = None, []
     with jax.set_mesh(mesh):
         for batch in microbatches:
             batch = training.put_batch(batch, mesh)
-            total, metrics = add(params, total, SMALL, batch, FrozenConfigDict(config), reference)
+            total, metrics = add(params, {}, total, model_config, batch, FrozenConfigDict(config), reference)
             of_each.append(metrics)
     return jax.tree.map(lambda gradient: gradient / len(microbatches), total), training.mean_metrics(of_each)
 
@@ -57,7 +57,10 @@ def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config
         assert float(eight_metrics[name]) == pytest.approx(float(one_metrics[name]), rel=1e-5, abs=1e-6), name
 
 
-def test_four_microbatches_equal_one_batch(small_params, mesh, config):
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_four_microbatches_equal_one_batch(small_params, mesh, config, remat, at_once):
+    config.train.remat, config.train.constitutions_at_once = remat, at_once
     batch = random_batch(1, 8, 3)
     whole, _ = gradients(small_params, in_microbatches(batch, 1), config, mesh)
     parts, _ = gradients(small_params, in_microbatches(batch, 4), config, mesh)
@@ -89,7 +92,7 @@ def test_one_update_is_clip_then_adamw(mesh, config):
     gradient, _ = gradients(params, batch, config, mesh)
     with jax.set_mesh(mesh):
         state = training.init_state(params, SMALL, config, mesh)
-        state, metrics = training.make_update(SMALL, config, mesh)(state, batch, None)
+        state, metrics = training.make_update(SMALL, config, mesh)(state, batch, {}, None)
     scale = min(1.0, 1.0 / float(optax.tree.norm(gradient)))
 
     def adamw_first_step(w, g):
@@ -109,7 +112,7 @@ def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
     with jax.set_mesh(mesh):
         state = training.init_state(params, SMALL, config, mesh)
         batch = in_microbatches(random_batch(4, 2, 2), 1)
-        state, _ = training.make_update(SMALL, config, mesh)(state, batch, None)
+        state, _ = training.make_update(SMALL, config, mesh)(state, batch, {}, None)
     moved = jax.tree.map(lambda new, old: float(np.mean(np.asarray(new) != old)), state.params, start)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
     # A bfloat16 weight of 0.1 cannot take a step of 5e-7; these can.
@@ -132,7 +135,7 @@ def test_training_raises_the_bound(mesh, config):
         update = training.make_update(SMALL, config, mesh)
         bounds = []
         for _ in range(10):
-            state, metrics = update(state, batch, None)
+            state, metrics = update(state, batch, {}, None)
             bounds.append(float(metrics["mi_lower_bound"]))
     assert bounds[-1] > bounds[0] + 0.1
 

@@ -20,6 +20,7 @@ from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jso
 from sami_jax.data.queries import Query
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.measure import EvaluationSet, measure, trained_principles
+from sami_jax.models.config import ModelConfig
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.principle import Principle
@@ -64,21 +65,25 @@ class Canaries:
         self._file = folder / f"{NAME}.jsonl"
         self._signs = [row for row in read_appended(self._file) if row["update"] <= done]
 
-    def look(self, update: int, params: dict) -> tuple[dict[str, float], list[str]]:
+    def look(self, update: int, model_config: ModelConfig, params: dict) -> tuple[dict[str, float], list[str]]:
         """Measures the model after `update` updates.
 
+        Args:
+          model_config: the base model's, with adapters if it is these that are trained.
+          params: all weights, in any dtype.
         Returns:
           its signs by name, and one line for each rule that fired.
         """
         if not self._signs:
-            self._measure(0, self._base.load(self._mesh, self._config.train.compute_dtype))
-        self._measure(update, jax.tree.map(lambda w: w.astype(self._config.train.compute_dtype), params))
+            self._measure(0, self._base, self._base.load(self._mesh, self._config.train.compute_dtype))
+        model = dataclasses.replace(self._base, config=model_config)
+        self._measure(update, model, jax.tree.map(lambda w: w.astype(self._config.train.compute_dtype), params))
         *before, now = self._signs
         return {name: value for name, value in now.items() if name != "update"}, fired(self._config, before, now)
 
-    def _measure(self, update: int, params: dict) -> None:
+    def _measure(self, update: int, model: ModelFolder, params: dict) -> None:
         folder = self._folder / str(update)
-        metrics = measure(self._config, self._base, params, self._set, self._judge, self._mesh, folder, None)
+        metrics = measure(self._config, model, params, self._set, self._judge, self._mesh, folder, None)
         rows = read_jsonl(folder / f"{NAME}.jsonl")
         self._signs.append(
             {"update": update, **signs(metrics, rows, self._base.tokenizer, self._config.canaries.refusals)}

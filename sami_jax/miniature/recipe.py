@@ -88,7 +88,7 @@ def language_model_loss(params, config: ModelConfig, tokens, weights):
 
 def pretrain(tokenizer, config: ModelConfig, steps: int, seed: int, log=lambda line: None) -> dict:
     """Trains from random weights and returns them."""
-    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    mesh = make_mesh({}, jax.devices()[:1])
     schedule = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP, steps, LEARNING_RATE * 0.02)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
 

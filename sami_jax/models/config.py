@@ -1,13 +1,39 @@
 """The shape of a decoder, read from and written to a Hugging Face config.json."""
 
 import dataclasses
+from typing import NamedTuple
 
 from sami_jax.errors import UserError
 
-FAMILIES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+FAMILIES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+WINDOWED = ("mistral", "mixtral")  # families whose sliding_window holds for every layer
 
 # Switches of config.json that change the computation and that this decoder does not compute: (key, required value).
-_REQUIRED = (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False))
+_REQUIRED = (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False), ("use_sliding_window", False))
+
+
+class RopeScaling(NamedTuple):
+    """Llama 3.1's stretching of the rotary embedding: slow wavelengths by `factor`, fast ones not, a slope in between."""
+
+    factor: float
+    low_frequency: float  # wavelengths above original_positions / this are stretched in full
+    high_frequency: float  # wavelengths below original_positions / this are left alone
+    original_positions: int  # context before the stretch, tokens
+
+
+class LowRank(NamedTuple):
+    """LoRA (Hu et al. 2021): W x + alpha / rank B A x beside frozen weights W."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]  # of the block's projections, see `layers.PROJECTIONS`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +47,20 @@ class ModelConfig:
     n_heads: int  # H, query heads
     n_kv_heads: int  # K, key and value heads; H / K query heads share one (grouped-query attention)
     head_dim: int
-    d_ff: int  # hidden width of SwiGLU
+    d_ff: int  # F, hidden width of SwiGLU
     max_positions: int  # longest sequence, tokens
+    n_experts: int = 0  # E, SwiGLUs a layer of which a router chooses; 0: one, and no router
+    experts_per_token: int = 0  # how many it chooses
     rope_theta: float = 10000.0  # base wavelength of the rotary embedding
+    rope_scaling: RopeScaling | None = None
+    query_bias: bool = False  # biases of the query, key and value projections (Qwen 2)
+    query_norm: bool = False  # RMSNorm of each head's queries and keys (Qwen 3)
     norm_epsilon: float = 1e-5
     tie_embeddings: bool = False
     sliding_window: int | None = None  # a token sees this many latest positions, itself included; None: all
-    attention: str = (
-        "xla"  # who computes it, one of `kernels.BACKENDS`; no matter of shape, and not stored with the weights
-    )
+    # No matter of the stored model: who computes attention, one of `kernels.BACKENDS`, and what is trained beside it.
+    attention: str = "xla"
+    adapter: LowRank | None = None
 
     @classmethod
     def from_hf(cls, hf: dict, where: str) -> "ModelConfig":
@@ -46,9 +77,6 @@ class ModelConfig:
                 raise UserError(f"{where}: {key}={hf[key]!r} is not supported, only {required!r}; use another model")
         # transformers 5 moved rope_theta and rope_scaling into rope_parameters.
         rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(f"{where}: rope type {kind!r} is not supported, only 'default'; use another model")
         try:
             return cls(
                 family=family,
@@ -60,10 +88,15 @@ class ModelConfig:
                 head_dim=hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
                 d_ff=hf["intermediate_size"],
                 max_positions=hf["max_position_embeddings"],
+                n_experts=hf["num_local_experts"] if family == "mixtral" else 0,
+                experts_per_token=hf["num_experts_per_tok"] if family == "mixtral" else 0,
                 rope_theta=float(rope.get("rope_theta", hf.get("rope_theta", 10000.0))),
+                rope_scaling=_rope_scaling(rope, where),
+                query_bias=family == "qwen2",
+                query_norm=family == "qwen3",
                 norm_epsilon=hf.get("rms_norm_eps", 1e-6),
                 tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
-                sliding_window=hf.get("sliding_window") if family == "mistral" else None,
+                sliding_window=hf.get("sliding_window") if family in WINDOWED else None,
             )
         except KeyError as missing:
             raise UserError(f"{where}: key {missing} is missing; this is not a complete Hugging Face model") from None
@@ -82,13 +115,36 @@ class ModelConfig:
             "intermediate_size": self.d_ff,
             "max_position_embeddings": self.max_positions,
             # Both spellings: transformers 5 and everything before it.
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": {"rope_theta": self.rope_theta, **_rope_type(self.rope_scaling)},
             "rope_theta": self.rope_theta,
             "rms_norm_eps": self.norm_epsilon,
             "tie_word_embeddings": self.tie_embeddings,
             "hidden_act": "silu",
             "attention_bias": False,
         }
-        if self.family == "mistral":
+        if self.rope_scaling:
+            hf["rope_scaling"] = _rope_type(self.rope_scaling)
+        if self.family in WINDOWED:
             hf["sliding_window"] = self.sliding_window
+        if self.n_experts:
+            hf |= {"num_local_experts": self.n_experts, "num_experts_per_tok": self.experts_per_token}
         return hf
+
+
+# RopeScaling's fields in config.json.
+_ROPE_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def _rope_scaling(rope: dict, where: str) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise UserError(f"{where}: rope type {kind!r} is not supported, only 'default' and 'llama3'; use another model")
+    return RopeScaling(*(rope[key] for key in _ROPE_KEYS))
+
+
+def _rope_type(scaling: RopeScaling | None) -> dict:
+    if scaling is None:
+        return {"rope_type": "default"}
+    return {"rope_type": "llama3", **dict(zip(_ROPE_KEYS, scaling, strict=True))}

@@ -6,7 +6,8 @@ The module is split once: everything else handles `params`, a plain nested dict 
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +16,28 @@ from flax import nnx
 from sami_jax.models.attention import Attend, cached_attention, causal_attention
 from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
+from sami_jax.models.experts import RouterLosses
 from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
-from sami_jax.models.layers import Block, RMSNorm, random_weight
+from sami_jax.models.layers import PROJECTIONS, Block, RMSNorm, random_weight
+from sami_jax.models.stack import accumulate_layers, scan_layers
 from sami_jax.packing import PackedRows
 from sami_jax.sharding import check_divisible, constrain, named_sharding
 
-# What the backward pass of a layer may keep instead of recomputing. "none" keeps everything.
-REMAT_POLICIES = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep matmul outputs, recompute attention
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep only each layer's input
-}
-
-# Logical axes of every weight, by its name; weights of the stacked blocks carry "layer" in front.
+# Logical axes of the weights that are no part of a `Projection`, by name; those of the stacked blocks carry "layer" in front.
 _AXES = {
     "embedding": ("vocab", "embed"),
     "unembedding": ("embed", "vocab"),
-    "query": ("embed", "heads", "head_dim"),
-    "key": ("embed", "kv_heads", "head_dim"),
-    "value": ("embed", "kv_heads", "head_dim"),
-    "output": ("heads", "head_dim", "embed"),
-    "gate": ("embed", "mlp"),
-    "up": ("embed", "mlp"),
-    "down": ("mlp", "embed"),
+    "gates": ("experts", "expert_embed", "mlp"),
+    "ups": ("experts", "expert_embed", "mlp"),
+    "downs": ("experts", "mlp", "expert_embed"),
     "scale": ("activation",),
 }
+
+
+class Packed(NamedTuple):
+    hidden: jax.Array  # [N, T, D] in the compute dtype, after the final norm
+    router: RouterLosses | None  # means over layers and tokens; None without experts
+    accumulator: dict | None  # the one that was given
 
 
 class Decoder(nnx.Module):
@@ -49,28 +47,38 @@ class Decoder(nnx.Module):
         self.config = config
         self.embedding = random_weight(rngs, (config.vocab_size, config.d_model), config.d_model)
         self.blocks = nnx.vmap(lambda keys: Block(config, rngs=keys))(rngs.split(config.n_layers))
-        self.final_norm = RMSNorm(config)
+        self.final_norm = RMSNorm(config.d_model, config.norm_epsilon)
         if not config.tie_embeddings:
             self.unembedding = random_weight(rngs, (config.d_model, config.vocab_size), config.d_model)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
-        return self._stack(tokens, *self._causal(tokens))
 
-    def packed(self, rows: PackedRows, remat: str = "none") -> jax.Array:
-        """Hidden states [N, T, D] of packed rows.
+        def seen(tokens: jax.Array):
+            return *self._causal(tokens), jnp.ones(tokens.shape, bool)
+
+        return self._stack(tokens, tokens, seen, self.embedding.dtype, "none", None).hidden
+
+    def packed(self, rows: PackedRows, dtype, remat: str = "none", accumulator: dict | None = None) -> Packed:
+        """Goes through packed rows.
 
         Args:
-          remat: key of REMAT_POLICIES.
+          dtype: of activations; weights are cast to it where they are used.
+          remat: key of REMAT_POLICIES; where there is an accumulator, it is "full".
+          accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
         """
-        owners = rows.owners()
-        positions = rows.positions(owners)
         window = self.config.sliding_window
-        if kernel := KERNELS.get(self.config.attention):
-            attend = packed_attention(kernel, rows, owners, window)
-        else:
-            attend = causal_attention(positions, window, owners, rows.sizes)
-        return self._stack(rows.tokens, positions, attend, remat)
+
+        def seen(rows: PackedRows):
+            owners = rows.owners()
+            positions = rows.positions(owners)
+            if kernel := KERNELS.get(self.config.attention):
+                attend = packed_attention(kernel, rows, owners, window)
+            else:
+                attend = causal_attention(positions, window, owners, rows.sizes)
+            return positions, attend, owners >= 0
+
+        return self._stack(rows.tokens, rows, seen, dtype, remat, accumulator)
 
     def prefill(
         self, layers: Sequence[dict], prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array
@@ -118,21 +126,36 @@ class Decoder(nnx.Module):
         graphdef, _ = nnx.split(self.blocks)
         kept = []
         for weights, attend in zip(layers, attends, strict=True):
-            x, keeps = nnx.merge(graphdef, weights)(x, positions, attend)
+            x, keeps, _ = nnx.merge(graphdef, weights)(x, positions, attend)
             kept.append(keeps)
         return x, tuple(kept)
 
-    def _stack(self, tokens: jax.Array, positions: jax.Array, attend: Attend, remat: str = "none") -> jax.Array:
-        """Embeds, scans the blocks, norms: hidden states [N, T, D]."""
-        x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
+    def _stack(self, tokens: jax.Array, context, seen: Callable, dtype, remat: str, accumulator: dict | None) -> Packed:
+        """Embeds, goes through the blocks, norms.
+
+        Args:
+          seen: context -> positions [N, T], `attend`, and [N, T] which tokens are no padding.
+        """
+        x = constrain(self.embedding[...][tokens].astype(dtype), "batch", "sequence", "activation")
         graphdef, stacked = nnx.split(self.blocks)
+        stacked = nnx.to_pure_dict(stacked)
+        once = seen(context) if accumulator is None else None
 
-        def layer(x, weights):
-            return nnx.merge(graphdef, weights)(x, positions, attend)[0], None
+        def layer(carry, weights, context):
+            x, router = carry
+            positions, attend, real = once or seen(context)
+            x, _, routing = nnx.merge(graphdef, weights)(x, positions, attend)
+            if routing is not None:
+                losses = routing.losses(self.config.experts_per_token, real)
+                router = jax.tree.map(lambda mean, own: mean + own / self.config.n_layers, router, losses)
+            return x, router
 
-        if REMAT_POLICIES[remat] is not None:
-            layer = jax.checkpoint(layer, policy=REMAT_POLICIES[remat], prevent_cse=False)
-        return self.final_norm(jax.lax.scan(layer, x, stacked)[0])
+        carry = (x, RouterLosses(jnp.float32(0), jnp.float32(0)) if self.config.n_experts else None)
+        if accumulator is None:
+            x, router = scan_layers(layer, carry, stacked, context, remat)
+        else:
+            (x, router), accumulator = accumulate_layers(layer, carry, stacked, context, accumulator)
+        return Packed(self.final_norm(x), router, accumulator)
 
     def table(self) -> jax.Array:
         """The unembedding, [D, V]."""
@@ -140,7 +163,7 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] to float32 logits [..., V]."""
-        return jnp.matmul(hidden, self.table(), preferred_element_type=jnp.float32)
+        return jnp.matmul(hidden, self.table().astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
 @functools.lru_cache
@@ -170,10 +193,21 @@ def logical_axes(config: ModelConfig) -> dict:
     """The params tree with a tuple of logical axes in place of each array."""
 
     def axes(path, leaf):
-        own = _AXES[path[-1].key]
+        name = path[-1].key
+        own = _AXES[name] if name in _AXES else _projection_axes(path[-2].key, name)
         return ("layer",) * (len(leaf.shape) - len(own)) + own
 
     return jax.tree_util.tree_map_with_path(axes, abstract_params(config))
+
+
+def _projection_axes(projection: str, name: str) -> tuple[str, ...]:
+    inside, outside = PROJECTIONS[projection]
+    return {
+        "weight": (*inside, *outside),
+        "bias": outside,
+        "lora_a": (*inside, "rank"),
+        "lora_b": ("rank", *outside),
+    }[name]
 
 
 def param_shardings(config: ModelConfig, mesh: jax.sharding.Mesh) -> dict:
@@ -184,17 +218,23 @@ def param_shardings(config: ModelConfig, mesh: jax.sharding.Mesh) -> dict:
     """
 
     def sharding(path, leaf, axes):
-        check_divisible(mesh, leaf.shape, axes, path[-1].key)
+        check_divisible(mesh, leaf.shape, axes, ".".join(key.key for key in path))
         return named_sharding(mesh, axes)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_params(config), logical_axes(config))
 
 
-def init_params(config: ModelConfig, seed: int, mesh: jax.sharding.Mesh) -> dict:
-    """Random float32 weights, made in their shards."""
+def init_params(
+    config: ModelConfig, seed: int, mesh: jax.sharding.Mesh, chosen: Callable[[dict], dict] = lambda params: params
+) -> dict:
+    """Random float32 weights, made in their shards.
+
+    Args:
+      chosen: takes the part that is wanted of a tree like the params; only that is made.
+    """
 
     def init():
-        return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed)), nnx.Param))
+        return chosen(nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed)), nnx.Param)))
 
     with jax.set_mesh(mesh):
-        return jax.jit(init, out_shardings=param_shardings(config, mesh))()
+        return jax.jit(init, out_shardings=chosen(param_shardings(config, mesh)))()

@@ -7,7 +7,7 @@ writes one shard at a time. Pickled weights (.bin, .pt) are refused: loading the
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -23,20 +23,32 @@ INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
 
-# Our weight -> (tensor name in Hugging Face files, how it is laid out there). Names with {layer} are stacked.
+# Our weight -> (tensor name in Hugging Face files, how it is laid out there). Names with {layer} are stacked by layer, those
+# with {expert} by layer and expert.
+_LAYER = "model.layers.{layer}."
+_EXPERT = _LAYER + "block_sparse_moe.experts.{expert}."
 _TENSORS = {
     ("embedding",): ("model.embed_tokens.weight", "as_is"),
     ("unembedding",): ("lm_head.weight", "transposed"),
     ("final_norm", "scale"): ("model.norm.weight", "as_is"),
-    ("blocks", "attention_norm", "scale"): ("model.layers.{layer}.input_layernorm.weight", "as_is"),
-    ("blocks", "attention", "query"): ("model.layers.{layer}.self_attn.q_proj.weight", "heads_out"),
-    ("blocks", "attention", "key"): ("model.layers.{layer}.self_attn.k_proj.weight", "heads_out"),
-    ("blocks", "attention", "value"): ("model.layers.{layer}.self_attn.v_proj.weight", "heads_out"),
-    ("blocks", "attention", "output"): ("model.layers.{layer}.self_attn.o_proj.weight", "heads_in"),
-    ("blocks", "mlp_norm", "scale"): ("model.layers.{layer}.post_attention_layernorm.weight", "as_is"),
-    ("blocks", "mlp", "gate"): ("model.layers.{layer}.mlp.gate_proj.weight", "transposed"),
-    ("blocks", "mlp", "up"): ("model.layers.{layer}.mlp.up_proj.weight", "transposed"),
-    ("blocks", "mlp", "down"): ("model.layers.{layer}.mlp.down_proj.weight", "transposed"),
+    ("blocks", "attention_norm", "scale"): (_LAYER + "input_layernorm.weight", "as_is"),
+    ("blocks", "attention", "query", "weight"): (_LAYER + "self_attn.q_proj.weight", "heads_out"),
+    ("blocks", "attention", "key", "weight"): (_LAYER + "self_attn.k_proj.weight", "heads_out"),
+    ("blocks", "attention", "value", "weight"): (_LAYER + "self_attn.v_proj.weight", "heads_out"),
+    ("blocks", "attention", "output", "weight"): (_LAYER + "self_attn.o_proj.weight", "heads_in"),
+    ("blocks", "attention", "query", "bias"): (_LAYER + "self_attn.q_proj.bias", "heads"),
+    ("blocks", "attention", "key", "bias"): (_LAYER + "self_attn.k_proj.bias", "heads"),
+    ("blocks", "attention", "value", "bias"): (_LAYER + "self_attn.v_proj.bias", "heads"),
+    ("blocks", "attention", "query_norm", "scale"): (_LAYER + "self_attn.q_norm.weight", "as_is"),
+    ("blocks", "attention", "key_norm", "scale"): (_LAYER + "self_attn.k_norm.weight", "as_is"),
+    ("blocks", "mlp_norm", "scale"): (_LAYER + "post_attention_layernorm.weight", "as_is"),
+    ("blocks", "mlp", "gate", "weight"): (_LAYER + "mlp.gate_proj.weight", "transposed"),
+    ("blocks", "mlp", "up", "weight"): (_LAYER + "mlp.up_proj.weight", "transposed"),
+    ("blocks", "mlp", "down", "weight"): (_LAYER + "mlp.down_proj.weight", "transposed"),
+    ("blocks", "mlp", "router", "weight"): (_LAYER + "block_sparse_moe.gate.weight", "transposed"),
+    ("blocks", "mlp", "gates"): (_EXPERT + "w1.weight", "transposed"),
+    ("blocks", "mlp", "ups"): (_EXPERT + "w3.weight", "transposed"),
+    ("blocks", "mlp", "downs"): (_EXPERT + "w2.weight", "transposed"),
 }
 
 
@@ -83,7 +95,7 @@ def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtyp
             files.check(keys, leaf.shape, config)
 
             def read(index):
-                return files.read(keys, index, leaf.shape, config).astype(dtype)
+                return files.read(keys, index, leaf.shape, config, dtype)
 
             return jax.make_array_from_callback(leaf.shape, sharding, read)
 
@@ -131,12 +143,19 @@ def copy_companions(source: Path) -> Callable[[Path], None]:
     return copy
 
 
+def module_name(keys: tuple[str, ...], layer: int) -> str:
+    """The name of a projection of a layer in Hugging Face models, as "model.layers.0.self_attn.q_proj"."""
+    return _TENSORS[(*keys, "weight")][0].format(layer=layer).removesuffix(".weight")
+
+
 def to_hf_layout(array: np.ndarray, layout: str) -> np.ndarray:
     """One layer's weight in our layout ([in, heads, head_dim], ...) to the [out, in] matrix of Hugging Face files."""
     if layout == "heads_out":  # [D, heads, head_dim] -> [heads head_dim, D]
         return array.reshape(array.shape[0], -1).T
     if layout == "heads_in":  # [heads, head_dim, D] -> [D, heads head_dim]
         return array.reshape(-1, array.shape[-1]).T
+    if layout == "heads":  # [heads, head_dim] -> [heads head_dim]
+        return array.reshape(-1)
     return array.T if layout == "transposed" else array
 
 
@@ -185,10 +204,10 @@ class _Files:
 
     def check(self, keys: tuple[str, ...], shape: tuple[int, ...], config: ModelConfig) -> None:
         name, layout = _TENSORS[keys]
-        layers, own_shape = (range(config.n_layers), shape[1:]) if "{layer}" in name else (range(1), shape)
-        expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), own_shape), layout).shape)
-        for layer in layers:
-            tensor = name.format(layer=layer)
+        stacked = _stacked(name)
+        expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), shape[stacked:]), layout).shape)
+        for place in np.ndindex(shape[:stacked]):
+            tensor = _numbered(name, place)
             if tensor not in self.by_tensor:
                 raise UserError(
                     f"{self.folder}: tensor {tensor} is missing; this is not a complete {config.family} model"
@@ -198,14 +217,17 @@ class _Files:
                 raise UserError(f"{self.folder}: tensor {tensor} has shape {found}, config.json asks for {expected}")
 
     def read(
-        self, keys: tuple[str, ...], index: tuple[slice, ...], shape: tuple[int, ...], config: ModelConfig
+        self, keys: tuple[str, ...], index: tuple[slice, ...], shape: tuple[int, ...], config: ModelConfig, dtype
     ) -> np.ndarray:
-        """The part `index` of our weight, read as slices of the files' tensors."""
+        """The part `index` of our weight, read as slices of the files' tensors, one at a time."""
         name, layout = _TENSORS[keys]
         ranges = [range(*part.indices(size)) for part, size in zip(index, shape, strict=True)]
-        if "{layer}" not in name:
-            return self._read_slice(name, layout, ranges, config)
-        return np.stack([self._read_slice(name.format(layer=layer), layout, ranges[1:], config) for layer in ranges[0]])
+        stacked = _stacked(name)
+        weight = np.empty([len(part) for part in ranges], dtype)
+        for place in np.ndindex(weight.shape[:stacked]):
+            numbers = [part[i] for part, i in zip(ranges, place, strict=False)]
+            weight[place] = self._read_slice(_numbered(name, numbers), layout, ranges[stacked:], config)
+        return weight
 
     def _read_slice(self, tensor: str, layout: str, ranges: list[range], config: ModelConfig) -> np.ndarray:
         file = self.by_tensor[tensor].get_slice(tensor)
@@ -216,9 +238,20 @@ class _Files:
             return file[cuts[1], cuts[0]].T
         heads = ranges[1] if layout == "heads_out" else ranges[0]
         head_cut = slice(heads.start * config.head_dim, heads.stop * config.head_dim)
+        if layout == "heads":
+            return file[head_cut].reshape(len(heads), config.head_dim)
         if layout == "heads_out":
             return file[head_cut, cuts[0]].T.reshape(-1, len(heads), config.head_dim)
         return file[cuts[2], head_cut].T.reshape(len(heads), config.head_dim, -1)
+
+
+def _stacked(name: str) -> int:
+    """How many leading dimensions of our weight are numbers in the tensor's name."""
+    return name.count("{")
+
+
+def _numbered(name: str, numbers: Sequence[int]) -> str:
+    return name.format(**dict(zip(("layer", "expert"), numbers, strict=False)))
 
 
 def _leaves(params: dict):
@@ -239,12 +272,12 @@ def _write_weights(params: dict, config: ModelConfig, folder: Path, dtype, max_s
 
     for keys, leaf in _leaves(params):
         name, layout = _TENSORS[keys]
-        for layer in range(config.n_layers) if "{layer}" in name else [None]:
-            array = np.asarray(leaf if layer is None else leaf[layer])
+        for place in np.ndindex(leaf.shape[: _stacked(name)]):
+            array = np.asarray(leaf[place] if place else leaf)
             array = np.ascontiguousarray(to_hf_layout(array if dtype is None else array.astype(dtype), layout))
             if pending and sum(a.nbytes for a in pending.values()) + array.nbytes > max_shard_bytes:
                 flush()
-            pending[name.format(layer=layer)] = array
+            pending[_numbered(name, place)] = array
             total += array.nbytes
     flush()
     if len(shards) == 1:

@@ -1,23 +1,39 @@
 """The decoder's parts: RMSNorm, rotary embedding, attention's projections, SwiGLU, and the block made of them.
 
 Weights are kept in the layout in which they are used ([in, heads, head_dim], ...), so that logical axes name whole
-dimensions. Modules compute in the dtype of the weights they are given; norms, softmax and rotation in float32.
+dimensions. They may be kept in another dtype than that of the activations, in which everything is computed but norms,
+softmax and rotation, which are in float32.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from sami_jax.models.attention import Attend
-from sami_jax.models.config import ModelConfig
+from sami_jax.models.config import LowRank, ModelConfig, RopeScaling
+from sami_jax.models.experts import Routing, mix_experts
 from sami_jax.sharding import constrain
+
+# Logical axes (into, out of) every projection of a block.
+PROJECTIONS = {
+    "query": (("embed",), ("heads", "head_dim")),
+    "key": (("embed",), ("kv_heads", "head_dim")),
+    "value": (("embed",), ("kv_heads", "head_dim")),
+    "output": (("heads", "head_dim"), ("embed",)),
+    "gate": (("embed",), ("mlp",)),
+    "up": (("embed",), ("mlp",)),
+    "down": (("mlp",), ("embed",)),
+    "router": (("embed",), ("choices",)),
+}
 
 
 def random_weight(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
     return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+def rotate(x: jax.Array, positions: jax.Array, theta: float, scaling: RopeScaling | None) -> jax.Array:
     """Rotary position embedding, halves convention (Su et al. 2021; as in Hugging Face Llama).
 
     Args:
@@ -26,65 +42,134 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     """
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is not None:
+        frequencies = _stretched(frequencies, scaling)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
+def _stretched(frequencies: jax.Array, scaling: RopeScaling) -> jax.Array:
+    """As in Llama 3.1: what turns often within the original context stays, what turns seldom is slowed by the factor."""
+    turns = scaling.original_positions * frequencies / (2 * math.pi)
+    kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
+    kept = jnp.clip(kept, 0.0, 1.0)
+    return frequencies * (kept + (1 - kept) / scaling.factor)
+
+
 class RMSNorm(nnx.Module):
-    def __init__(self, config: ModelConfig):
-        self.epsilon = config.norm_epsilon
-        self.scale = nnx.Param(jnp.ones((config.d_model,), jnp.float32))
+    def __init__(self, width: int, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
-        return normed.astype(x.dtype) * jnp.broadcast_to(self.scale[...], x.shape)
+        return normed.astype(x.dtype) * jnp.broadcast_to(self.scale[...].astype(x.dtype), x.shape)
+
+
+class Projection(nnx.Module):
+    """A linear map of the last dimensions, with a bias or a low-rank adapter where there is one."""
+
+    def __init__(
+        self, name: str, inside: tuple, outside: tuple, *, bias=False, adapter: LowRank | None, rngs: nnx.Rngs
+    ):
+        """
+        Args:
+          name: key of PROJECTIONS.
+          inside: shape that goes in.
+          outside: shape that comes out.
+        """
+        self.inside = len(inside)
+        self.axes = (*PROJECTIONS[name][0], *PROJECTIONS[name][1])
+        fan_in = math.prod(inside)
+        self.weight = random_weight(rngs, (*inside, *outside), fan_in)
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(outside, jnp.float32))
+        if adapter is not None and name in adapter.targets:
+            # B is zero, so that training starts from the frozen model.
+            self.scale = adapter.alpha / adapter.rank
+            self.lora_a = random_weight(rngs, (*inside, adapter.rank), fan_in)
+            self.lora_b = nnx.Param(jnp.zeros((adapter.rank, *outside), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self._times(x, self.weight)
+        if hasattr(self, "bias"):
+            y += jnp.expand_dims(self.bias[...].astype(x.dtype), (0, 1))
+        if hasattr(self, "lora_a"):
+            y += jnp.tensordot(self._times(x, self.lora_a), self.lora_b[...].astype(x.dtype), 1) * self.scale
+        return y
+
+    def _times(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
+        return jnp.tensordot(x, weight[...].astype(x.dtype), self.inside)
 
 
 class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        d, h, k, hd = config.d_model, config.n_heads, config.n_kv_heads, config.head_dim
-        self.query = random_weight(rngs, (d, h, hd), d)
-        self.key = random_weight(rngs, (d, k, hd), d)
-        self.value = random_weight(rngs, (d, k, hd), d)
-        self.output = random_weight(rngs, (h, hd, d), h * hd)
+        d, heads, kv_heads = config.d_model, (config.n_heads, config.head_dim), (config.n_kv_heads, config.head_dim)
+        options = {"adapter": config.adapter, "rngs": rngs}
+        self.query = Projection("query", (d,), heads, bias=config.query_bias, **options)
+        self.key = Projection("key", (d,), kv_heads, bias=config.query_bias, **options)
+        self.value = Projection("value", (d,), kv_heads, bias=config.query_bias, **options)
+        self.output = Projection("output", heads, (d,), **options)
+        if config.query_norm:
+            self.query_norm = RMSNorm(config.head_dim, config.norm_epsilon)
+            self.key_norm = RMSNorm(config.head_dim, config.norm_epsilon)
 
     def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend):
-        theta = self.config.rope_theta
-        q = rotate(jnp.einsum("btd,dhk->bthk", x, self.query[...]), positions, theta)
-        k = rotate(jnp.einsum("btd,dhk->bthk", x, self.key[...]), positions, theta)
-        v = jnp.einsum("btd,dhk->bthk", x, self.value[...])
-        out, kept = attend(constrain(q, "batch", "sequence", "heads", "head_dim"), k, v)
-        return jnp.einsum("bthk,hkd->btd", out, self.output[...]), kept
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        if self.config.query_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        rope = (positions, self.config.rope_theta, self.config.rope_scaling)
+        q = constrain(rotate(q, *rope), "batch", "sequence", "heads", "head_dim")
+        out, kept = attend(q, rotate(k, *rope), v)
+        return self.output(out), kept
 
 
 class SwiGLU(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        d, f = config.d_model, config.d_ff
-        self.gate = random_weight(rngs, (d, f), d)
-        self.up = random_weight(rngs, (d, f), d)
-        self.down = random_weight(rngs, (f, d), f)
+        d, f, options = (config.d_model,), (config.d_ff,), {"adapter": config.adapter, "rngs": rngs}
+        self.gate = Projection("gate", d, f, **options)
+        self.up = Projection("up", d, f, **options)
+        self.down = Projection("down", f, d, **options)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])
-        return constrain(hidden, "batch", "sequence", "mlp") @ self.down[...]
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+        hidden = jax.nn.silu(self.gate(x)) * self.up(x)
+        return self.down(constrain(hidden, "batch", "sequence", "mlp")), None
+
+
+class Experts(nnx.Module):
+    """A sparse mixture of SwiGLUs (Mixtral, arXiv 2401.04088): a router chooses a few for each token and weighs them."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.chosen = config.experts_per_token
+        e, d, f = config.n_experts, config.d_model, config.d_ff
+        self.router = Projection("router", (d,), (e,), adapter=None, rngs=rngs)
+        self.gates = random_weight(rngs, (e, d, f), d)
+        self.ups = random_weight(rngs, (e, d, f), d)
+        self.downs = random_weight(rngs, (e, f, d), f)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, Routing]:
+        routing = Routing(self.router(x).astype(jnp.float32))
+        weights, experts = routing.choose(self.chosen)
+        stacks = (stack[...].astype(x.dtype) for stack in (self.gates, self.ups, self.downs))
+        return mix_experts(x, weights.astype(x.dtype), experts, *stacks), routing
 
 
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(config)
+        self.attention_norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.attention = Attention(config, rngs=rngs)
-        self.mlp_norm = RMSNorm(config)
-        self.mlp = SwiGLU(config, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.d_model, config.norm_epsilon)
+        self.mlp = (Experts if config.n_experts else SwiGLU)(config, rngs=rngs)
 
     def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend):
-        """x [B, T, D], positions [B, T] -> like x, and what `attend` keeps of the keys and values."""
+        """x [B, T, D], positions [B, T] -> like x, what `attend` keeps of the keys and values, and the router's choices, if any."""
         attended, kept = self.attention(self.attention_norm(x), positions, attend)
         x = x + attended
-        x = x + self.mlp(self.mlp_norm(x))
-        return constrain(x, "batch", "sequence", "activation"), kept
+        y, routing = self.mlp(self.mlp_norm(x))
+        return constrain(x + y, "batch", "sequence", "activation"), kept, routing

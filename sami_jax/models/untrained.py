@@ -35,6 +35,6 @@ def write_random_bytes_model(folder: Path, max_positions: int, seed: int) -> Non
         max_positions=max_positions,
         sliding_window=512,
     )
-    params = init_params(config, seed, make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.local_devices()[:1]))
+    params = init_params(config, seed, make_mesh({}, jax.local_devices()[:1]))
     saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
     export(params, config, folder, saved.save_pretrained)

@@ -31,6 +31,23 @@ MODELS = {
     ),
     "llama, wide heads": ("Llama", dict(num_key_value_heads=1, head_dim=16)),
     "mistral, window": ("Mistral", dict(num_key_value_heads=2, sliding_window=5)),
+    "llama 3.1": (
+        "Llama",
+        dict(
+            num_key_value_heads=2,
+            rope_parameters={
+                "rope_theta": 1e4,
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        ),
+    ),
+    "qwen 2.5": ("Qwen2", dict(num_key_value_heads=2, tie_word_embeddings=True)),
+    "qwen 3": ("Qwen3", dict(num_key_value_heads=2, head_dim=16)),
+    "mixtral": ("Mixtral", dict(num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2)),
     "mistral, no window, tied": ("Mistral", dict(num_key_value_heads=4, sliding_window=None, tie_word_embeddings=True)),
 }
 
@@ -38,16 +55,20 @@ MODELS = {
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name)
 def pair(request, tmp_path_factory):
     """(torch model, its folder)."""
-    family, options = MODELS[request.param]
+    folder = tmp_path_factory.mktemp("model")
+    return save_random(request.param, folder), folder
+
+
+def save_random(name: str, folder) -> torch.nn.Module:
+    family, options = MODELS[name]
     sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**sizes, max_position_embeddings=128, eos_token_id=96, **options)
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     for weight in model.parameters():  # wider than transformers' own, so that logits differ enough to tell an error
         torch.nn.init.normal_(weight, std=0.3)
-    folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
-    return model, folder
+    return model
 
 
 def torch_logits(model, tokens) -> np.ndarray:
@@ -137,8 +158,8 @@ def test_new_config_json_round_trips(tmp_path, mesh, small_params):
 
 
 @pytest.fixture
-def folder(pair, tmp_path):
-    shutil.copytree(pair[1], tmp_path / "model")
+def folder(tmp_path):
+    save_random("llama, grouped, untied", tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -164,6 +185,11 @@ def edit_config(folder, **changes):
         (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x10"), "damaged weights file"),
         (lambda f: edit_config(f, num_hidden_layers=4), "model.layers.3"),
+        (lambda f: edit_config(f, model_type="qwen2", use_sliding_window=True), "use_sliding_window=True"),
+        (
+            lambda f: edit_config(f, model_type="mixtral", num_local_experts=2),
+            "block_sparse_moe",
+        ),
     ],
 )
 def test_unusable_folders_are_refused_in_one_line(folder, damage, words):

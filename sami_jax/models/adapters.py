@@ -1,0 +1,95 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685): trained beside weights that stay as they are."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from ml_collections import ConfigDict
+
+from sami_jax.data.jsonl import write_json
+from sami_jax.errors import UserError
+from sami_jax.models.config import LowRank, ModelConfig
+from sami_jax.models.decoder import abstract_params, init_params, param_shardings
+from sami_jax.models.huggingface import module_name
+from sami_jax.models.stack import joined, part
+
+LEAVES = ("lora_a", "lora_b")
+
+
+def adapted(config: ModelConfig, lora: ConfigDict) -> ModelConfig:
+    """The model with the adapters that the `lora` part of a run's config asks for, or as it is.
+
+    Raises:
+      UserError: a target that the model does not have.
+    """
+    if not lora.rank:
+        return config
+    adapted = dataclasses.replace(config, adapter=LowRank(lora.rank, lora.alpha, tuple(lora.targets)))
+    blocks = _only_adapters(abstract_params(adapted))["blocks"]
+    if missing := set(lora.targets) - {name for kind in blocks.values() for name in kind}:
+        raise UserError(f"config.lora.targets: this model has no {', '.join(sorted(missing))}; leave it out")
+    return adapted
+
+
+def trained(config: ModelConfig, tree: dict) -> dict:
+    """Of a tree like the params: the part that is trained, adapters if there are any, else everything."""
+    return tree if config.adapter is None else part(tree, _only_adapters(abstract_params(config)))
+
+
+def init_adapters(config: ModelConfig, seed: int, mesh: jax.sharding.Mesh) -> dict:
+    """Fresh adapters in float32, in their shards: they change nothing yet."""
+    return init_params(config, seed, mesh, lambda params: trained(config, params))
+
+
+def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding.Mesh) -> dict:
+    """W + alpha / rank A B in float32: the params of the model without adapters, in their shards."""
+
+    def fold(tree: dict) -> dict:
+        if "lora_a" in tree:
+            scale = config.adapter.alpha / config.adapter.rank
+            product = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(tree["lora_a"], tree["lora_b"])
+            tree = {**tree, "weight": tree["weight"].astype(jnp.float32) + scale * product}
+        return {
+            key: fold(value) if isinstance(value, dict) else value for key, value in tree.items() if key not in LEAVES
+        }
+
+    shardings = param_shardings(dataclasses.replace(config, adapter=None), mesh)
+    return jax.jit(lambda frozen, adapters: fold(joined(frozen, adapters)), out_shardings=shardings)(frozen, adapters)
+
+
+def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Path) -> None:
+    """Writes a folder that `peft` loads: adapter_model.safetensors and adapter_config.json.
+
+    Args:
+      base: the model that the adapters belong to.
+    """
+    tensors = {}
+    for kind, projections in adapters["blocks"].items():
+        for name, pair in projections.items():
+            a, b = (np.asarray(pair[leaf], np.float32) for leaf in LEAVES)
+            for layer in range(config.n_layers):
+                module = "base_model.model." + module_name(("blocks", kind, name), layer)
+                rank = config.adapter.rank
+                tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
+                tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
+    output.mkdir(parents=True, exist_ok=True)
+    safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base),
+        "r": config.adapter.rank,
+        "lora_alpha": config.adapter.alpha,
+        "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_json(output / "adapter_config.json", content)
+
+
+def _only_adapters(tree: dict) -> dict:
+    kept = {key: _only_adapters(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if key in LEAVES or (isinstance(value, dict) and value)}

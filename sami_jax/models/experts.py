@@ -1,0 +1,106 @@
+"""A sparse mixture of experts without capacity: every token reaches the experts chosen for it, however unevenly they are.
+
+Tokens are sorted by expert and multiplied as ragged groups. On a mesh each device holds the experts of its place along the
+expert axis: it gathers the tokens of that axis, computes its own experts' share, and the shares are added up on their way
+back.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sami_jax.sharding import EXPERT_AXIS, FSDP_AXIS, TENSOR_AXIS, partition_spec
+
+
+class RouterLosses(NamedTuple):
+    """Means over tokens, [] float32 each."""
+
+    balance: (
+        jax.Array
+    )  # E sum_e (share of choices that fell on e) (mean probability of e); 1 is even (Switch, arXiv 2101.03961, eq. 4)
+    z: jax.Array  # logsumexp of the router's logits, squared (ST-MoE, arXiv 2202.08906, eq. 5)
+
+
+class Routing(NamedTuple):
+    logits: jax.Array  # [N, T, E] float32, the router's
+
+    def choose(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """The likeliest experts of each token [N, T, count], weights that add up to 1 first."""
+        probabilities, experts = jax.lax.top_k(jax.nn.softmax(self.logits, axis=-1), count)
+        return probabilities / jnp.sum(probabilities, axis=-1, keepdims=True), experts
+
+    def losses(self, count: int, real: jax.Array) -> RouterLosses:
+        """
+        Args:
+          count: experts chosen for each token.
+          real: [N, T] bool, False at padding.
+        """
+        share = real / jnp.maximum(jnp.sum(real), 1)
+        chosen = jax.nn.one_hot(self.choose(count)[1], self.logits.shape[-1]).mean(axis=2)
+        fell, likely = (
+            jnp.einsum("nt,nte->e", share, x) for x in (jax.lax.stop_gradient(chosen), jax.nn.softmax(self.logits))
+        )
+        z = jnp.sum(share * jnp.square(jax.nn.logsumexp(self.logits, axis=-1)))
+        return RouterLosses(self.logits.shape[-1] * jnp.sum(fell * likely), z)
+
+
+def mix_experts(x, weights, experts, gates, ups, downs) -> jax.Array:
+    """sum_k weights[..., k] SwiGLU_{experts[..., k]}(x), [N, T, D].
+
+    Args:
+      x: [N, T, D].
+      weights: [N, T, k].
+      experts: [N, T, k] int32.
+      gates: [E, D, F], as `ups`; `downs` is [E, F, D].
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return _own_share(x, weights, experts, gates, ups, downs, 0)
+    rows = partition_spec(("batch", None, None))
+    into, out = partition_spec(("experts", "expert_embed", "mlp")), partition_spec(("experts", "mlp", "expert_embed"))
+    on_devices = functools.partial(jax.shard_map, in_specs=(rows, rows, rows, into, into, out), out_specs=rows)
+
+    @functools.partial(on_devices, check_vma=False)
+    def share(x, weights, experts, gates, ups, downs):
+        x, weights, experts = (
+            jax.lax.all_gather(rows, EXPERT_AXIS, axis=0, tiled=True) for rows in (x, weights, experts)
+        )
+        gates, ups = (jax.lax.all_gather(stack, FSDP_AXIS, axis=1, tiled=True) for stack in (gates, ups))
+        downs = jax.lax.all_gather(downs, FSDP_AXIS, axis=2, tiled=True)
+        first = jax.lax.axis_index(EXPERT_AXIS) * gates.shape[0]
+        y = jax.lax.psum(_own_share(x, weights, experts, gates, ups, downs, first), TENSOR_AXIS)
+        return jax.lax.psum_scatter(y, EXPERT_AXIS, scatter_dimension=0, tiled=True)
+
+    return share(x, weights, experts, gates, ups, downs)
+
+
+def _own_share(x, weights, experts, gates, ups, downs, first) -> jax.Array:
+    """What experts `first` and following, whose stacks are given, add to the mixture."""
+    count = experts.shape[-1]
+    own = experts.reshape(-1) - first
+    # Choices of other devices' experts are sorted behind, where no group reaches.
+    own = jnp.where((own >= 0) & (own < gates.shape[0]), own, gates.shape[0])
+    order = jnp.argsort(own, stable=True)
+    back = jnp.argsort(order)
+    sizes = jnp.bincount(own, length=gates.shape[0] + 1)[:-1].astype(jnp.int32)
+    reached = (jnp.arange(own.shape[0]) < jnp.sum(sizes))[:, None]
+    each = jnp.repeat(x.reshape(-1, x.shape[-1]), count, axis=0)
+    rows = _permute(each, order, back)
+    hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gates, sizes)) * jax.lax.ragged_dot(rows, ups, sizes)
+    y = jax.lax.ragged_dot(jnp.where(reached, hidden, 0), downs, sizes)
+    y = _permute(jnp.where(reached, y, 0), back, order)
+    return jnp.sum(y.reshape(*experts.shape, -1) * weights[..., None], axis=2)
+
+
+@jax.custom_vjp
+def _permute(x: jax.Array, order: jax.Array, back: jax.Array) -> jax.Array:
+    """x[order]. Its gradient is the permutation back, which is faster than the scatter that a gather's gradient is."""
+    return x[order]
+
+
+_permute.defvjp(
+    lambda x, order, back: (x[order], (order, back)),
+    lambda saved, gradient: (gradient[saved[1]], None, None),
+)
