@@ -86,13 +86,18 @@ def constrain(x: jax.Array, *logical_axes: str) -> jax.Array:
 
 def batch_shards(mesh) -> int:
     """Over how many devices the batch axis is split: row counts must be multiples of it."""
-    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    return _shards(mesh, "batch")
 
 
-def batch_shards_here() -> int:
-    """As `batch_shards`, inside jit, of the mesh that was set; 1 without one."""
+def shards_here(logical_axis: str) -> int:
+    """Inside jit: over how many devices of the mesh that was set an axis is split; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else batch_shards(mesh)
+    return 1 if mesh.empty else _shards(mesh, logical_axis)
+
+
+def _shards(mesh, logical_axis: str) -> int:
+    axes = RULES[logical_axis] or ()
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
 
 def check_divisible(mesh: Mesh, shape, logical_axes, what: str) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sami_jax.sharding import batch_shards_here, constrain
+from sami_jax.sharding import constrain, shards_here
 
 # Tokens unembedded at a time on each device that holds a share of the batch: bounds the logits in memory to this times V.
 TOKEN_CHUNK = 1024
+# Bytes of the table's gradient that each device computes from its own tokens, for the whole model width, before shares are added up.
+TABLE_PART = 2**26
 
 
 @jax.custom_vjp
@@ -45,11 +47,13 @@ def _backward(saved, cotangents):
         probabilities = jnp.exp(_logits(hidden, cast) - totals[:, None])
         chosen = jnp.arange(cast.shape[1])[None] == targets[:, None]
         logits_gradient = ((chosen - probabilities) * cotangents[:, None]).astype(cast.dtype)
-        table_gradient += jnp.matmul(hidden.T, logits_gradient, preferred_element_type=jnp.float32)
-        return table_gradient, jnp.matmul(logits_gradient, cast.T)
+        added = jax.lax.map(lambda part: _part_gradient(part, logits_gradient), _in_parts(hidden, cast.shape[1]))
+        return table_gradient + added, jnp.matmul(logits_gradient, cast.T)
 
-    start = constrain(jnp.zeros(table.shape, jnp.float32), "embed", "vocab")
+    start = jnp.zeros((*_in_parts(hidden, cast.shape[1]).shape[:-1], cast.shape[1]), jnp.float32)
+    start = constrain(start, None, "embed", None, "vocab")
     table_gradient, hidden_gradient = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
+    table_gradient = jnp.swapaxes(table_gradient, 0, 1).reshape(table.shape)
     return _join(hidden_gradient).astype(hidden.dtype), table_gradient.astype(table.dtype), None
 
 
@@ -58,6 +62,25 @@ chosen_logprobs.defvjp(_forward, _backward)
 
 def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
     return constrain(jnp.matmul(hidden, table, preferred_element_type=jnp.float32), "batch", "vocab")
+
+
+def _in_parts(hidden: jax.Array, vocabulary: int) -> jax.Array:
+    """[N, D] -> [parts, S, D / (S parts), N], where S devices split the model width, and each has a share of every part.
+
+    Their shares of the table's gradient are computed part by part: every device's tokens have a say in all of it, so that it is
+    whole on every device until it is added up.
+    """
+    n, d = hidden.shape
+    own = d // (devices := shards_here("embed"))
+    most = max(TABLE_PART * shards_here("vocab") // (4 * vocabulary * devices), 1)
+    size = own if devices == 1 else next(size for size in range(min(most, own), 0, -1) if own % size == 0)
+    return hidden.T.reshape(devices, own // size, size, n).swapaxes(0, 1)
+
+
+def _part_gradient(part: jax.Array, logits_gradient: jax.Array) -> jax.Array:
+    """[S, d, N] and [N, V] -> [S, d, V] float32."""
+    product = jnp.einsum("sdn,nv->sdv", part, logits_gradient, preferred_element_type=jnp.float32)
+    return constrain(product, "embed", None, "vocab")
 
 
 def map_chunks(function: Callable, *arrays: jax.Array):
@@ -70,7 +93,7 @@ def _split(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """[N, ...] -> [chunks, N / chunks, ...]. A chunk takes every so many-th row, so that each device, which holds
     consecutive rows, has an equal share of every chunk."""
     n = arrays[0].shape[0]
-    most = TOKEN_CHUNK * batch_shards_here()
+    most = TOKEN_CHUNK * shards_here("batch")
     chunks = next(count for count in range(1, n + 1) if n % count == 0 and n // count <= most)
     return tuple(jnp.swapaxes(x.reshape(n // chunks, chunks, *x.shape[1:]), 0, 1) for x in arrays)
 
