@@ -29,6 +29,7 @@ def fill_in(template: str, values: dict[str, str | int], command: list[str]) -> 
         "COMMAND": [word.replace("$", "$$") for word in command],
         "NODES": nodes,
         "TOLERATIONS": tolerations,
+        "ANNOTATIONS": {"gke-gcsfuse/volumes": "true"} if values["BUCKET"] else {},
         "VOLUME": _volume(str(values["BUCKET"]), str(values["NFS"])),
     }
     as_json = {name: json.dumps(value, ensure_ascii=False) for name, value in (values | made).items()}

@@ -49,25 +49,28 @@ job_script() {
 # A job of sami_jax; made by launch/slurm.sh.
 max_restarts=$MAX_RESTARTS
 # A task that loses another ends by itself, with its own exit status.
-step=(srun --gpu-bind=none --kill-on-bad-exit=0 $(quoted "${COMMAND[@]}"))
+step=(srun --cpus-per-task=$CPUS_PER_GPU --gpu-bind=none --kill-on-bad-exit=0 $(quoted "${COMMAND[@]}"))
 END_OF_SCRIPT
   cat <<'END_OF_SCRIPT'
 
 # Slurm tells this shell alone, before it takes the nodes away. On to the tasks by scancel, which signals all but this shell:
 # srun, sent a TERM, would not pass it on but end them by force.
 stopping=no
+signalled=no
 pass_on() {
   stopping=yes
+  signalled=yes
   scancel --signal=TERM "$SLURM_JOB_ID"
 }
 trap pass_on TERM
 
 "${step[@]}" &
-wait "$!"
-status=$?
-while [[ -n $(jobs -rp) ]]; do # a signal ends `wait` early
-  wait "$!"
+tasks=$!
+while true; do
+  wait "$tasks"
   status=$?
+  [[ $signalled == yes ]] || break # a signal ends `wait` early, and then the status is the signal's
+  signalled=no
 done
 
 case $status in

@@ -61,6 +61,7 @@ run() {
 
 supervise() {
   local status=0
+  trap : TERM # `stop` means `sami`; its status is still to be written
   "$HOME/sami/bin/sami" "$@" || status=$?
   echo "$status" >"$STATE/status"
 }
@@ -68,12 +69,12 @@ supervise() {
 # Ends what runs: a minute to leave, then by force. What has ended by itself keeps its status.
 stop() {
   if is_running; then
-    local pid waited=0
+    local pid looks=0
     pid=$(<"$STATE/pid")
     kill -TERM -- "-$pid" 2>/dev/null || true # setsid made it the leader of a group of its own
-    while kill -0 -- "-$pid" 2>/dev/null && [[ $waited -lt 60 ]]; do
-      sleep 1
-      waited=$((waited + 1))
+    while is_running && [[ $looks -lt 300 ]]; do
+      sleep 0.2
+      looks=$((looks + 1))
     done
     kill -KILL -- "-$pid" 2>/dev/null || true
     echo 130 >"$STATE/status"
