@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What each host of a TPU pod does; tpu_pod.sh copies this file there and calls it. Leaves everything in ~/sami_run:
-# log, pid (of what runs), status (the exit status of what has ended).
+# log, lock (held by what runs, for as long as it does), pid (its number), status (the exit status of what has ended).
 set -euo pipefail
 
 readonly STATE="$HOME/sami_run"
@@ -50,19 +50,21 @@ apt_install() {
 
 # run WORD...: starts `sami WORD...`, which goes on when the connection ends. Where it runs already, it is left alone.
 run() {
-  if ! is_running; then
-    mkdir -p "$STATE"
+  mkdir -p "$STATE"
+  exec 9>"$STATE/lock"
+  if flock --timeout 2 9; then # longer than `status` holds it
     rm -f "$STATE/status"
     setsid nohup bash "$0" supervise "$@" </dev/null >>"$STATE/log" 2>&1 &
     echo $! >"$STATE/pid"
   fi
+  exec 9>&- # what was started holds the lock now
   status
 }
 
 supervise() {
   local status=0
   trap : TERM # `stop` means `sami`; its status is still to be written
-  "$HOME/sami/bin/sami" "$@" || status=$?
+  "$HOME/sami/bin/sami" "$@" 9>&- || status=$?
   echo "$status" >"$STATE/status"
 }
 
@@ -82,13 +84,7 @@ stop() {
   status
 }
 
-is_running() {
-  local pid
-  [[ -f $STATE/pid && ! -f $STATE/status ]] || return 1
-  pid=$(<"$STATE/pid")
-  # After a reboot the number may be another process's.
-  [[ -r /proc/$pid/cmdline ]] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q ' supervise '
-}
+is_running() { [[ -f $STATE/lock ]] && ! flock --shared --nonblock "$STATE/lock" true; }
 
 # One line, which tpu_pod.sh reads.
 status() {

@@ -200,9 +200,9 @@ leave() {
 }
 
 # What the machines and the run on all their hosts add up to: a state of the machines other than ready, or finished, running,
-# partial (on some hosts it runs, on some it has crashed), crashed, "ended N" where starting again is of no use.
+# partial (on some hosts it runs, on some it has crashed), crashed, "ended N" where starting again is of no use, UNREACHABLE.
 judge() {
-  local now answers final failed=0 crashed=no running=no
+  local now answers line failed=0 running=no crashed=no finished=no
   now=$(state)
   if [[ $now != "$ready" ]]; then
     echo "$now"
@@ -215,19 +215,23 @@ judge() {
     127) echo crashed && return ;; # new machines, without so much as tpu_host.sh
     *) echo UNREACHABLE && return ;;
   esac
-  for final in "$BAD_INPUT" "$STOPPED_BY_CANARIES" "$INTERRUPTED"; do
-    if grep -q "^sami run: ended $final\$" <<<"$answers"; then
-      echo "ended $final"
-      return
-    fi
-  done
-  ! grep '^sami run: ' <<<"$answers" | grep -Eqv ': (running|ended 0)$' || crashed=yes
-  ! grep -q '^sami run: running$' <<<"$answers" || running=yes
-  case $running,$crashed in
-    yes,no) echo running ;;
-    yes,yes) echo partial ;;
-    no,yes) echo crashed ;;
-    no,no) echo finished ;;
+  while IFS= read -r line; do # one for each host, in any order
+    case $line in
+      "sami run: ended $BAD_INPUT" | "sami run: ended $STOPPED_BY_CANARIES" | "sami run: ended $INTERRUPTED")
+        echo "${line#*: }"
+        return
+        ;;
+      'sami run: running') running=yes ;;
+      'sami run: ended 0') finished=yes ;;
+      'sami run: '*) crashed=yes ;;
+    esac
+  done <<<"$answers"
+  case $running,$crashed,$finished in
+    yes,yes,*) echo partial ;;
+    yes,*) echo running ;;
+    *,yes,*) echo crashed ;;
+    *,yes) echo finished ;;
+    *) echo UNREACHABLE ;;
   esac
 }
 

@@ -7,9 +7,7 @@ and srun runs its command once; on a host, `sami` ends with the statuses in the 
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +30,9 @@ def take(file: Path, key: str):
 
 def on_hosts() -> int:
     """gcloud's ssh or scp; as with gcloud, the exit status is the first that is not 0."""
+    import shutil  # here, since most calls end sooner
+    import subprocess
+
     hosts = sorted((world / "hosts").iterdir())
     hosts = hosts if "--worker=all" in argv else hosts[:1]
     status = 0

@@ -161,21 +161,24 @@ def test_preempted_arguments(world, plain, hard):
     assert started == [[*COMMAND, *hard]] * 2
 
 
-def test_crashed_run_starts_again_on_its_machines(world, plain):
+def test_crashed_run_starts_again_on_its_machines(world, plain, wait_for):
     """One host's process crashes, the other ends for the loss of it; then all goes well."""
     world.answer(describe=[[0, "READY"]])
     world.sami_ends([1, 0], [4, 0])
     assert world.run("tpu_pod.sh", plain, "up").returncode == 0
+    wait_for(lambda: all((host / "sami_run/status").exists() for host in world.hosts))
     world.calls()
     status, said, asked = watch(world, plain)
     assert status == 0 and "restart 1 of 10" in said, said
     assert [asked.count(verb) for verb in ("delete", "create", "scp", "install", "stop", "run")] == [0, 0, 1, 1, 1, 1]
 
 
-def test_a_process_that_hangs_after_a_crash_is_ended(world, plain):
+def test_a_process_that_hangs_after_a_crash_is_ended(world, plain, wait_for):
     world.answer(describe=[[0, "READY"]])
     world.sami_ends(["wait", 0], [1, 0])
     assert world.run("tpu_pod.sh", plain, "up").returncode == 0
+    wait_for((world.hosts[0] / "waiting").exists)
+    wait_for((world.hosts[1] / "sami_run/status").exists)
     status, said, asked = watch(world, plain)
     assert status == 0 and asked.count("run") == 2 and asked.count("stop") == 1, said  # up's run, and one more
 
@@ -216,9 +219,9 @@ def test_what_somebody_took_away_stays_away(world, plain, answer):
 def test_no_answer_is_no_reason_to_restart(world, plain):
     """Neither Google nor a host may answer for a while: the laptop was offline."""
     offline, ready = [1, "ERROR: could not reach the server"], [0, "READY"]
-    world.answer(describe=[offline, ready], status=[[255, "ssh: no route"], [0, "sami run: ended 0"]])
+    world.answer(describe=[offline, ready], status=[[255, "ssh: no route"], [0, ""], [0, "sami run: ended 0"]])
     status, said, asked = watch(world, plain)
-    assert (status, asked) == (0, ["describe", "describe", "status", "describe", "status"])
+    assert (status, asked) == (0, ["describe", *["describe", "status"] * 3])
     assert said == "sami-tldr: UNREACHABLE\nssh: no route\nsami-tldr: finished\n"
 
 
