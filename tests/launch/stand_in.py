@@ -23,8 +23,12 @@ def take(file: Path, key: str):
     answers = next((answers for part, answers in lists.items() if part in key), None)
     if not answers:
         return None
-    answer = answers.pop(0) if len(answers) > 1 else answers[0]
-    file.write_text(json.dumps(lists))
+    if len(answers) == 1:
+        return answers[0]
+    answer = answers.pop(0)
+    fresh = file.with_suffix(f".{os.getpid()}")  # others may be reading the file
+    fresh.write_text(json.dumps(lists))
+    fresh.rename(file)
     return answer
 
 
