@@ -16,6 +16,7 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch/*.sh
 
 # Beside transformers + torch, on this machine's CPU: about half an hour.
 bench: $(VENV)/.installed-dev

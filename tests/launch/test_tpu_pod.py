@@ -1,0 +1,235 @@
+"""A pod of two hosts: what is asked of gcloud, what arrives on the hosts, and restarts."""
+
+import pytest
+
+WHERE = ["--project=my-project", "--zone=us-west4-a"]
+COMMAND = ["run", "--distributed", "--config=tldr_mistral7b", "--workdir=/mnt/sami/runs/tldr"]
+GIT = "git+https://example.org/sami_jax@v1"
+
+
+@pytest.fixture
+def plain(world):
+    """Settings of a TPU that is made at once, without queue."""
+    return world.settings("tpu_pod", QUEUED="no", CAPACITY=None, PACKAGE=GIT, POLL_SECONDS="0")
+
+
+@pytest.fixture
+def queued(world):
+    return world.settings("tpu_pod", NUM_SLICES="2", QUEUED=None, PACKAGE=GIT, POLL_SECONDS="0")
+
+
+def gcloud(calls: list[dict]) -> list[list[str]]:
+    """What was asked of gcloud, less the words that are always the same."""
+    asked = []
+    for call in calls:
+        if call["argv"][0] == "gcloud":
+            assert call["argv"][1:3] == ["compute", "tpus"] and set(WHERE) < set(call["argv"])
+            asked.append([word for word in call["argv"][3:] if word not in WHERE])
+    return asked
+
+
+def verbs(calls: list[dict]) -> list[str]:
+    """The same in a word each: create, describe, scp, delete, or what tpu_host.sh was told."""
+    return [
+        next((word.split()[2] for word in words if word.startswith("--command=")), words[1]) for words in gcloud(calls)
+    ]
+
+
+def test_plain_actions(world, plain):
+    world.answer(**{"describe": [[0, "READY"]], "tpu_host.sh run": [[0, ""]], "tail_log": [[0, ""]]})
+    on_all = ["tpu-vm", "ssh", "sami-tldr", "--worker=all"]
+    create = ["tpu-vm", "create", "sami-tldr", "--accelerator-type=v5litepod-16", "--version=v2-alpha-tpuv5-lite"]
+    describe = ["tpu-vm", "describe", "sami-tldr", "--format=value(state)"]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "create")) == [create, describe]
+    copy, install = gcloud(world.check_dry_run("tpu_pod.sh", plain, "install"))
+    assert copy[:2] == ["tpu-vm", "scp"] and copy[2].endswith("launch/tpu_host.sh")
+    assert copy[3:] == ["sami-tldr:", "--worker=all"]
+    assert install == [*on_all, f"--command=bash tpu_host.sh install {GIT} 3.12 my-bucket ''"]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "run")) == [
+        [*on_all, f"--command=bash tpu_host.sh run {' '.join(COMMAND)}"]
+    ]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "tail")) == [
+        ["tpu-vm", "ssh", "sami-tldr", "--worker=0", "--command=bash tpu_host.sh tail_log"]
+    ]
+    status = [describe, [*on_all, "--command=bash tpu_host.sh status"]]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "status")) == status
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "stop")) == [[*on_all, "--command=bash tpu_host.sh stop"]]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", plain, "delete")) == [["tpu-vm", "delete", "sami-tldr", "--quiet"]]
+
+
+def test_slices_are_queued_resources(world, queued):
+    world.answer(describe=[[0, "ACTIVE"]])
+    everywhere = ["--node=all", "--worker=all"]
+    create, describe = gcloud(world.check_dry_run("tpu_pod.sh", queued, "create"))
+    assert create == [
+        *["queued-resources", "create", "sami-tldr", "--accelerator-type=v5litepod-16"],
+        *["--runtime-version=v2-alpha-tpuv5-lite", "--node-count=2", "--node-prefix=sami-tldr", "--spot"],
+    ]
+    assert describe == ["queued-resources", "describe", "sami-tldr", "--format=value(state.state)"]
+    copy, _ = gcloud(world.check_dry_run("tpu_pod.sh", queued, "install"))
+    assert copy[:2] == ["queued-resources", "scp"] and copy[-2:] == everywhere
+    assert gcloud(world.check_dry_run("tpu_pod.sh", queued, "stop")) == [
+        ["queued-resources", "ssh", "sami-tldr", *everywhere, "--command=bash tpu_host.sh stop"]
+    ]
+    assert gcloud(world.check_dry_run("tpu_pod.sh", queued, "delete")) == [
+        ["queued-resources", "delete", "sami-tldr", "--force", "--quiet"]
+    ]
+
+
+def test_one_queued_slice_and_further_words(world):
+    settings = world.settings(
+        "tpu_pod", CAPACITY="reserved", CREATE_OPTIONS="--network=a --tags=b", SSH_OPTIONS="--internal-ip"
+    )
+    world.answer(describe=[[0, "ACTIVE"]], stop=[[0, "sami run: ended 130"]])
+    create, _ = gcloud(world.check_dry_run("tpu_pod.sh", settings, "create"))
+    assert create[-4:] == ["--node-id=sami-tldr", "--reserved", "--network=a", "--tags=b"]
+    [stop] = gcloud(world.check_dry_run("tpu_pod.sh", settings, "stop"))
+    assert "--internal-ip" in stop
+
+
+def test_up_starts_sami_on_every_host(world, plain, hard, wait_for):
+    """The arguments arrive at `sami` as they were given, through two shells."""
+    world.answer(describe=[[0, "CREATING"], [0, "READY"]])
+    world.sami_ends(["wait"], ["wait"])
+    up = world.run("tpu_pod.sh", plain, "up", *hard)
+    assert up.returncode == 0 and up.stdout.splitlines()[-2:] == ["sami run: running"] * 2, up.stderr
+    wait_for(lambda: all((host / "waiting").exists() for host in world.hosts))
+    calls = world.calls()
+    assert verbs(calls) == ["create", "describe", "describe", "scp", "install", "run"]
+    started = {call["home"]: call["argv"][1:] for call in calls if call["argv"][0] == "sami"}
+    assert started == {"0": [*COMMAND, *hard], "1": [*COMMAND, *hard]}
+
+
+def test_wheel(world):
+    wheel = world.folder / "sami jax.whl"
+    settings = world.settings("tpu_pod", PACKAGE=str(wheel))
+    missing = world.run("tpu_pod.sh", settings, "install")
+    assert missing.returncode == 2 and "no such file; make it with: pip wheel" in missing.stderr
+    wheel.touch()
+    calls = world.check_dry_run("tpu_pod.sh", settings, "install")
+    assert str(wheel) in gcloud(calls)[0] and (world.hosts[1] / wheel.name).exists()
+    install = [call["argv"] for call in calls if call["argv"][1:3] == ["pip", "install"]]
+    assert [argv[-1] for argv in install] == [f"sami_jax[tpu] @ file://{host}/sami jax.whl" for host in world.hosts]
+
+
+def test_capacity_that_is_refused(world, queued):
+    world.answer(describe=[[0, "WAITING_FOR_RESOURCES"], [0, "FAILED"]])
+    done = world.run("tpu_pod.sh", queued, "up")
+    assert done.returncode == 1 and "sami-tldr: could not be had: FAILED" in done.stderr
+    assert verbs(world.calls()) == ["create", "describe", "describe"]
+
+
+def test_status_of_what_is_not_there(world, plain):
+    world.answer(describe=[[1, "ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource"]])
+    done = world.run("tpu_pod.sh", plain, "status")
+    assert done.returncode == 0 and done.stderr == "sami-tldr: NOT_FOUND\n"
+
+
+def watch(world, settings, *arguments):
+    done = world.run("tpu_pod.sh", settings, "watch", *arguments)
+    return done.returncode, done.stderr, verbs(world.calls())
+
+
+def test_watch_of_a_finished_run(world, plain):
+    world.answer(
+        status=[[0, "sami run: running\nsami run: ended 0"], [0, "sami run: ended 0\nsami run: ended 0"]],
+        describe=[[0, "READY"]],
+    )
+    status, said, asked = watch(world, plain)
+    assert (status, asked) == (0, ["describe", "status"] * 2)
+    assert said == "sami-tldr: running\nsami-tldr: finished\n"
+    world.check_dry_run("tpu_pod.sh", plain, "watch")
+
+
+@pytest.mark.parametrize(("fixture", "lost"), [("plain", "PREEMPTED"), ("queued", "SUSPENDED"), ("queued", "FAILED")])
+def test_preempted_machines_are_made_anew(world, fixture, lost, hard, request):
+    """And the run goes on with the same command, on hosts that know nothing of the old ones."""
+    ready = "READY" if fixture == "plain" else "ACTIVE"
+    world.answer(describe=[[0, lost], [0, lost], [0, ready]])
+    status, said, asked = watch(world, request.getfixturevalue(fixture), *hard)
+    assert status == 0, said
+    again = ["delete", "create", "describe", "scp", "install", "stop", "run"]
+    assert asked[:9] == ["describe", "describe", *again]
+    assert set(asked[9:]) == {"describe", "status"}
+    assert "restart 1 of 10" in said and said.endswith("sami-tldr: finished\n")
+
+
+def test_preempted_arguments(world, plain, hard):
+    world.answer(describe=[[0, "PREEMPTED"], [0, "PREEMPTED"], [0, "READY"]])
+    assert world.run("tpu_pod.sh", plain, "watch", *hard).returncode == 0
+    started = [call["argv"][1:] for call in world.calls() if call["argv"][0] == "sami"]
+    assert started == [[*COMMAND, *hard]] * 2
+
+
+def test_crashed_run_starts_again_on_its_machines(world, plain, wait_for):
+    """One host's process crashes, the other ends for the loss of it; then all goes well."""
+    world.answer(describe=[[0, "READY"]])
+    world.sami_ends([1, 0], [4, 0])
+    assert world.run("tpu_pod.sh", plain, "up").returncode == 0
+    wait_for(lambda: all((host / "sami_run/status").exists() for host in world.hosts))
+    world.calls()
+    status, said, asked = watch(world, plain)
+    assert status == 0 and "restart 1 of 10" in said, said
+    assert [asked.count(verb) for verb in ("delete", "create", "scp", "install", "stop", "run")] == [0, 0, 1, 1, 1, 1]
+
+
+def test_a_process_that_hangs_after_a_crash_is_ended(world, plain, wait_for):
+    world.answer(describe=[[0, "READY"]])
+    world.sami_ends(["wait", 0], [1, 0])
+    assert world.run("tpu_pod.sh", plain, "up").returncode == 0
+    wait_for((world.hosts[0] / "waiting").exists)
+    wait_for((world.hosts[1] / "sami_run/status").exists)
+    status, said, asked = watch(world, plain)
+    assert status == 0 and asked.count("run") == 2 and asked.count("stop") == 1, said  # up's run, and one more
+
+
+def test_restarts_are_bounded(world):
+    settings = world.settings("tpu_pod", QUEUED="no", PACKAGE=GIT, POLL_SECONDS="0", MAX_RESTARTS="2")
+    world.answer(describe=[[0, "READY"]])
+    world.sami_ends([1], [1])
+    status, said, asked = watch(world, settings)
+    assert status == 1 and asked.count("run") == 2
+    assert said.splitlines()[-1] == f"sami-tldr: crashed, after 2 restarts (MAX_RESTARTS in {settings})"
+
+
+def test_no_capacity_is_asked_for_again_within_bounds(world):
+    settings = world.settings("tpu_pod", QUEUED="no", PACKAGE=GIT, POLL_SECONDS="0", MAX_RESTARTS="3")
+    gone = [1, "ERROR: NOT_FOUND: no such TPU"]
+    world.answer(
+        describe=[[0, "PREEMPTED"], [0, "PREEMPTED"], gone], create=[[1, "ERROR: no more capacity in the zone"]]
+    )
+    status, said, asked = watch(world, settings)
+    assert (status, asked.count("create"), asked.count("delete")) == (1, 3, 1), said
+
+
+@pytest.mark.parametrize("final", [2, 3, 130])
+def test_what_no_restart_helps(world, plain, final):
+    """Another host's crash, told by the same answer, changes nothing."""
+    world.answer(describe=[[0, "READY"]], status=[[0, f"sami run: ended 4\nsami run: ended {final}"]])
+    assert watch(world, plain)[::2] == (final, ["describe", "status"])
+
+
+@pytest.mark.parametrize("answer", [[1, "ERROR: NOT_FOUND: gone"], [0, "STOPPED"], [0, "DELETING"]])
+def test_what_somebody_took_away_stays_away(world, plain, answer):
+    world.answer(describe=[answer])
+    status, said, asked = watch(world, plain)
+    assert (status, asked) == (1, ["describe"]) and "by another's hand" in said
+
+
+def test_no_answer_is_no_reason_to_restart(world, plain):
+    """Neither Google nor a host may answer for a while: the laptop was offline."""
+    offline, ready = [1, "ERROR: could not reach the server"], [0, "READY"]
+    world.answer(describe=[offline, ready], status=[[255, "ssh: no route"], [0, ""], [0, "sami run: ended 0"]])
+    status, said, asked = watch(world, plain)
+    assert (status, asked) == (0, ["describe", *["describe", "status"] * 3])
+    assert said == "sami-tldr: UNREACHABLE\nssh: no route\nsami-tldr: finished\n"
+
+
+def test_stop_is_seen_by_watch(world, plain, wait_for):
+    world.answer(describe=[[0, "READY"]])
+    world.sami_ends(["wait"], ["wait"])
+    world.run("tpu_pod.sh", plain, "up")
+    wait_for(lambda: all((host / "waiting").exists() for host in world.hosts))
+    assert world.run("tpu_pod.sh", plain, "stop").stdout == "sami run: ended 130\n" * 2
+    world.calls()
+    assert watch(world, plain)[::2] == (130, ["describe", "status"])
