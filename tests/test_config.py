@@ -78,7 +78,10 @@ def test_one_query_of_a_microbatch_falls_on_each_of_sixteen_chips(name):
     ("override", "words"),
     [
         ("model.shape=mixtral-8x7", "did you mean 'mixtral-8x7b'?"),
-        ("filter.keep_after=Sumary:", "config.filter.keep_after='Sumary:': must be a text that config.prompt.generation asks for"),
+        (
+            "filter.keep_after=Sumary:",
+            "config.filter.keep_after='Sumary:': must be a text that config.prompt.generation asks for",
+        ),
         ("filter.keep_after=### Task", "must be free of what sampling.stop and filter.cut_at cut at"),
     ],
 )

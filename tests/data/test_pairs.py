@@ -34,7 +34,11 @@ def test_clean_primes_and_cuts_at_the_first_mark(config):
     ("text", "thinking", "response"),
     [
         (" Be brief. Summary: The post is short.", " Be brief. Summary: ", "The post is short."),
-        (" A Summary: must rhyme.\n\nSummary:\n\nThe post.\n", " A Summary: must rhyme.\n\nSummary:\n\n", "The post.\n"),
+        (
+            " A Summary: must rhyme.\n\nSummary:\n\nThe post.\n",
+            " A Summary: must rhyme.\n\nSummary:\n\n",
+            "The post.\n",
+        ),
         # What follows a cut is nobody's: the next turn is no response.
         ("Summary: One. ### Next\nSummary: Two.", "Summary: ", "One. ### Next\nSummary: Two."),
         (" I only think. ### Next\nSummary: Two.", " I only think. ### Next\nSummary: Two.", ""),
