@@ -36,9 +36,7 @@ def defaults() -> ConfigDict:
     c.model = ConfigDict()
     # Folder of the base model in Hugging Face format, or a small untrained one: "random-bytes" | "random-bytes-mixture".
     c.model.path = ""  # no default
-    c.model.shape = (
-        ""  # published shape that `sami plan` takes where the folder is not here: one of models/published.py
-    )
+    c.model.shape = ""  # published shape, of models/published.py, that `sami plan` takes where the folder is not here
     c.model.export_dtype = "float32"  # of exported weights; every iteration samples from the exported model
     c.model.attention = "xla"  # xla: anywhere | cudnn: NVIDIA GPUs, bfloat16 | splash: TPUs (ours)
 
@@ -83,9 +81,7 @@ def defaults() -> ConfigDict:
     c.sampling.batch_size = 64  # rows decoded together (ours: memory)
 
     c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason
-    c.filter.keep_after = (
-        ""  # of a text that thinks aloud first, only what follows the last of this is the response (P)
-    )
+    c.filter.keep_after = ""  # in a text that thinks aloud first, the response is what follows the last of this (P)
     c.filter.prefix = ""  # put before each response: the primed words its generation prompt ends with
     c.filter.cut_at = ()  # texts from which on a response is cut away
     c.filter.forbidden = ()  # texts that drop the query's responses
@@ -319,8 +315,7 @@ def validate(config: ConfigDict) -> None:
     check_template(config.prompt.training, "config.prompt.training")
     mark, cuts = config.filter.keep_after, (*config.filter.cut_at, *config.sampling.stop)
     check("filter.keep_after", mark in config.prompt.generation, "a text that config.prompt.generation asks for")
-    check(
-        "filter.keep_after", not any(cut in mark for cut in cuts), "free of what sampling.stop and filter.cut_at cut at"
-    )
+    uncut = not any(cut in mark for cut in cuts)
+    check("filter.keep_after", uncut, "free of what sampling.stop and filter.cut_at cut at")
     if config.constitutions.rule == "complement":
         check("constitutions.count", config.constitutions.count % 2 == 0, "even: the rule 'complement' makes pairs")

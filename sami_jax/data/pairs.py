@@ -21,10 +21,11 @@ def clean(response: str, config: ConfigDict) -> str:
 def set_apart(text: str, config: ConfigDict) -> tuple[str, str]:
     """A sampled text in two: what it thinks aloud, and the response, which follows the last `config.keep_after`.
 
-    The two together are the text, letter by letter. Where nothing follows, or that text is missing, the response is "".
+    The two together are the text, letter by letter. Where nothing follows, or `keep_after` is missing, the response is "".
+    What stands behind a cut does not count.
     """
-    thinking, mark, _ = text[: _cut(text, config)].rpartition(config.keep_after)
-    if not mark:
+    thinking, mark, said = text[: _cut(text, config)].rpartition(config.keep_after)
+    if not mark or not said.strip():
         return text, ""
     response = text[len(thinking + mark) :].lstrip()
     return text[: len(text) - len(response)], response

@@ -43,6 +43,7 @@ def test_clean_primes_and_cuts_at_the_first_mark(config):
         ("Summary: One. ### Next\nSummary: Two.", "Summary: ", "One. ### Next\nSummary: Two."),
         (" I only think. ### Next\nSummary: Two.", " I only think. ### Next\nSummary: Two.", ""),
         (" Summary: ", " Summary: ", ""),
+        (" Summary: ### Next", " Summary: ### Next", ""),
         ("", "", ""),
     ],
 )
