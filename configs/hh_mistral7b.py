@@ -22,6 +22,7 @@ Assistant:"""
 def get_config(arg=None):
     config = defaults()
     config.model.path = "models/mistral-7b-v0.1"  # a local copy of the base model (P)
+    config.model.shape = "mistral-7b"
     reference = os.environ.get("SAMI_REFERENCE")
     config.data.queries = f"{reference}/hh/pairs-iteration1.jsonl" if reference else "data/hh/queries.jsonl"
     config.principles.path = shipped("principles/hh")

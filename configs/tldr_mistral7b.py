@@ -46,6 +46,7 @@ Summary:"""
 def get_config(arg=None):
     config = defaults()
     config.model.path = "models/mistral-7b-v0.1"  # a local copy of the base model (P)
+    config.model.shape = "mistral-7b"
     reference = os.environ.get("SAMI_REFERENCE")
     config.data.queries = f"{reference}/tldr/queries.jsonl" if reference else "data/tldr/queries.jsonl"
     config.principles.path = shipped("principles/tldr")  # concise, comprehensive, approved; yours: see the README

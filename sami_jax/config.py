@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.models.kernels import BACKENDS
+from sami_jax.models.published import SHAPES
 from sami_jax.models.stack import REMAT_POLICIES
 from sami_jax.models.untrained import RANDOM_BYTES
 from sami_jax.optim import OPTIMIZERS
@@ -33,7 +34,9 @@ def defaults() -> ConfigDict:
     c.seed = 0  # of everything random: sampling, composing, data order (ours)
 
     c.model = ConfigDict()
-    c.model.path = ""  # folder of the base model in Hugging Face format, or "random-bytes" for a small untrained one
+    # Folder of the base model in Hugging Face format, or a small untrained one: "random-bytes" | "random-bytes-mixture".
+    c.model.path = ""  # no default
+    c.model.shape = ""  # published shape, of models/published.py, that `sami plan` takes where the folder is not here
     c.model.export_dtype = "float32"  # of exported weights; every iteration samples from the exported model
     c.model.attention = "xla"  # xla: anywhere | cudnn: NVIDIA GPUs, bfloat16 | splash: TPUs (ours)
 
@@ -78,6 +81,7 @@ def defaults() -> ConfigDict:
     c.sampling.batch_size = 64  # rows decoded together (ours: memory)
 
     c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason
+    c.filter.keep_after = ""  # in a text that thinks aloud first, the response is what follows the last of this (P)
     c.filter.prefix = ""  # put before each response: the primed words its generation prompt ends with
     c.filter.cut_at = ()  # texts from which on a response is cut away
     c.filter.forbidden = ()  # texts that drop the query's responses
@@ -161,11 +165,14 @@ def paper_training(config: ConfigDict) -> None:
 def shrink(config: ConfigDict) -> ConfigDict:
     """Any config as a smoke run: every stage on real text, a minute on CPU. A random byte-level model learns nothing."""
     config.model.path = RANDOM_BYTES
+    config.model.shape = ""
+    config.mesh.update({"data": 1, "fsdp": -1, "expert": 1, "tensor": 1})  # whatever devices there are
     config.prompt.max_tokens = 1792  # bytes
     config.sampling.max_new_tokens = 48
     config.sampling.temperature = 1.0  # greedy, an untrained model gives one response to everything
     config.sampling.batch_size = 8
-    config.filter.forbidden = ("[insert",)  # random bytes hold every single character
+    config.filter.keep_after = ""  # random bytes never come to the point
+    config.filter.forbidden = ("[insert",)  # nor are they without any single character
     config.filter.end_with = ()
     config.optim.learning_rate = 1e-3
     config.train.updates = (1, 1, 2)
@@ -236,6 +243,8 @@ def validate(config: ConfigDict) -> None:
         "evaluation.judge": JUDGES,
     }.items():
         check_choice(field, choices)
+    if config.model.shape:
+        check_choice("model.shape", tuple(SHAPES))
     for field in MESH_AXES:
         check(f"mesh.{field}", config.mesh[field] == -1 or config.mesh[field] >= 1, "at least 1, or -1 for the rest")
     for field, low in {
@@ -304,5 +313,9 @@ def validate(config: ConfigDict) -> None:
     )
     check_template(config.prompt.generation, "config.prompt.generation")
     check_template(config.prompt.training, "config.prompt.training")
+    mark, cuts = config.filter.keep_after, (*config.filter.cut_at, *config.sampling.stop)
+    check("filter.keep_after", mark in config.prompt.generation, "a text that config.prompt.generation asks for")
+    uncut = not any(cut in mark for cut in cuts)
+    check("filter.keep_after", uncut, "free of what sampling.stop and filter.cut_at cut at")
     if config.constitutions.rule == "complement":
         check("constitutions.count", config.constitutions.count % 2 == 0, "even: the rule 'complement' makes pairs")

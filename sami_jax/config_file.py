@@ -20,7 +20,7 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
       UserError: no such config, or an override of an unknown field or with a value of another type.
     """
     path, _, arg = spec.partition(":")
-    file = Path(path) if path.endswith(".py") else config_folder() / f"{path}.py"
+    file = Path(path) if path.endswith(".py") else _shipped_file(path)
     if not file.is_file():
         known = sorted(f.stem for f in config_folder().glob("*.py"))
         raise UserError(f"--config={spec}: no such config; give a .py file or one of {', '.join(known)}")
@@ -42,6 +42,15 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
         raise UserError(f"--config: {' '.join(str(error).split())[:200]}; give a value of the field's type") from None
     return values["config"].value, file.stem + (f"-{arg}" if arg else "")
+
+
+def derived_from(name: str) -> ConfigDict:
+    """A shipped config, for a config file that says only what it changes."""
+    return _load_module(_shipped_file(name)).get_config()
+
+
+def _shipped_file(name: str) -> Path:
+    return config_folder() / f"{name}.py"
 
 
 def _load_module(file: Path):

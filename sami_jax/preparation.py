@@ -16,7 +16,7 @@ from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
 from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
-from sami_jax.models.untrained import RANDOM_BYTES, write_random_bytes_model
+from sami_jax.models.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
@@ -131,12 +131,13 @@ def devices() -> dict[str, str | int]:
 
 
 def _base_folder(config: ConfigDict, workdir: Path) -> Path:
-    if config.model.path != RANDOM_BYTES:
+    if config.model.path not in UNTRAINED:
         return Path(config.model.path)
-    folder = workdir / RANDOM_BYTES
+    folder = workdir / config.model.path
     if not folder.exists():
         # A sampled byte that is no text comes back as a replacement character, which is three bytes.
-        write_random_bytes_model(folder, config.prompt.max_tokens + 3 * config.sampling.max_new_tokens, config.seed)
+        longest = config.prompt.max_tokens + 3 * config.sampling.max_new_tokens
+        write_random_bytes_model(folder, longest, config.seed, config.model.path)
     return folder
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from sami_jax.data.jsonl import read_appended, read_jsonl
+from sami_jax.data.pairs import set_apart
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.sampling import SamplingOptions, generate
+from sami_jax.sampling import Response, SamplingOptions, generate
 from sami_jax.terminal import track
 
 
@@ -36,14 +38,19 @@ def write_responses(
     mesh: jax.sharding.Mesh,
     batch_size: int,
     title: str | None,
+    filters: ConfigDict | None = None,
 ) -> list[dict]:
     """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
 
     A whole `file` is read back instead; a partial one left by a stopped run is continued, which gives the same lines as
     an undisturbed run, for what a prompt's seed draws does not depend on its batch.
 
+    With `filters.keep_after`, "response" and "tokens" are of what follows it, all that anybody scores, judges or shows;
+    "thinking" holds what comes before, so that both together are the text as it was sampled, of "sampled_tokens" tokens.
+
     Args:
       title: of the progress bar; None shows none.
+      filters: a run's `filter`; None where responses are whole texts.
     """
     if file.exists():
         return read_jsonl(file)
@@ -68,17 +75,20 @@ def write_responses(
         if title is not None:
             responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
-            row = {
-                **prompt.key,
-                "response": response.text,
-                "tokens": response.tokens,
-                "finish_reason": response.finish_reason,
-            }
+            row = {**prompt.key, **_texts(response, model, filters), "finish_reason": response.finish_reason}
             rows.append(row)
             stream.write(_line(row))
             stream.flush()
     partial.replace(file)
     return rows
+
+
+def _texts(response: Response, model: ModelFolder, filters: ConfigDict | None) -> dict:
+    if filters is None or not filters.keep_after:
+        return {"response": response.text, "tokens": response.tokens}
+    thinking, said = set_apart(response.text, filters)
+    tokens = len(model.tokenizer.encode(said, add_special_tokens=False))
+    return {"response": said, "tokens": tokens, "thinking": thinking, "sampled_tokens": response.tokens}
 
 
 def _line(row: dict) -> str:

@@ -116,7 +116,8 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     s = config.sampling
     options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / "responses.jsonl"
-    rows = write_responses(file, sampler, params, prompts, options, inputs.mesh, s.batch_size, "sampling")
+    sampling = (prompts, options, inputs.mesh, s.batch_size, "sampling")
+    rows = write_responses(file, sampler, params, *sampling, config.filter)
     positives = [[all(statement.positive for statement in c) for c in constitutions] for constitutions in composed]
     kept, dropped = filter_pairs(_pair_rows(config, queries, composed, rows, root), positives, config.filter)
     counts = {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut}

@@ -1,11 +1,18 @@
 """Every shipped config is valid, and every field of the defaults carries its comment."""
 
 import inspect
+import math
+import re
+from pathlib import Path
 
 import pytest
 
 from sami_jax import config as config_lib
 from sami_jax.config_file import load_config
+from sami_jax.errors import UserError
+from sami_jax.evaluation.measure import split_principles
+from sami_jax.principles.files import read_principles
+from sami_jax.provenance.manifest import leaves
 
 NAMES = sorted(file.stem for file in config_lib.config_folder().glob("*.py"))
 
@@ -28,6 +35,60 @@ def test_paper_config_has_the_papers_numbers():
     config, _ = load_config("tldr_mistral7b", [])
     assert config.train.updates == (2, 4, 6) and config.train.batch_size == 128 and config.optim.learning_rate == 5e-7
     assert config.sampling.max_new_tokens == 350 and config.constitutions.count == 2 and config.objective.kl_weight == 0
+
+
+def test_derived_config_changes_what_it_says_alone():
+    configs = [load_config(name, [])[0].to_dict() for name in ("tldr_mistral7b", "tldr_mixtral8x7b")]
+    mistral, mixtral = (set(leaves(config)) for config in configs)
+    assert mistral ^ mixtral == {
+        ("model.path", "models/mistral-7b-v0.1"),
+        ("model.path", "models/mixtral-8x7b-v0.1"),
+        ("model.shape", "mistral-7b"),
+        ("model.shape", "mixtral-8x7b"),
+        ("mesh.expert", 1),
+        ("mesh.expert", 8),
+        ("optim.name", "adamw"),
+        ("optim.name", "rmsprop"),
+        ("optim.b2", 0.999),
+        ("optim.b2", 0.99),
+        ("train.microbatches", 16),
+        ("train.microbatches", 8),
+    }
+
+
+def test_diverse_config_trains_fifteen_principles_and_holds_out_five():
+    config, _ = load_config("diverse_llama3_70b", [])
+    principles = read_principles(Path(config.principles.path))
+    trained, held_out = split_principles(config, principles)
+    assert (trained, held_out) == (list(principles[:15]), list(principles[15:])) and len(principles) == 20
+    assert [updates * config.train.batch_size for updates in config.train.updates] == [512, 1024, 1536]
+    assert config.prompt.training == load_config("tldr_mistral7b", [])[0].prompt.training
+    assert "Think" in config.prompt.generation and "hink" not in config.prompt.training
+
+
+@pytest.mark.parametrize("name", ["diverse_llama3_70b", "tldr_mixtral8x7b"])
+def test_one_query_of_a_microbatch_falls_on_each_of_sixteen_chips(name):
+    config, _ = load_config(name, [])
+    fixed = [size for size in config.mesh.values() if size != -1]
+    assert 16 % math.prod(fixed) == 0 and len(fixed) < len(config.mesh)
+    assert config.train.batch_size // config.train.microbatches == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.shape=mixtral-8x7", "did you mean 'mixtral-8x7b'?"),
+        (
+            "filter.keep_after=Sumary:",
+            "config.filter.keep_after='Sumary:': must be a text that config.prompt.generation asks for",
+        ),
+        ("filter.keep_after=### Task", "must be free of what sampling.stop and filter.cut_at cut at"),
+    ],
+)
+def test_bad_values_are_named(override, words):
+    config, _ = load_config("diverse_llama3_70b", [f"--config.{override}"])
+    with pytest.raises(UserError, match=re.escape(words)):
+        config_lib.validate(config)
 
 
 @pytest.mark.parametrize("function", [config_lib.defaults, config_lib.paper_training])

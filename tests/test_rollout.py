@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
+from sami_jax.config import defaults
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
@@ -16,6 +17,9 @@ class Letters:
     def decode(self, ids, skip_special_tokens):
         return "".join(chr(0x3042 + i) for i in ids)
 
+    def encode(self, text, add_special_tokens):
+        return [*text]
+
 
 MODEL = ModelFolder(Path("none"), SMALL, Letters(), (0,))
 PROMPTS = [Prompt({"id": n}, list(range(1, 3 + n)), seed) for n, seed in enumerate(seeds("test", 6))]
@@ -23,7 +27,11 @@ PROMPTS = [Prompt({"id": n}, list(range(1, 3 + n)), seed) for n, seed in enumera
 
 @pytest.fixture
 def write(small_params, mesh):
-    return lambda file: write_responses(file, MODEL, small_params, PROMPTS, SamplingOptions(), mesh, 4, "sampling")
+    def write(file: Path, *filters):
+        options = SamplingOptions()
+        return write_responses(file, MODEL, small_params, PROMPTS, options, mesh, 4, "sampling", *filters)
+
+    return write
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5])
@@ -41,6 +49,17 @@ def test_a_stopped_file_is_continued_to_the_same_lines(write, tmp_path, kept):
 def test_a_whole_file_is_read_back(write, tmp_path):
     (tmp_path / "whole.jsonl").write_text('{"id": "from before"}\n')
     assert write(tmp_path / "whole.jsonl") == [{"id": "from before"}]
+
+
+def test_thinking_is_kept_apart_and_not_counted(write, tmp_path):
+    whole = write(tmp_path / "whole.jsonl", defaults().filter)
+    filters = defaults().filter
+    filters.keep_after = whole[0]["response"][5]
+    rows = write(tmp_path / "apart.jsonl", filters)
+    for row, one in zip(rows, whole, strict=True):
+        assert row["thinking"] + row["response"] == one["response"] and row["sampled_tokens"] == one["tokens"]
+        assert row["tokens"] == len(row["response"]) and filters.keep_after not in row["response"]
+    assert 0 < rows[0]["tokens"] < whole[0]["tokens"]
 
 
 def test_seeds_depend_on_the_root_and_the_place():

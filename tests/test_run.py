@@ -273,11 +273,20 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
-@pytest.mark.parametrize("config", ["tldr_mistral7b:smoke", "hh_mistral7b:smoke"])
+@pytest.mark.parametrize("config", ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"])
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
     environment = {**os.environ, "XLA_FLAGS": ""}
-    argv = [sys.executable, "-m", "sami_jax.cli", "run", f"--config={config}", "--workdir", str(tmp_path), *overrides]
+    argv = [
+        sys.executable,
+        "-m",
+        "sami_jax.cli",
+        "run",
+        f"--config={config}:smoke",
+        "--workdir",
+        str(tmp_path),
+        *overrides,
+    ]
     finished = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert "the query was cut to fit" in finished.stderr or "hh" in config

@@ -14,8 +14,26 @@ from sami_jax.errors import UserError
 
 def clean(response: str, config: ConfigDict) -> str:
     """Cuts a response at the first of `config.cut_at` and puts the primed words back in front."""
-    cuts = [response.find(text) for text in config.cut_at if text in response]
-    return config.prefix + response[: min(cuts)].rstrip() if cuts else config.prefix + response
+    cut = _cut(response, config)
+    return config.prefix + (response if cut == len(response) else response[:cut].rstrip())
+
+
+def set_apart(text: str, config: ConfigDict) -> tuple[str, str]:
+    """A sampled text in two: what it thinks aloud, and the response, which follows the last `config.keep_after`.
+
+    The two together are the text, letter by letter. Where nothing follows, or `keep_after` is missing, the response is "".
+    What stands behind a cut does not count.
+    """
+    thinking, mark, said = text[: _cut(text, config)].rpartition(config.keep_after)
+    if not mark or not said.strip():
+        return text, ""
+    response = text[len(thinking + mark) :].lstrip()
+    return text[: len(text) - len(response)], response
+
+
+def _cut(text: str, config: ConfigDict) -> int:
+    """Where the first of `config.cut_at` begins, or the text's length."""
+    return min((text.find(cut) for cut in config.cut_at if cut in text), default=len(text))
 
 
 def drop_reason(responses: Sequence[str], positive: Sequence[bool], config: ConfigDict) -> str | None:
@@ -28,7 +46,7 @@ def drop_reason(responses: Sequence[str], positive: Sequence[bool], config: Conf
     """
     for response in responses:
         if not response.removeprefix(config.prefix).strip():
-            return "empty response"
+            return f"no response after {config.keep_after!r}" if config.keep_after else "empty response"
         if found := next((text for text in config.forbidden if text in response), None):
             return f"contains {found!r}"
     for response, is_positive in zip(responses, positive, strict=True):

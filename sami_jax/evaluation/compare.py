@@ -103,8 +103,10 @@ def answer(
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     params = contestant.model.load(mesh, config.train.compute_dtype)
-    title = f"answering: {contestant.role}"
-    return write_responses(file, contestant.model, params, prompts, options, mesh, s.batch_size, title)
+    sampling = (prompts, options, mesh, s.batch_size, f"answering: {contestant.role}")
+    # Only the generation prompt asks to think aloud first; a chat is the response as a whole.
+    filters = None if contestant.chat else config.filter
+    return write_responses(file, contestant.model, params, *sampling, filters)
 
 
 def pair_up(

@@ -95,10 +95,13 @@ def measure(
       baseline_folder: the same of the base model; None where this is the base model.
     Returns:
       scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
-      pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries.
+      pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries. With `filter.keep_after`,
+      "unanswered" is the share of texts in which no response follows it.
     """
     rows = _sample(config, model, params, evaluation_set, mesh, folder)
     metrics = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
+    if config.filter.keep_after:
+        metrics["unanswered"] = float(np.mean([not row["response"] for row in rows]))
     metrics |= _information(config, model, params, evaluation_set, rows, mesh)
     if judge is None:
         return metrics
@@ -134,7 +137,7 @@ def _sample(
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
     title = None if evaluation_set.quiet else f"answering {evaluation_set.name}"
-    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title)
+    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter)
 
 
 def _information(
@@ -142,9 +145,10 @@ def _information(
 ) -> dict[str, float | list]:
     """Mutual information, accuracies and the mean S of the model on its own responses, in the training prompt."""
     count = len(evaluation_set.constitutions[0])
-    pairs = []
+    pairs, unanswered = [], []
     for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
         own = rows[i * count : (i + 1) * count]
+        unanswered.append(bool(config.filter.keep_after) and not all(row["response"] for row in own))
         pairs.append(
             {
                 "query": query.text,
@@ -158,6 +162,7 @@ def _information(
     s_sum = np.zeros((len(examples), count, count), np.float32)
     for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
         s_sum[place] = summed
+    s_sum[unanswered] = 0.0  # who says nothing tells nothing of the constitution: 0 nats
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
     estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)
     found: dict = {"mean_s": mean_s.tolist(), "mi_cap": math.log(count)}  # nats, the most that the bounds can show

@@ -10,12 +10,21 @@ from sami_jax.models.decoder import init_params
 from sami_jax.models.huggingface import export
 from sami_jax.sharding import make_mesh
 
-RANDOM_BYTES = "random-bytes"
+RANDOM_BYTES, RANDOM_MIXTURE = "random-bytes", "random-bytes-mixture"
+# Name, as `config.model.path` gives it -> what sets its shape apart.
+UNTRAINED = {
+    RANDOM_BYTES: {"family": "mistral"},
+    RANDOM_MIXTURE: {"family": "mixtral", "n_experts": 4, "experts_per_token": 2},
+}
 END = "</s>"
 
 
-def write_random_bytes_model(folder: Path, max_positions: int, seed: int) -> None:
-    """Writes a Mistral-shaped model folder of about 0.1 M parameters whose tokens are bytes."""
+def write_random_bytes_model(folder: Path, max_positions: int, seed: int, name: str = RANDOM_BYTES) -> None:
+    """Writes a model folder, Mistral- or Mixtral-shaped, of 0.1 or 0.3 M parameters, whose tokens are bytes.
+
+    Args:
+      name: key of UNTRAINED.
+    """
     import transformers  # heavy
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -24,7 +33,6 @@ def write_random_bytes_model(folder: Path, max_positions: int, seed: int) -> Non
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     config = ModelConfig(
-        family="mistral",
         vocab_size=len(vocabulary),
         d_model=64,
         n_layers=2,
@@ -34,6 +42,7 @@ def write_random_bytes_model(folder: Path, max_positions: int, seed: int) -> Non
         d_ff=128,
         max_positions=max_positions,
         sliding_window=512,
+        **UNTRAINED[name],
     )
     params = init_params(config, seed, make_mesh({}, jax.local_devices()[:1]))
     saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)

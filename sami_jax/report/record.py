@@ -97,7 +97,8 @@ def _time(event: dict) -> datetime.datetime:
 
 
 def _tokens(rows: Sequence[dict]) -> str:
-    return _count(sum(row["tokens"] for row in rows))
+    """What was computed: thinking aloud costs as much as a response."""
+    return _count(sum(row.get("sampled_tokens", row["tokens"]) for row in rows))
 
 
 def _count(number: int) -> str:

@@ -5,7 +5,7 @@ import transformers
 
 from sami_jax import miniature
 from sami_jax.config import defaults
-from sami_jax.data.pairs import clean, drop_reason, encode_pairs, filter_pairs
+from sami_jax.data.pairs import clean, drop_reason, encode_pairs, filter_pairs, set_apart
 from sami_jax.data.templates import encode_prompt, render
 from sami_jax.errors import UserError
 
@@ -28,6 +28,36 @@ def tokenizer():
 def test_clean_primes_and_cuts_at_the_first_mark(config):
     assert clean(" is about love.\n\nHuman: Thanks ### more", config.filter) == "The post is about love."
     assert clean(" is about love.", config.filter) == "The post is about love."
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "response"),
+    [
+        (" Be brief. Summary: The post is short.", " Be brief. Summary: ", "The post is short."),
+        (
+            " A Summary: must rhyme.\n\nSummary:\n\nThe post.\n",
+            " A Summary: must rhyme.\n\nSummary:\n\n",
+            "The post.\n",
+        ),
+        # What follows a cut is nobody's: the next turn is no response.
+        ("Summary: One. ### Next\nSummary: Two.", "Summary: ", "One. ### Next\nSummary: Two."),
+        (" I only think. ### Next\nSummary: Two.", " I only think. ### Next\nSummary: Two.", ""),
+        (" Summary: ", " Summary: ", ""),
+        (" Summary: ### Next", " Summary: ### Next", ""),
+        ("", "", ""),
+    ],
+)
+def test_thinking_is_set_apart(config, text, thinking, response):
+    config.filter.keep_after = "Summary:"
+    assert set_apart(text, config.filter) == (thinking, response) and thinking + response == text
+
+
+def test_who_only_thinks_is_dropped_and_counted(config):
+    config.filter.keep_after, config.filter.prefix = "Summary:", " "
+    rows = [{"id": 0, "responses": ["The post.", ""]}, {"id": 1, "responses": ["The post. ### Next", "No post."]}]
+    kept, dropped = filter_pairs(rows, [[True, False]] * 2, config.filter)
+    assert kept == [{"id": 1, "responses": [" The post.", " No post."]}]
+    assert dropped == {"no response after 'Summary:'": 1}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from sami_jax import miniature
 from sami_jax.cli import main
 from sami_jax.config_file import load_config
+from sami_jax.data.queries import read_queries
 from sami_jax.errors import UserError
-from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, compose, decide
+from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, pair_up
 from sami_jax.evaluation.verdicts import Verdict
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
@@ -78,6 +79,18 @@ def test_ways_to_ask(tmp_path):
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no chat template; ask it without --baseline_chat"):
         Contestant("baseline", open_model(bare), chat=True).prompt(config, "c", "q")
+
+
+def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
+    config, _ = load_config("tiny", ["--config.filter.keep_after=can"])
+    constitutions = compose(config, read_principles(miniature.PRINCIPLES), 4)
+    queries = read_queries(miniature.QUERIES / "held_out.jsonl")[:4]
+    model, given = open_model(BASE), (queries, constitutions, mesh)
+    plain = answer(config, Contestant("baseline", model), *given, tmp_path / "plain.jsonl")
+    chat = answer(config, Contestant("test", model, chat=True), *given, tmp_path / "chat.jsonl")
+    assert any(row["thinking"] and row["response"] for row in plain) and not any("thinking" in row for row in chat)
+    for pair, row in zip(pair_up(config, queries, constitutions, plain, chat), plain, strict=True):
+        assert pair.baseline == row["response"] and pair.lengths[0] == row["tokens"]
 
 
 def compare(output, test: str, *more: str) -> int:

@@ -1,11 +1,16 @@
 """Evaluation sets hold out what they say, and are the same for every model."""
 
+import dataclasses
+
 import pytest
 
 from sami_jax.config_file import load_config
+from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.queries import read_queries
-from sami_jax.evaluation.measure import evaluation_sets
-from sami_jax.miniature import PRINCIPLES, QUERIES
+from sami_jax.evaluation.canaries import signs
+from sami_jax.evaluation.measure import evaluation_sets, measure
+from sami_jax.miniature import BASE, PRINCIPLES, QUERIES
+from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
 
 
@@ -41,3 +46,31 @@ def test_held_out_phrasings_appear_only_where_they_should(sets):
 def test_queries_are_the_held_out_ones(sets):
     for one in sets.values():
         assert [q.id for q in one.queries] == [f"held_out-{n}" for n in range(128)]
+
+
+def first_two(one):
+    return dataclasses.replace(one, queries=one.queries[:2], constitutions=one.constitutions[:2])
+
+
+def test_thinking_is_neither_counted_nor_scored(sets, mesh, tmp_path):
+    """With all but a reply's last word for thinking, a model is measured as one that replied with that word."""
+    config, _ = load_config("tiny", ["--config.filter.keep_after= "])
+    model, chosen = open_model(BASE), first_two(sets["trained"])
+    params = model.load(mesh)
+    found = measure(config, model, params, chosen, None, mesh, tmp_path / "apart", None)
+    rows = read_jsonl(tmp_path / "apart" / "trained.jsonl")
+    assert all(row["thinking"].strip() and 0 < row["tokens"] < row["sampled_tokens"] for row in rows)
+    write_jsonl(tmp_path / "alone" / "trained.jsonl", [{**row, "thinking": ""} for row in rows])
+    plain, _ = load_config("tiny", [])
+    alone = measure(plain, model, params, chosen, None, mesh, tmp_path / "alone", None)
+    assert found == {**alone, "unanswered": 0}
+
+
+def test_a_model_that_only_thinks_tells_nothing(sets, mesh, tmp_path):
+    config, _ = load_config("tiny", ["--config.filter.keep_after=Constitution"])
+    model = open_model(BASE)
+    found = measure(config, model, model.load(mesh), first_two(sets["trained"]), None, mesh, tmp_path, None)
+    assert found["unanswered"] == 1 and found["mean_tokens"] == 0
+    assert found["mi_posterior_bound"] == found["mi_lower_bound"] == pytest.approx(0, abs=1e-6)
+    # Nor is it whole, in the canaries' eyes.
+    assert signs(found, read_jsonl(tmp_path / "trained.jsonl"), model.tokenizer, ())["well_formed"] == 0

@@ -11,6 +11,7 @@ from sami_jax.errors import UserError
 from sami_jax.principles.files import add_review, file_of, read_principle, read_principles, write_principle
 from sami_jax.principles.principle import Principle, Review, Source, content_hash, own_status
 
+SHIPPED = [shipped(f"principles/{name}") for name in ("hh", "tldr", "diverse")]
 GOOD = "id: kind\nprinciple: Be kind.\nantithesis: Be cruel.\nphrasings:\n  - principle: 親切に。\n    antithesis: 意地悪に。\n"
 WHOLE = Principle(
     id="kind",
@@ -55,9 +56,7 @@ def test_a_new_version_gets_a_file_of_its_own(tmp_path):
     assert file_of(tmp_path, second).name == "kind@2.yaml"
 
 
-@pytest.mark.parametrize(
-    "folder", [miniature.PRINCIPLES, Path(shipped("principles/hh")), Path(shipped("principles/tldr"))]
-)
+@pytest.mark.parametrize("folder", [miniature.PRINCIPLES, *map(Path, SHIPPED)])
 def test_shipped_principles_are_approved(folder):
     for principle in read_principles(folder):
         assert own_status(principle) == "approved", principle.id

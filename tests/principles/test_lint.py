@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from sami_jax import miniature
+from sami_jax.config import shipped
 from sami_jax.principles.exchange import import_principles, merge
-from sami_jax.principles.files import write_principle
-from sami_jax.principles.lint import check
+from sami_jax.principles.files import read_principles, write_principle
+from sami_jax.principles.lint import NEAR, check, closest
 from sami_jax.principles.principle import Principle
 
 
@@ -41,9 +42,17 @@ def test_finds_repeated_wordings_wrong_names_and_unreadable_files(tmp_path):
 
 
 def test_good_principles_pass(tmp_path):
-    assert check(miniature.PRINCIPLES) == []
+    for folder in (miniature.PRINCIPLES, *(Path(shipped(f"principles/{name}")) for name in ("hh", "tldr", "diverse"))):
+        assert check(folder) == []
     joined = Principle("a", (("Use emojis such as 👩‍🌾.", "Use words only."),))
     assert findings(tmp_path, joined) == []
+
+
+@pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
+def test_our_diverse_principles_are_our_own():
+    theirs = import_principles(Path(os.environ["SAMI_REFERENCE"]) / "tldr" / "principles_diverse.json")
+    for principle in read_principles(Path(shipped("principles/diverse"))):
+        assert closest(principle.phrasings[0][0], theirs)[0] < NEAR, principle.id
 
 
 @pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")

@@ -251,6 +251,13 @@ def test_secrets_are_not_shown(folder, monkeypatch):
         assert part not in text
 
 
+def test_thinking_costs_but_is_not_shown(folder):
+    rows = [{**row, "thinking": "Let me think.", "sampled_tokens": 12345} for row in answers(THANKFUL)]
+    write(folder / "iteration_1/evaluation/trained.jsonl", *rows)
+    text = page(folder)
+    assert f"{len(rows) * 12345 + 9 * len(rows) * (len(SETS) - 1):,}" in text and "Let me think." not in text
+
+
 def test_words_are_coloured_by_what_caused_them(folder):
     tokens = [{"text": text, "pmi": pmi} for text, pmi in ((" Tha", 0.5), ("nks", 0.3), (" a", 0.0), (" lot", -0.4))]
     shares = [{"id": "thanks", "text": "Say thank you.", "share": 1.5}]

@@ -1,0 +1,26 @@
+"""Summaries: mixtral-8x7b on Reddit posts (TL;DR) with the principles concise and comprehensive (paper, section 4.2).
+
+As tldr_mistral7b in all that is not said here. `:smoke` runs every stage in a few minutes on CPU, on a small random mixture
+of experts that reads bytes.
+
+Pod: 16 chips, TPU v5p:2x2x4. One expert of a layer's eight belongs to a chip, and one query of a microbatch. The optimizer is
+the paper's; AdamW, which keeps twice the state: --config.optim.name=adamw --config.optim.b2=0.999.
+"""
+
+from sami_jax.config import shrink
+from sami_jax.config_file import derived_from
+from sami_jax.models.untrained import RANDOM_MIXTURE
+
+
+def get_config(arg=None):
+    config = derived_from("tldr_mistral7b")
+    config.model.path = "models/mixtral-8x7b-v0.1"  # a local copy of the base model (P)
+    config.model.shape = "mixtral-8x7b"
+    config.mesh.expert = 8  # one of eight experts a chip; fsdp takes the rest, 2 on 16 chips (ours)
+    config.optim.name = "rmsprop"  # (P)
+    config.optim.b2 = 0.99  # RMSprop's smoothing (R)
+    config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
+    if arg == "smoke":
+        shrink(config)
+        config.model.path = RANDOM_MIXTURE
+    return config
