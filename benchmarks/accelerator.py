@@ -213,14 +213,14 @@ def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) 
     positions = CONTEXT + 2 * STEPS
     with jax.set_mesh(mesh):
         layers = layer_weights(params)
-        slots = sampling._empty_slots(config, options, batch, positions, jnp.bfloat16)
+        slots = sampling.empty_slots(config, options, batch, positions, jnp.bfloat16)
         going = np.zeros(batch, bool)
         slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
 
         def steps():
             nonlocal slots
             slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
-            slots = sampling._decode(params, layers, slots, going, batch, STEPS, **static)
+            slots = sampling.decode_tokens(params, layers, slots, going, batch, STEPS, **static)
             return slots.last
 
         seconds = median_seconds(steps) / STEPS

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sami_jax.models.cache import Cache, new_cache
+from sami_jax.models.cache import Cache, cache_shardings, new_cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind, layer_weights
-from sami_jax.sharding import batch_shards, named_sharding
+from sami_jax.sharding import batch_shards, constrain, named_sharding
 
 # Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
 SEGMENT = 32
@@ -82,7 +82,7 @@ def _argmax(x: jax.Array) -> jax.Array:
     return jnp.min(jnp.where(x == jnp.max(x, axis=-1, keepdims=True), places, x.shape[-1] - 1), axis=-1)
 
 
-class _Slots(NamedTuple):
+class Slots(NamedTuple):
     """State of the decode loop; R rows, each holding a response in progress or none (finished)."""
 
     cache: Cache
@@ -95,9 +95,9 @@ class _Slots(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=range(5))
-def _empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype) -> _Slots:
-    zeros = jnp.zeros(rows, jnp.int32)
-    return _Slots(
+def empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype) -> Slots:
+    zeros = constrain(jnp.zeros(rows, jnp.int32), "batch")
+    return Slots(
         cache=new_cache(config, rows, positions, dtype),
         seeds=jnp.zeros(rows, jnp.uint32),
         last=zeros,
@@ -109,7 +109,7 @@ def _empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, posit
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
-def _admit(params, layers, slots: _Slots, prompts, lengths, seeds, rows, *, config) -> _Slots:
+def admit_prompts(params, layers, slots: Slots, prompts, lengths, seeds, rows, *, config) -> Slots:
     """Puts a group of prompts [G, P] into `rows` [G], each one's last token as the first to decode; rows past the last are
     dropped."""
 
@@ -127,7 +127,7 @@ def _admit(params, layers, slots: _Slots, prompts, lengths, seeds, rows, *, conf
 
 
 @functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens"), donate_argnames="slots")
-def _decode(params, layers, slots: _Slots, finished, enough, steps, *, config, options, end_tokens) -> _Slots:
+def decode_tokens(params, layers, slots: Slots, finished, enough, steps, *, config, options, end_tokens) -> Slots:
     """Decodes until `enough` rows have finished or `steps` tokens were sampled.
 
     Args:
@@ -203,13 +203,13 @@ class _Generation:
         self.config, self.end_tokens, self.decode, self.mesh = config, end_tokens, decode, mesh
         shards = batch_shards(mesh)
         self.rows = -(-batch_size // shards) * shards
-        self.group = -(-self.rows // (REFILL * shards)) * shards
+        self.group = group_size(self.rows, shards)
         self.occupant: list[int | None] = [None] * self.rows
         self.finished = np.ones(self.rows, bool)
         self.next_prompt = 0
-        positions = _bucket(max(map(len, prompts))) + options.max_new_tokens
+        positions = bucket(max(map(len, prompts))) + options.max_new_tokens
         with jax.set_mesh(mesh):
-            self.slots = _empty_slots(config, options, self.rows, positions, params["embedding"].dtype)
+            self.slots = empty_slots(config, options, self.rows, positions, params["embedding"].dtype)
             self.layers = layer_weights(params)
 
     def responses(self) -> Iterator[Response]:
@@ -229,7 +229,7 @@ class _Generation:
         while self.next_prompt < len(self.prompts) and len(free := self._free()) >= self.group:
             chosen = range(self.next_prompt, min(self.next_prompt + self.group, len(self.prompts)))
             self.next_prompt = chosen.stop
-            longest = _bucket(max(len(self.prompts[index]) for index in chosen))
+            longest = bucket(max(len(self.prompts[index]) for index in chosen))
             tokens = np.full((self.group, longest), self.end_tokens[0], np.int32)
             lengths, seeds = np.ones(self.group, np.int32), np.zeros(self.group, np.uint32)
             rows = np.full(self.group, self.rows, np.int32)  # past the last row: dropped
@@ -238,7 +238,7 @@ class _Generation:
                 lengths[place], seeds[place], rows[place] = len(self.prompts[index]), self.seeds[index], row
                 self.occupant[row], self.finished[row] = index, False
             group = map(self._by_row, (tokens, lengths, seeds))
-            self.slots = _admit(self.params, self.layers, self.slots, *group, rows, config=self.config)
+            self.slots = admit_prompts(self.params, self.layers, self.slots, *group, rows, config=self.config)
 
     def _decode_some(self) -> None:
         free = len(self._free())
@@ -247,7 +247,7 @@ class _Generation:
         steps = SEGMENT if self.options.stop else self.options.max_new_tokens
         finished = self._by_row(self.finished)
         static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens}
-        self.slots = _decode(self.params, self.layers, self.slots, finished, enough, steps, **static)
+        self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, steps, **static)
         self.finished = np.array(self.slots.finished)
 
     def _collect(self) -> dict[int, Response]:
@@ -267,7 +267,18 @@ class _Generation:
         return jax.device_put(array, named_sharding(self.mesh, ("batch",)))
 
 
-def _bucket(length: int) -> int:
+def slots_shardings(slots: Slots, mesh: jax.sharding.Mesh) -> Slots:
+    """The slots with shardings in place of arrays: as they lie on `mesh`."""
+    by_row = named_sharding(mesh, ("batch",))
+    return jax.tree.map(lambda _: by_row, slots)._replace(cache=cache_shardings(slots.cache, mesh))
+
+
+def group_size(rows: int, shards: int) -> int:
+    """Prompts that enter together, a multiple of the shards of a batch."""
+    return -(-rows // (REFILL * shards)) * shards
+
+
+def bucket(length: int) -> int:
     """Four sizes an octave: a quarter of a prompt's place at most is padding, and few shapes are compiled."""
     step = max(SMALLEST_BUCKET, 2 ** (length.bit_length() - 3))
     return -(-length // step) * step

@@ -12,11 +12,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser() -> Parser:
-    from sami_jax.cli import principles, proof, verbs
+    from sami_jax.cli import planning, principles, proof, verbs
 
     parser = Parser(prog="sami", description="Teach a language model to follow written principles, without labels.")
     sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     verbs.add_verbs(sub)
+    planning.add_verbs(sub)
     proof.add_verbs(sub)
     principles.add_verbs(sub)
     return parser

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from sami_jax.models.config import ModelConfig
-from sami_jax.sharding import constrain
+from sami_jax.sharding import constrain, named_sharding
 
 
 class LayerCache(NamedTuple):
@@ -45,6 +46,8 @@ class LayerCache(NamedTuple):
 
 Cache = tuple[LayerCache, ...]
 
+_AXES = LayerCache(("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim"))
+
 
 def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
     """[R, S]: the position whose token lies in each slot, once that of `latest` [R] is written; negative where none is."""
@@ -55,7 +58,11 @@ def new_cache(config: ModelConfig, rows: int, positions: int, dtype) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
     slots = positions if config.sliding_window is None else min(positions, config.sliding_window)
     keys = jnp.zeros((rows, config.n_kv_heads, config.head_dim, slots), dtype)
-    keys = constrain(keys, "batch", "kv_heads", "head_dim", "sequence")
     values = jnp.zeros((rows, config.n_kv_heads, slots, config.head_dim), dtype)
-    values = constrain(values, "batch", "kv_heads", "sequence", "head_dim")
-    return (LayerCache(keys, values),) * config.n_layers
+    layer = LayerCache(constrain(keys, *_AXES.keys), constrain(values, *_AXES.values))
+    return (layer,) * config.n_layers
+
+
+def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
+    """The cache with shardings in place of arrays: as it lies on `mesh`."""
+    return tuple(LayerCache(*(named_sharding(mesh, axes) for axes in _AXES)) for _ in cache)

@@ -1,0 +1,76 @@
+"""`sami plan`: its options, and what it does."""
+
+import argparse
+
+from sami_jax.cli.parser import add_verb, with_config
+from sami_jax.errors import UserError
+
+
+def add_verbs(verbs) -> None:
+    plan = add_verb(
+        verbs,
+        "plan",
+        _plan,
+        "will it fit, how long will it take, what will it cost? compiles for a TPU topology, without a TPU",
+        "sami plan --config=tldr_mistral7b --topology=v5e:4x4 --config.train.microbatches=8 --price 1.2",
+    )
+    with_config(plan)
+    plan.add_argument("--topology", required=True, help="KIND:SHAPE[,num_slices=N], as v5e:4x4 or v5p:2x2x4")
+    plan.add_argument("--prefix", type=int, help="tokens of a prompt; default config.prompt.max_tokens")
+    plan.add_argument("--response", type=int, help="tokens of a response; default config.sampling.max_new_tokens")
+    plan.add_argument("--price", type=float, help="of a chip for an hour, in any currency")
+    plan.add_argument("--suggest", action="store_true", help="search meshes for the best that fits")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    import os
+
+    # Programs are compiled for devices that are not here; what is here must not be taken.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import dataclasses
+    import json
+    from pathlib import Path
+
+    from sami_jax.config import validate
+    from sami_jax.config_file import load_config
+    from sami_jax.models.huggingface import read_config
+    from sami_jax.models.published import SHAPES
+    from sami_jax.planning.costs import Texts
+    from sami_jax.planning.plan import make_plan
+    from sami_jax.planning.show import as_json, show_plan, show_suggestion
+    from sami_jax.planning.suggest import best_mesh, what_fits
+    from sami_jax.planning.topology import open_topology
+
+    config, _ = load_config(arguments.config, arguments.overrides)
+    validate(config)
+    folder = Path(config.model.path)
+    if folder.is_dir():
+        model = read_config(folder)
+    elif config.model.shape:
+        model = SHAPES[config.model.shape]
+    else:
+        raise UserError(
+            f"config.model.path={config.model.path!r}: no such folder; set config.model.shape to one of {', '.join(SHAPES)}"
+        )
+    model = dataclasses.replace(model, attention=config.model.attention)
+    texts = Texts(
+        arguments.prefix or config.prompt.max_tokens,
+        arguments.response or config.sampling.max_new_tokens,
+        config.constitutions.count,
+    )
+    if min(texts) < 1:
+        raise UserError(f"--prefix {texts.prefix} --response {texts.response}: must be at least 1")
+    topology = open_topology(arguments.topology)
+    suggestion = None
+    if arguments.suggest:
+        suggestion = best_mesh(config, model, topology, texts)
+    plan = suggestion.plan if suggestion else make_plan(config, model, topology, texts)
+    if not plan.fits:
+        suggestion = what_fits(config, model, topology, texts)
+    if arguments.json:
+        print(json.dumps(as_json(plan, suggestion, arguments.price), indent=2))
+        return
+    show_plan(plan, arguments.price)
+    if arguments.suggest or not plan.fits:
+        show_suggestion(suggestion)

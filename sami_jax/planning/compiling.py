@@ -1,0 +1,252 @@
+"""The programs of a run, compiled for devices that are not there: what each needs, and what it sends."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sami_jax import sampling, training
+from sami_jax.data.batches import ContrastExample, pack, shape_for
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import abstract_params, layer_weights, param_shardings
+from sami_jax.planning import hlo
+from sami_jax.planning.collectives import Collective, collectives
+from sami_jax.planning.costs import Texts
+from sami_jax.sampling import SamplingOptions
+from sami_jax.sharding import batch_shards, named_sharding
+
+LARGEST = 8  # buffers named
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    bytes: int
+    shape: str
+    source: str  # a weight's name, or the operation in Python
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """One program. Sizes are bytes on each device."""
+
+    name: str
+    arguments: int
+    temporaries: int
+    outputs: int  # those that do not take an argument's place
+    seconds: float  # that compiling took
+    collectives: tuple[Collective, ...]
+    largest: tuple[Buffer, ...]  # temporaries
+    refusal: str = ""  # of the compiler, where it found no room
+
+    @property
+    def peak(self) -> int:
+        return self.arguments + self.temporaries + self.outputs
+
+    @property
+    def sent(self) -> float:
+        """Bytes by each device in one run."""
+        return sum(one.sent for one in self.collectives)
+
+
+class Programs:
+    """Lowers a run's programs on abstract arguments that lie on a mesh as real ones would."""
+
+    def __init__(self, config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh, texts: Texts):
+        """
+        Args:
+          model: with adapters, if it is these that are trained.
+        """
+        self.config, self.model, self.mesh, self.texts = config, model, mesh, texts
+        self.base = dataclasses.replace(model, adapter=None)
+        self.state = _placed(training.abstract_state(model, config), training.state_shardings(model, config, mesh))
+        self.dtype = jnp.dtype(config.train.compute_dtype)
+
+    def add(self) -> Compiled:
+        """A microbatch's gradient, added to those before it."""
+        c = self.config
+        total = self.total() if c.train.microbatches > 1 else None
+        reference = self.weights() if c.objective.kl_weight else None
+        arguments = (self.state.params, self.frozen(), total, self._batch(), reference)
+        return self._compile("microbatch", training.programs(self.model, c, self.mesh)[1], *arguments)
+
+    def apply(self) -> Compiled:
+        """The change of the weights."""
+        _, add, apply = training.programs(self.model, self.config, self.mesh)
+        total = self.total()
+        with jax.set_mesh(self.mesh):
+            _, metrics = jax.eval_shape(add, self.state.params, self.frozen(), total, self._batch(), None)
+        metrics = _placed(metrics, jax.tree.map(lambda _: named_sharding(self.mesh), metrics))
+        return self._compile("optimizer", apply, self.state, total, [metrics] * self.config.train.microbatches)
+
+    def prefill(self) -> Compiled:
+        """A group of prompts read into the cache."""
+        params, layers, slots = self._sampler()
+        group = self._by_row((self.group, self.prompt), jnp.int32)
+        lengths, seeds = self._by_row((self.group,), jnp.int32), self._by_row((self.group,), jnp.uint32)
+        rows = jax.ShapeDtypeStruct((self.group,), jnp.int32)
+        arguments = (params, layers, slots, group, lengths, seeds, rows)
+        return self._compile("prefill", sampling.admit_prompts, *arguments, config=self.base)
+
+    def decode(self) -> Compiled:
+        """Tokens of all rows, step by step."""
+        params, layers, slots = self._sampler()
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        arguments = (params, layers, slots, self._by_row((self.rows,), jnp.bool_), number, number)
+        static = {"config": self.base, "options": self._options(), "end_tokens": (0,)}
+        return self._compile("decode", sampling.decode_tokens, *arguments, **static)
+
+    @property
+    def rows(self) -> int:
+        """Decoded together."""
+        shards = batch_shards(self.mesh)
+        return -(-self.config.sampling.batch_size // shards) * shards
+
+    @property
+    def group(self) -> int:
+        """Prompts that enter together."""
+        return sampling.group_size(self.rows, batch_shards(self.mesh))
+
+    @property
+    def prompt(self) -> int:
+        """Tokens that prompts are padded to."""
+        return sampling.bucket(self.texts.prefix)
+
+    def microbatch(self) -> int:
+        """Queries."""
+        return self.config.train.batch_size // self.config.train.microbatches
+
+    def total(self) -> dict:
+        """The sum of the microbatches' gradients, float32."""
+        return jax.tree.map(
+            lambda w: jax.ShapeDtypeStruct(w.shape, jnp.float32, sharding=w.sharding), self.state.params
+        )
+
+    def _options(self) -> SamplingOptions:
+        s = self.config.sampling
+        return SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+
+    def _sampler(self):
+        params = self.weights()
+        layers = jax.eval_shape(layer_weights, params)
+        shardings = jax.tree.map(lambda w: _without_layers(w.sharding), params["blocks"])
+        layers = [_placed(layer, shardings) for layer in layers]
+        positions = self.prompt + self.config.sampling.max_new_tokens
+        static = (self.base, self._options(), self.rows, positions, self.dtype)
+        with jax.set_mesh(self.mesh):
+            slots = jax.eval_shape(sampling.empty_slots, *static)
+        return params, layers, _placed(slots, sampling.slots_shardings(slots, self.mesh))
+
+    def weights(self) -> dict:
+        """All of the base's, in the compute dtype."""
+        shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, self.dtype), abstract_params(self.base))
+        return _placed(shaped, param_shardings(self.base, self.mesh))
+
+    def frozen(self) -> dict:
+        return self.weights() if self.model.adapter else {}
+
+    def _batch(self):
+        p, length, count = self.texts
+        example = ContrastExample(((1,) * p,) * count, ((1,) * length,) * count)
+        examples = [example] * self.microbatch()
+        batch = pack(examples, shape_for(examples, self.config.train.bucket))
+        return jax.tree.map(lambda x: self._by_row(x.shape, x.dtype), batch)
+
+    def _by_row(self, shape, dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=named_sharding(self.mesh, ("batch",)))
+
+    def _compile(self, name: str, function, *arguments, **static) -> Compiled:
+        started = time.monotonic()
+        with jax.set_mesh(self.mesh):
+            lowered = function.lower(*arguments, **static)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return _refused(name, str(error), bytes_on_each((arguments, static)), time.monotonic() - started)
+        sizes, program = compiled.memory_analysis(), hlo.parse(compiled.as_text())
+        return Compiled(
+            name=name,
+            arguments=sizes.argument_size_in_bytes,
+            temporaries=sizes.temp_size_in_bytes,
+            outputs=sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+            seconds=time.monotonic() - started,
+            collectives=tuple(collectives(program)),
+            largest=tuple(_largest(program))[:LARGEST],
+        )
+
+
+def bytes_on_each(tree) -> int:
+    """Of the arrays that a tree describes, on each device, host memory not counted."""
+    return sum(size for size, _ in _sizes(tree))
+
+
+def largest_weights(state) -> list[Buffer]:
+    """The largest arrays of a training state on each device."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if size := bytes_on_each(leaf):
+            name = ".".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
+            found.append(Buffer(size, f"{leaf.dtype}{list(leaf.sharding.shard_shape(leaf.shape))}", name))
+    return sorted(found, key=lambda buffer: -buffer.bytes)[:LARGEST]
+
+
+def _sizes(tree) -> Iterator[tuple[int, jax.ShapeDtypeStruct]]:
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            sharding = leaf.sharding
+            if sharding is not None and sharding.memory_kind == "pinned_host":
+                continue
+            shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+            size = leaf.dtype.itemsize
+            for dimension in shape:
+                size *= dimension
+            yield size, leaf
+
+
+def _placed(leaves, shardings):
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), leaves, shardings)
+
+
+def _without_layers(sharding: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*sharding.spec[1:]))
+
+
+def _largest(program: hlo.Program) -> Iterator[Buffer]:
+    """The largest results of operations in the main program and its loops, but for what updates an argument in its place."""
+    arguments = {i.type.partition("{")[0] for i in program.computations[program.entry] if i.kind == "parameter"}
+    waiting, seen, found = [program.entry], set(), {}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for i in program.computations.get(name, []):
+            if i.kind == "while":
+                waiting += [body for body in hlo.loop_parts(i)[1:] if body not in seen]
+            in_vector_memory = "S(1)" in i.type
+            alias = i.kind in ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "copy-done", "constant")
+            if not (alias or in_vector_memory or i.type.startswith("(") or i.type.partition("{")[0] in arguments):
+                buffer = Buffer(hlo.array_bytes(i.type), hlo.shape_name(i.type), i.source)
+                found.setdefault((buffer.shape, buffer.source), buffer)
+    yield from sorted(found.values(), key=lambda buffer: -buffer.bytes)
+
+
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_ALLOCATION = re.compile(r"Size: ([\d.]+)([KMGT]?)(.*?)(?=\n\s*\d+\. Size:|\Z)", re.DOTALL)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _refused(name: str, message: str, arguments: int, seconds: float) -> Compiled:
+    """What the compiler's complaint says."""
+    used = _USED.search(message)
+    total = int(float(used[1]) * _UNITS[used[2]]) if used else arguments
+    buffers = []
+    for size, unit, rest in _ALLOCATION.findall(message):
+        shape, operator = (re.search(pattern, rest) for pattern in (r"Shape: ([^{\s]+)", r'op_name="([^"]*)"'))
+        named = Buffer(int(float(size) * _UNITS[unit]), shape[1] if shape else "?", operator[1] if operator else "")
+        buffers.append(named)
+    refusal = used[0] if used else message.splitlines()[0][:200]
+    return Compiled(name, arguments, max(total - arguments, 0), 0, seconds, (), tuple(buffers[:LARGEST]), refusal)

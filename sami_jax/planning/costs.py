@@ -1,0 +1,81 @@
+"""Analytic FLOPs and bytes of an update and of sampling: what the mathematics asks for, whoever computes it."""
+
+import math
+from typing import NamedTuple
+
+import jax
+
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import abstract_params
+
+
+class Weights(NamedTuple):
+    """Numbers of weights."""
+
+    total: int
+    blocks: int  # of all layers, that multiply a token: of a mixture's experts those that are chosen
+    unembedding: int
+
+
+class Texts(NamedTuple):
+    """Sizes in tokens, as many a query."""
+
+    prefix: int  # P, of a prompt
+    response: int  # L
+    count: int  # C, constitutions a query
+
+
+def count_weights(config: ModelConfig) -> Weights:
+    params = abstract_params(config)
+    chosen = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params["blocks"]):
+        name, size = path[-1].key, math.prod(leaf.shape)
+        if name in ("gates", "ups", "downs"):
+            chosen += size * config.experts_per_token // config.n_experts
+        elif name not in ("scale", "bias"):
+            chosen += size
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    return Weights(total, chosen, config.d_model * config.vocab_size)
+
+
+def update_flops(config: ModelConfig, texts: Texts, queries: int, recomputed: bool = False) -> float:
+    """Forward and backward, three times the forward's, of prefixes that are shared and responses that are scored.
+
+    Args:
+      recomputed: count also the forward that the backward pass does again under remat "full".
+    """
+    weights = count_weights(config)
+    rows, responses = queries * texts.count, texts.count * texts.response
+    matmuls = 2 * rows * (weights.blocks * (texts.prefix + responses) + weights.unembedding * responses)
+    pairs = texts.prefix * (texts.prefix + 1) / 2
+    pairs += texts.count * (texts.response * texts.prefix + texts.response * (texts.response + 1) / 2)
+    forward = matmuls + rows * pairs * _attention(config)
+    return forward * (4 if recomputed else 3)
+
+
+def prefill_flops(config: ModelConfig, tokens: int) -> float:
+    """Of one prompt; only keys and values are wanted of it."""
+    return 2 * count_weights(config).blocks * tokens + _attention(config) * tokens * (tokens + 1) / 2
+
+
+def decode_flops(config: ModelConfig, rows: int, context: float) -> float:
+    """Of one step: one more token in each row, with `context` tokens before it."""
+    weights = count_weights(config)
+    return rows * (2 * (weights.blocks + weights.unembedding) + _attention(config) * context)
+
+
+def cache_bytes(config: ModelConfig, positions: int) -> int:
+    """Keys and values of one row in bfloat16."""
+    kept = min(positions, config.sliding_window or positions)
+    return 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * kept
+
+
+def fsdp_bytes(config: ModelConfig, devices: int) -> float:
+    """The least that each device sends in a microbatch where all split the weights: all weights gathered twice, their gradients
+    scattered once, in bfloat16."""
+    return 3 * 2 * count_weights(config).total * (devices - 1) / devices
+
+
+def _attention(config: ModelConfig) -> int:
+    """FLOPs for a query and a key, in all layers."""
+    return 4 * config.n_heads * config.head_dim * config.n_layers
