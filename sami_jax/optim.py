@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-OPTIMIZERS: dict[str, Callable[[ConfigDict, optax.Schedule], optax.GradientTransformation]] = {
-    "adamw": lambda c, rate: optax.adamw(rate, b1=c.b1, b2=c.b2, eps=c.epsilon, weight_decay=c.weight_decay),
+# Adafactor keeps two means in place of a matrix where both dimensions have this size: heads of 64 or 128 have it, the layers
+# of a stack mostly have not.
+FACTORED_FROM = 64
+
+# Gradients to the direction of the update, before weight decay and learning rate.
+OPTIMIZERS: dict[str, Callable[[ConfigDict], optax.GradientTransformation]] = {
+    "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.epsilon),
     # The authors' code: torch.optim.RMSprop with its defaults.
-    "rmsprop": lambda c, rate: optax.rmsprop(rate, decay=c.b2, eps=c.epsilon),
+    "rmsprop": lambda c: optax.scale_by_rms(c.b2, c.epsilon, eps_in_sqrt=False),
     # Without the scaling by a weight's own size, for a stack of layers would share one.
-    "adafactor": lambda c, rate: optax.adafactor(
-        rate, multiply_by_parameter_scale=False, weight_decay_rate=c.weight_decay or None
+    "adafactor": lambda c: optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=FACTORED_FROM), optax.clip_by_block_rms(1.0)
     ),
-    "lion": lambda c, rate: optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay),
+    "lion": lambda c: optax.scale_by_lion(c.b1, c.b2),
 }
 
 
@@ -33,23 +38,25 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """`config` is the `optim` part of a run's config."""
-    rule = OPTIMIZERS[config.name](config, learning_rate(config))
-    if config.moment_dtype != "float32":
-        rule = _kept_in(jnp.dtype(config.moment_dtype), rule)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        _kept_in(jnp.dtype(config.moment_dtype), OPTIMIZERS[config.name](config)),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
 
 
-def apply_updates(params: dict, updates: dict, stochastic: bool, seed: jax.Array) -> dict:
+def apply_updates(params: dict, updates: dict, stochastic: bool, key: jax.Array) -> dict:
     """params + updates, rounded to the dtype of the params.
 
     Args:
       stochastic: round up or down by chance, so that on average nothing is lost: an update of 5e-7 is less than the step
         between bfloat16 numbers around a weight, and the nearest of them is the weight as it was.
-      seed: [] int32, another one each time.
+      key: another one each time.
     """
     exact = jax.tree.map(lambda p, u: p.astype(jnp.float32) + u.astype(jnp.float32), params, updates)
     if stochastic:
-        return _rounded(exact, params, jax.random.key(seed))
+        return _rounded(exact, params, key)
     return jax.tree.map(lambda e, p: e.astype(p.dtype), exact, params)
 
 
@@ -68,16 +75,17 @@ class _Kept(NamedTuple):
 
 
 def _kept_in(dtype, rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule with its moments kept in bfloat16 between updates. They are rounded by chance: a moment that moves by a
-    thousandth would otherwise never move."""
+    """The rule computed in float32, its moments kept in `dtype` between updates. To bfloat16 they are rounded by chance: a
+    moment that moves by a thousandth would otherwise never move."""
 
     def init(params):
-        return _Kept(jax.tree.map(lambda x: x.astype(dtype) if _is_float(x) else x, rule.init(params)), jnp.int32(0))
+        return _Kept(_floats(rule.init(_floats(params, jnp.float32)), dtype), jnp.int32(0))
 
-    def update(gradients, kept: _Kept, params=None):
-        state = jax.tree.map(lambda x: x.astype(jnp.float32) if _is_float(x) else x, kept.state)
-        updates, state = rule.update(gradients, state, params)
-        return updates, _Kept(_rounded(state, kept.state, jax.random.key(kept.count)), kept.count + 1)
+    def update(gradients, kept: _Kept, params):
+        updates, state = rule.update(gradients, _floats(kept.state, jnp.float32), _floats(params, jnp.float32))
+        # No run has a seed of -1, so that no weight is rounded by the same chances.
+        key = jax.random.fold_in(jax.random.key(-1), kept.count)
+        return updates, _Kept(_rounded(state, kept.state, key), kept.count + 1)
 
     return optax.GradientTransformation(init, update)
 
@@ -95,5 +103,6 @@ def _rounded(tree, like, key: jax.Array):
     )
 
 
-def _is_float(x) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def _floats(tree, dtype):
+    """The tree with its floats cast."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

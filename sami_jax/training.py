@@ -29,6 +29,8 @@ from sami_jax.sharding import batch_shards, named_sharding
 # Nats a token, by compute dtype: what rounding alone may do to a log-likelihood.
 SHARED_PREFIX_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
+HOST_MEMORY = "pinned_host"  # jax's name of the host memory that a device copies from and to by itself
+
 
 class TrainState(NamedTuple):
     params: dict  # master weights
@@ -151,6 +153,7 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
     it, `apply` changes the weights."""
     optimizer = make_optimizer(config.optim)
     shardings = state_shardings(model_config, config, mesh)
+    on_device = jax.tree.map(lambda sharding: sharding.with_memory_kind("device"), shardings.opt_state)
     everywhere = named_sharding(mesh)
 
     def start(params):
@@ -161,8 +164,10 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
 
     def apply(state: TrainState, total, of_each: Sequence[Metrics]):
         gradients = jax.tree.map(lambda gradient: gradient / len(of_each), total)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = apply_updates(state.params, updates, config.train.rounding == "stochastic", config.seed + state.step)
+        opt_state = jax.device_put(state.opt_state, on_device) if config.optim.offload else state.opt_state
+        updates, opt_state = optimizer.update(gradients, opt_state, state.params)
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
         norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
         return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
 
@@ -190,13 +195,19 @@ def abstract_state(model_config: ModelConfig, config: ConfigDict) -> TrainState:
 
 
 def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state with shardings in place of arrays: optimizer moments lie as their weights do, scalars everywhere."""
+    """The state with shardings in place of arrays: optimizer moments lie as their weights do, scalars everywhere.
+
+    With `optim.offload`, moments rest in host memory, from which `apply` takes them and to which it brings them back.
+    """
+    resting = HOST_MEMORY if config.optim.offload else None
     params = trained(model_config, param_shardings(model_config, mesh))
     state = abstract_state(model_config, config)
     everywhere = named_sharding(mesh)
     opt_state = optax.tree_map_params(
         make_optimizer(config.optim),
-        lambda moment, weight, sharding: _moment_sharding(moment.shape, weight.shape, sharding),
+        lambda moment, weight, sharding: _moment_sharding(moment.shape, weight.shape, sharding).with_memory_kind(
+            resting
+        ),
         state.opt_state,
         state.params,
         params,
