@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from sami_jax.errors import UserError
+from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.training import TrainState, abstract_state, state_shardings
@@ -67,7 +68,7 @@ class Checkpoints:
 
 
 def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> tuple[int, dict]:
-    """The newest checkpoint's number and weights alone.
+    """The newest checkpoint's number and the weights that were trained, alone.
 
     Raises:
       UserError: no checkpoint in the folder.
@@ -78,8 +79,9 @@ def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.M
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{folder}: no checkpoint here; give a run's iteration_N/checkpoints")
-        shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), abstract_params(model_config))
-        abstract = jax.tree.map(_with_sharding, shaped, param_shardings(model_config, mesh))
+        weights = trained(model_config, abstract_params(model_config))
+        shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), weights)
+        abstract = jax.tree.map(_with_sharding, shaped, trained(model_config, param_shardings(model_config, mesh)))
         return step, manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))["params"]
 
 

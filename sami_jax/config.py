@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
+from sami_jax.models.adapters import TARGETS
 from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.published import SHAPES
 from sami_jax.models.stack import REMAT_POLICIES
@@ -23,7 +24,6 @@ from sami_jax.principles.constitutions import RULES
 from sami_jax.sharding import MESH_AXES
 
 JUDGES = ("none", "miniature")
-LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 CANARY_ACTIONS = ("stop", "alert", "off")
 CANARY_SHARES = ("well_formed_drop", "repetition_rise", "refusal_rise", "saturation", "following_drop")
 REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
@@ -101,17 +101,18 @@ def defaults() -> ConfigDict:
     c.optim.name = "adamw"  # adamw (P) | rmsprop (R) | adafactor: hardly any state | lion: one moment
     c.optim.learning_rate = 5e-7  # (P)
     c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
-    c.optim.b1 = 0.9  # decay of AdamW's first moment (P: library default)
-    c.optim.b2 = 0.999  # decay of the second moment; RMSprop's smoothing (R: 0.99 there)
+    c.optim.b1 = 0.9  # decay of the first moment of AdamW (P: library default) and Lion
+    c.optim.b2 = 0.999  # decay of the second moment; RMSprop's smoothing (R: 0.99 there); Lion's memory (0.99 there)
     c.optim.epsilon = 1e-8  # added to the root of the second moment
-    c.optim.weight_decay = 0.0  # decoupled, per update times learning rate (ours)
+    c.optim.weight_decay = 0.0  # decoupled, of any optimizer, per update times learning rate (ours)
     c.optim.clip_norm = 1.0  # global gradient norm (P)
     c.optim.moment_dtype = "float32"  # bfloat16 halves the moments, which are then rounded by chance (ours)
+    c.optim.offload = False  # moments rest in host memory: room for activations, a copy there and back an update (ours)
 
     c.lora = ConfigDict()  # low-rank adapters beside frozen weights, in place of training them all (ours)
     c.lora.rank = 0  # of each adapter; 0 trains all weights
     c.lora.alpha = 16.0  # adapters are scaled by alpha / rank
-    c.lora.targets = LORA_TARGETS  # projections that have one
+    c.lora.targets = ()  # of query, key, value, output, gate, up, down; () is all that the model has: experts have none
 
     c.train = ConfigDict()
     c.train.updates = (2, 4, 6)  # updates of each iteration; as many iterations as entries (P)
@@ -304,7 +305,13 @@ def validate(config: ConfigDict) -> None:
         f"a divisor of train.batch_size={config.train.batch_size}",
     )
     targets = config.lora.targets
-    check("lora.targets", len(targets) > 0 and set(targets) <= set(LORA_TARGETS), f"some of {', '.join(LORA_TARGETS)}")
+    check("lora.targets", set(targets) <= set(TARGETS), f"some of {', '.join(TARGETS)}, or () for all")
+    stochastic = config.train.rounding == "stochastic"
+    check(
+        "train.rounding",
+        not stochastic or config.train.param_dtype == "bfloat16",
+        "nearest where train.param_dtype is float32, which needs no rounding",
+    )
     at_once = config.train.constitutions_at_once
     check(
         "train.constitutions_at_once",

@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-OPTIMIZERS: dict[str, Callable[[ConfigDict, optax.Schedule], optax.GradientTransformation]] = {
-    "adamw": lambda c, rate: optax.adamw(rate, b1=c.b1, b2=c.b2, eps=c.epsilon, weight_decay=c.weight_decay),
+# Adafactor keeps two means in place of a matrix where both dimensions have this size at least, as heads of 64 or 128 have.
+FACTORED_FROM = 64
+
+# Gradients to the direction of the update, before weight decay and learning rate. What one does to a weight depends on that
+# weight alone.
+OPTIMIZERS: dict[str, Callable[[ConfigDict], optax.GradientTransformation]] = {
+    "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.epsilon),
     # The authors' code: torch.optim.RMSprop with its defaults.
-    "rmsprop": lambda c, rate: optax.rmsprop(rate, decay=c.b2, eps=c.epsilon),
-    # Without the scaling by a weight's own size, for a stack of layers would share one.
-    "adafactor": lambda c, rate: optax.adafactor(
-        rate, multiply_by_parameter_scale=False, weight_decay_rate=c.weight_decay or None
+    "rmsprop": lambda c: optax.scale_by_rms(c.b2, c.epsilon, eps_in_sqrt=False),
+    # Without the scaling by a weight's own size: a config's learning rate is absolute.
+    "adafactor": lambda c: optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=FACTORED_FROM), optax.clip_by_block_rms(1.0)
     ),
-    "lion": lambda c, rate: optax.lion(rate, b1=c.b1, b2=c.b2, weight_decay=c.weight_decay),
+    "lion": lambda c: optax.scale_by_lion(c.b1, c.b2),
 }
 
 
@@ -33,23 +38,25 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """`config` is the `optim` part of a run's config."""
-    rule = OPTIMIZERS[config.name](config, learning_rate(config))
-    if config.moment_dtype != "float32":
-        rule = _kept_in(jnp.dtype(config.moment_dtype), rule)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        _by_weight(OPTIMIZERS[config.name](config), jnp.dtype(config.moment_dtype), config.offload),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
 
 
-def apply_updates(params: dict, updates: dict, stochastic: bool, seed: jax.Array) -> dict:
+def apply_updates(params: dict, updates: dict, stochastic: bool, key: jax.Array) -> dict:
     """params + updates, rounded to the dtype of the params.
 
     Args:
       stochastic: round up or down by chance, so that on average nothing is lost: an update of 5e-7 is less than the step
         between bfloat16 numbers around a weight, and the nearest of them is the weight as it was.
-      seed: [] int32, another one each time.
+      key: another one each time.
     """
     exact = jax.tree.map(lambda p, u: p.astype(jnp.float32) + u.astype(jnp.float32), params, updates)
     if stochastic:
-        return _rounded(exact, params, jax.random.key(seed))
+        return _rounded(exact, params, key)
     return jax.tree.map(lambda e, p: e.astype(p.dtype), exact, params)
 
 
@@ -62,24 +69,64 @@ def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), cut, x).astype(jnp.bfloat16)
 
 
-class _Kept(NamedTuple):
-    state: Any  # floats in the dtype in which they are kept
+class Moments(NamedTuple):
+    by_weight: Any  # like the params, in place of each weight what the rule keeps of it
     count: jax.Array  # [] int32, updates made
 
 
-def _kept_in(dtype, rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule with its moments kept in bfloat16 between updates. They are rounded by chance: a moment that moves by a
-    thousandth would otherwise never move."""
+def _by_weight(rule: optax.GradientTransformation, dtype, offloaded: bool) -> optax.GradientTransformation:
+    """The rule on each weight of each layer for itself, computed in float32, its moments kept in `dtype` between updates. To
+    bfloat16 they are rounded by chance: a moment that moves by a thousandth would otherwise never move.
+
+    Args:
+      offloaded: moments come from host memory and go back there, layer by layer, so that the device never holds them all.
+    """
+
+    def init_one(weight):
+        return _floats(rule.init(weight.astype(jnp.float32)), dtype)
+
+    def update_one(gradient, old, weight, key):
+        if offloaded:
+            old = _moved(old, jax.memory.Space.Device)
+        change, new = rule.update(gradient, _floats(old, jnp.float32), weight.astype(jnp.float32))
+        new = _rounded(new, old, key)
+        return change, _moved(new, jax.memory.Space.Host) if offloaded else new
+
+    def update_layers(gradient, old, weight, key):
+        each = gradient, old, weight, jax.random.split(key, len(gradient))
+        if offloaded:
+            return jax.lax.scan(lambda _, layer: (None, update_one(*layer)), None, each)[1]
+        return jax.vmap(update_one)(*each)
 
     def init(params):
-        return _Kept(jax.tree.map(lambda x: x.astype(dtype) if _is_float(x) else x, rule.init(params)), jnp.int32(0))
+        def of_weight(path, weight):
+            return (jax.vmap(init_one) if _stacked(path) else init_one)(weight)
 
-    def update(gradients, kept: _Kept, params=None):
-        state = jax.tree.map(lambda x: x.astype(jnp.float32) if _is_float(x) else x, kept.state)
-        updates, state = rule.update(gradients, state, params)
-        return updates, _Kept(_rounded(state, kept.state, jax.random.key(kept.count)), kept.count + 1)
+        return Moments(jax.tree_util.tree_map_with_path(of_weight, params), jnp.int32(0))
+
+    def update(gradients, moments: Moments, params):
+        leaves, structure = jax.tree_util.tree_flatten_with_path(gradients)
+        # No run has a seed of -1, so that no weight is rounded by the same chances.
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(-1), moments.count), len(leaves))
+        trees = structure.flatten_up_to(moments.by_weight), structure.flatten_up_to(params)
+        pairs = [
+            (update_layers if _stacked(path) else update_one)(gradient, *others)
+            for (path, gradient), *others in zip(leaves, *trees, keys, strict=True)
+        ]
+        updates, kept = (structure.unflatten(part) for part in zip(*pairs, strict=True))
+        return updates, Moments(kept, moments.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def _stacked(path) -> bool:
+    """Whether a weight's first axis is the layer."""
+    return path[0].key == "blocks"
+
+
+def _moved(tree, space: jax.memory.Space):
+    """Moments in another memory; counts stay."""
+    return jax.tree.map(lambda x: jax.device_put(x, space) if _is_float(x) else x, tree)
 
 
 def _rounded(tree, like, key: jax.Array):
@@ -93,6 +140,11 @@ def _rounded(tree, like, key: jax.Array):
             for leaf, old, own in zip(leaves, jax.tree.leaves(like), keys, strict=True)
         ],
     )
+
+
+def _floats(tree, dtype):
+    """The tree with its floats cast."""
+    return jax.tree.map(lambda x: x.astype(dtype) if _is_float(x) else x, tree)
 
 
 def _is_float(x) -> bool:

@@ -14,6 +14,7 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
 from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
+from sami_jax.models.adapters import adapted
 from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.untrained import UNTRAINED, write_random_bytes_model
@@ -24,6 +25,7 @@ from sami_jax.principles.principle import Principle
 from sami_jax.provenance.digests import file_digest, file_digests, json_digest
 from sami_jax.sharding import batch_shards, make_mesh
 from sami_jax.terminal import say
+from sami_jax.training import HOST_MEMORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,9 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
             f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
         )
     base = open_model(_base_folder(config, workdir), config.model.attention)
+    adapted(base.config, config.lora)
     _check_attention(config, base)
+    _check_offload(config)
     longest = config.prompt.max_tokens + config.sampling.max_new_tokens
     if longest > base.config.max_positions:
         raise UserError(
@@ -153,6 +157,13 @@ def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
     if chosen == "splash" and base.config.head_dim % LANES:
         raise UserError(
             f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
+        )
+
+
+def _check_offload(config: ConfigDict) -> None:
+    if config.optim.offload and HOST_MEMORY not in (memory.kind for memory in jax.devices()[0].addressable_memories()):
+        raise UserError(
+            f"config.optim.offload=True: a {jax.default_backend()} has no {HOST_MEMORY} memory here; set it to False"
         )
 
 

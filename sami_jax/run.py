@@ -33,7 +33,7 @@ from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.metrics import MetricsLog, show_evaluation
 from sami_jax.model_card import write_card, write_principles
-from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters
+from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters, write_record
 from sami_jax.models.huggingface import copy_companions, export
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.stack import joined
@@ -81,7 +81,8 @@ def _iterate(config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved
         sample(config, inputs, sampler, n, folder)
         record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
         stop = train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
-        record.stage("trained", n, [folder / "metrics.jsonl", folder / "canaries.jsonl"], canaries=stop and stop.rules)
+        trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter")]
+        record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:
             sampler = open_model(folder / "model", config.model.attention)
             results = evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
@@ -162,7 +163,11 @@ def train(
     )
     _say_shapes(batches)
     model_config = adapted(base.config, config.lora)
-    frozen = base.load(mesh, config.train.compute_dtype) if model_config.adapter else {}
+    frozen = {}
+    if model_config.adapter:
+        frozen = base.load(mesh, config.train.compute_dtype)
+        write_record(folder / "checkpoints", model_config, base.folder, config.train.compute_dtype)
+        say(f"  adapters of rank {model_config.adapter.rank} on {', '.join(model_config.adapter.targets)}")
     reference = None
     if config.objective.kl_weight:
         reference = frozen or base.load(mesh, config.train.compute_dtype)
@@ -175,8 +180,9 @@ def train(
     with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
         state = checkpoints.restore_latest(model_config, config, mesh)
         if state is None:
-            adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh)
-            start = adapters or base.load(mesh, config.train.param_dtype)
+            dtype = config.train.param_dtype
+            adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh, dtype)
+            start = adapters or base.load(mesh, dtype)
             state = init_state(start, model_config, config, mesh)
         done = int(state.step)
         if done == 0:

@@ -23,11 +23,13 @@ from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.models.stack import joined, part
-from sami_jax.optim import apply_updates, make_optimizer
+from sami_jax.optim import Moments, apply_updates, make_optimizer
 from sami_jax.sharding import batch_shards, named_sharding
 
 # Nats a token, by compute dtype: what rounding alone may do to a log-likelihood.
 SHARED_PREFIX_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+HOST_MEMORY = "pinned_host"  # jax's name of the host memory that a device copies from and to by itself
 
 
 class TrainState(NamedTuple):
@@ -162,7 +164,8 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
     def apply(state: TrainState, total, of_each: Sequence[Metrics]):
         gradients = jax.tree.map(lambda gradient: gradient / len(of_each), total)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = apply_updates(state.params, updates, config.train.rounding == "stochastic", config.seed + state.step)
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
         norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
         return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
 
@@ -190,18 +193,27 @@ def abstract_state(model_config: ModelConfig, config: ConfigDict) -> TrainState:
 
 
 def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state with shardings in place of arrays: optimizer moments lie as their weights do, scalars everywhere."""
+    """The state with shardings in place of arrays: optimizer moments lie as their weights do, scalars everywhere.
+
+    With `optim.offload`, moments rest in host memory.
+    """
     params = trained(model_config, param_shardings(model_config, mesh))
     state = abstract_state(model_config, config)
     everywhere = named_sharding(mesh)
-    opt_state = optax.tree_map_params(
-        make_optimizer(config.optim),
-        lambda moment, weight, sharding: _moment_sharding(moment.shape, weight.shape, sharding),
-        state.opt_state,
-        state.params,
-        params,
-        transform_non_params=lambda _: everywhere,
-    )
+    resting = HOST_MEMORY if config.optim.offload else None
+
+    def of_weight(weight, sharding, moments):
+        def lies(moment):
+            return _moment_sharding(moment.shape, weight.shape, sharding).with_memory_kind(resting)
+
+        return jax.tree.map(lambda x: lies(x) if jnp.issubdtype(x.dtype, jnp.floating) else everywhere, moments)
+
+    def of_part(part):
+        if not isinstance(part, Moments):
+            return everywhere
+        return Moments(jax.tree.map(of_weight, state.params, params, part.by_weight), everywhere)
+
+    opt_state = jax.tree.map(of_part, state.opt_state, is_leaf=lambda part: isinstance(part, Moments))
     return TrainState(params, opt_state, everywhere)
 
 

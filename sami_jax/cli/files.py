@@ -11,6 +11,7 @@ from sami_jax.data.jsonl import read_numbered, write_jsonl
 from sami_jax.data.templates import render
 from sami_jax.errors import UserError
 from sami_jax.likelihood import normalized
+from sami_jax.models.adapters import folded, read_record
 from sami_jax.models.huggingface import copy_companions, export, read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.rollout import Prompt, seeds, write_responses
@@ -76,8 +77,12 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     side_files = arguments.checkpoint / SIDE_FILES
     if not side_files.is_dir():
         raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")
+    mesh = make_mesh(ALL_DEVICES)
     config = read_config(side_files)
-    step, params = restore_params(arguments.checkpoint, config, make_mesh(ALL_DEVICES), np.float32)
+    model_config, frozen = read_record(arguments.checkpoint, config, mesh)
+    step, params = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
+    if model_config.adapter:
+        params = folded(model_config, frozen, params, mesh)
     export(params, config, arguments.output, copy_companions(side_files), np.dtype(arguments.dtype))
     say(f"checkpoint {step}: {arguments.output}")
 

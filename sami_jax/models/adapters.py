@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685): trained beside weights that stay as they are."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -13,10 +14,12 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
-from sami_jax.models.huggingface import module_name
+from sami_jax.models.huggingface import check_weights, load_params, module_name, read_config
 from sami_jax.models.stack import joined, part
 
 LEAVES = ("lora_a", "lora_b")
+TARGETS = ("query", "key", "value", "output", "gate", "up", "down")  # projections that may have an adapter
+RECORD = "adapter.json"  # beside a stage's checkpoints: what its adapters belong to
 
 
 def adapted(config: ModelConfig, lora: ConfigDict) -> ModelConfig:
@@ -27,11 +30,16 @@ def adapted(config: ModelConfig, lora: ConfigDict) -> ModelConfig:
     """
     if not lora.rank:
         return config
-    adapted = dataclasses.replace(config, adapter=LowRank(lora.rank, lora.alpha, tuple(lora.targets)))
-    blocks = _only_adapters(abstract_params(adapted))["blocks"]
-    if missing := set(lora.targets) - {name for kind in blocks.values() for name in kind}:
-        raise UserError(f"config.lora.targets: this model has no {', '.join(sorted(missing))}; leave it out")
-    return adapted
+    with_all = dataclasses.replace(config, adapter=LowRank(lora.rank, lora.alpha, TARGETS))
+    blocks = _only_adapters(abstract_params(with_all))["blocks"]
+    present = [name for name in TARGETS if any(name in kind for kind in blocks.values())]
+    if missing := [name for name in lora.targets if name not in present]:
+        experts = ", whose experts have no adapters" if config.n_experts else ""
+        raise UserError(
+            f"config.lora.targets: not in this model{experts}: {', '.join(missing)}; choose of {', '.join(present)}, or () for all of them"
+        )
+    targets = tuple(name for name in present if name in (lora.targets or present))
+    return dataclasses.replace(config, adapter=LowRank(lora.rank, lora.alpha, targets))
 
 
 def trained(config: ModelConfig, tree: dict) -> dict:
@@ -39,9 +47,10 @@ def trained(config: ModelConfig, tree: dict) -> dict:
     return tree if config.adapter is None else part(tree, _only_adapters(abstract_params(config)))
 
 
-def init_adapters(config: ModelConfig, seed: int, mesh: jax.sharding.Mesh) -> dict:
-    """Fresh adapters in float32, in their shards: they change nothing yet."""
-    return init_params(config, seed, mesh, lambda params: trained(config, params))
+def init_adapters(config: ModelConfig, seed: int, mesh: jax.sharding.Mesh, dtype) -> dict:
+    """Fresh adapters in their shards: they change nothing yet."""
+    adapters = init_params(config, seed, mesh, lambda params: trained(config, params))
+    return jax.tree.map(lambda weight: weight.astype(dtype), adapters)
 
 
 def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding.Mesh) -> dict:
@@ -80,7 +89,7 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
     content = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(base),
+        "base_model_name_or_path": str(base.resolve()),
         "r": config.adapter.rank,
         "lora_alpha": config.adapter.alpha,
         "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
@@ -88,6 +97,42 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
         "inference_mode": True,
     }
     write_json(output / "adapter_config.json", content)
+
+
+def write_record(folder: Path, config: ModelConfig, base: Path, dtype: str) -> None:
+    """Notes beside checkpoints, which hold the adapters alone, what they are to be folded into.
+
+    Args:
+      base: the model that the adapters belong to.
+      dtype: of the frozen weights during training.
+    """
+    adapter = config.adapter._asdict()
+    write_json(folder / RECORD, {"base": str(base.resolve()), "dtype": dtype, "adapter": adapter})
+
+
+def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[ModelConfig, dict]:
+    """What `write_record` noted: the model with its adapters, and the frozen weights; without a record, `config` and {}.
+
+    Args:
+      config: of the model being trained.
+    Raises:
+      UserError: the base model is not where it was, or is another one.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        return config, {}
+    record = json.loads(file.read_text(encoding="utf-8"))
+    base = Path(record["base"])
+    if not base.is_dir():
+        raise UserError(f'{file}: the base model {base} is not there; put its new place under "base"')
+    if read_config(base) != config:
+        raise UserError(
+            f'{file}: {base} is not the model that these adapters belong to; put the right one under "base"'
+        )
+    check_weights(base, config)
+    rank, alpha, targets = (record["adapter"][name] for name in LowRank._fields)
+    adapter = LowRank(rank, alpha, tuple(targets))
+    return dataclasses.replace(config, adapter=adapter), load_params(base, config, mesh, jnp.dtype(record["dtype"]))
 
 
 def _only_adapters(tree: dict) -> dict:

@@ -1,16 +1,19 @@
 """Hugging Face model folders: config.json, safetensors (one file or an index of shards), and the tokenizer's files.
 
-Import reads each device's slice of each tensor straight from the file, so no host holds unsharded weights. Export
-writes one shard at a time. Pickled weights (.bin, .pt) are refused: loading them can run code.
+Import reads each device's slice of each tensor straight from the file into place, one device after the other, so no host
+holds unsharded weights. Export writes one shard at a time. Pickled weights (.bin, .pt) are refused: loading them can run code.
 """
 
+import collections
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -52,6 +55,13 @@ _TENSORS = {
 }
 
 
+# Dtypes of safetensors files that are read.
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+
+_MAPPED_BYTES = 2**22  # of a file are mapped at a time
+_ROWS = 16  # of a tensor are turned into columns at a time: in float32, a cache line of each column
+
+
 def read_config(folder: Path) -> ModelConfig:
     """Reads and checks config.json of a model folder.
 
@@ -81,25 +91,28 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     Raises:
       UserError: pickled weights, a missing or damaged file, a missing tensor, or one of another shape.
     """
-    with _Files(folder) as files:
-        for path, leaf in _leaves(abstract_params(config)):
-            files.check(path, leaf.shape, config)
+    files = _Files(folder)
+    for path, leaf in _leaves(abstract_params(config)):
+        files.check(path, leaf.shape, config)
 
 
 def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> dict:
-    """Reads the weights into their shards on `mesh`, cast to `dtype`."""
-    with _Files(folder) as files:
+    """Reads the weights into their shards on `mesh`, cast to `dtype`. The host holds one device's part of one weight at a time."""
+    files = _Files(folder)
 
-        def load(path, leaf, sharding):
-            keys = tuple(key.key for key in path)
-            files.check(keys, leaf.shape, config)
+    def load(path, leaf, sharding):
+        keys = tuple(key.key for key in path)
+        files.check(keys, leaf.shape, config)
+        by_part = collections.defaultdict(list)
+        for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
+            by_part[tuple(part.indices(size) for part, size in zip(index, leaf.shape, strict=True))].append(device)
+        arrays = []
+        for part, devices in by_part.items():
+            weight = files.read(keys, [range(*bounds) for bounds in part], config, dtype)
+            arrays += jax.block_until_ready([jax.device_put(weight, device) for device in devices])
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
-            def read(index):
-                return files.read(keys, index, leaf.shape, config, dtype)
-
-            return jax.make_array_from_callback(leaf.shape, sharding, read)
-
-        return jax.tree_util.tree_map_with_path(load, abstract_params(config), param_shardings(config, mesh))
+    return jax.tree_util.tree_map_with_path(load, abstract_params(config), param_shardings(config, mesh))
 
 
 def export(
@@ -159,13 +172,15 @@ def to_hf_layout(array: np.ndarray, layout: str) -> np.ndarray:
     return array.T if layout == "transposed" else array
 
 
-@dataclasses.dataclass
 class _Files:
-    """The open safetensors files of a folder."""
+    """The safetensors files of a folder."""
 
-    folder: Path
-
-    def __enter__(self):
+    def __init__(self, folder: Path):
+        """
+        Raises:
+          UserError: pickled weights, or a missing or damaged file.
+        """
+        self.folder = folder
         single, index = self.folder / SINGLE_FILE, self.folder / INDEX_FILE
         if index.is_file():
             try:
@@ -183,24 +198,17 @@ class _Files:
             raise UserError(
                 f"{self.folder}: no {SINGLE_FILE} and no {INDEX_FILE}; give a folder with safetensors weights"
             )
-        self.files = []
-        self.by_tensor = {}
+        self.tensors = {}
         for path in paths:
             if path.parent != self.folder or not path.is_file():
                 raise UserError(f"{path}: weights file is missing; download the model again")
             try:
-                file = safetensors.safe_open(path, framework="np")
+                with safetensors.safe_open(path, framework="np"):  # checks that the file is whole
+                    self.tensors.update(_tensors(path))
             except Exception as error:  # safetensors raises its own type, and OSError
                 raise UserError(
                     f"{path}: damaged weights file ({_first_line(error)}); download the model again"
                 ) from None
-            self.files.append(file)
-            self.by_tensor.update(dict.fromkeys(file.keys(), file))
-        return self
-
-    def __exit__(self, *_):
-        self.files.clear()
-        self.by_tensor.clear()
 
     def check(self, keys: tuple[str, ...], shape: tuple[int, ...], config: ModelConfig) -> None:
         name, layout = _TENSORS[keys]
@@ -208,41 +216,82 @@ class _Files:
         expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), shape[stacked:]), layout).shape)
         for place in np.ndindex(shape[:stacked]):
             tensor = _numbered(name, place)
-            if tensor not in self.by_tensor:
+            if tensor not in self.tensors:
                 raise UserError(
                     f"{self.folder}: tensor {tensor} is missing; this is not a complete {config.family} model"
                 )
-            found = self.by_tensor[tensor].get_slice(tensor).get_shape()
-            if found != expected:
-                raise UserError(f"{self.folder}: tensor {tensor} has shape {found}, config.json asks for {expected}")
+            found = self.tensors[tensor]
+            if found.shape != expected:
+                raise UserError(
+                    f"{self.folder}: tensor {tensor} has shape {found.shape}, config.json asks for {expected}"
+                )
+            if found.dtype not in _DTYPES:
+                raise UserError(
+                    f"{self.folder}: tensor {tensor} is stored as {found.dtype}, not as one of {', '.join(_DTYPES)}; convert the model"
+                )
 
-    def read(
-        self, keys: tuple[str, ...], index: tuple[slice, ...], shape: tuple[int, ...], config: ModelConfig, dtype
-    ) -> np.ndarray:
-        """The part `index` of our weight, read as slices of the files' tensors, one at a time."""
+    def read(self, keys: tuple[str, ...], ranges: Sequence[range], config: ModelConfig, dtype) -> np.ndarray:
+        """These ranges of our weight, read as slices of the files' tensors, one at a time."""
         name, layout = _TENSORS[keys]
-        ranges = [range(*part.indices(size)) for part, size in zip(index, shape, strict=True)]
         stacked = _stacked(name)
         weight = np.empty([len(part) for part in ranges], dtype)
+        cuts = _hf_slices(ranges[stacked:], layout, config.head_dim)
         for place in np.ndindex(weight.shape[:stacked]):
             numbers = [part[i] for part, i in zip(ranges, place, strict=False)]
-            weight[place] = self._read_slice(_numbered(name, numbers), layout, ranges[stacked:], config)
+            self.tensors[_numbered(name, numbers)].read_into(to_hf_layout(weight[place], layout), cuts)
         return weight
 
-    def _read_slice(self, tensor: str, layout: str, ranges: list[range], config: ModelConfig) -> np.ndarray:
-        file = self.by_tensor[tensor].get_slice(tensor)
-        cuts = [slice(r.start, r.stop) for r in ranges]
-        if layout == "as_is":
-            return file[tuple(cuts)]
-        if layout == "transposed":
-            return file[cuts[1], cuts[0]].T
-        heads = ranges[1] if layout == "heads_out" else ranges[0]
-        head_cut = slice(heads.start * config.head_dim, heads.stop * config.head_dim)
-        if layout == "heads":
-            return file[head_cut].reshape(len(heads), config.head_dim)
-        if layout == "heads_out":
-            return file[head_cut, cuts[0]].T.reshape(-1, len(heads), config.head_dim)
-        return file[cuts[2], head_cut].T.reshape(len(heads), config.head_dim, -1)
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor lies in a file."""
+
+    path: Path
+    dtype: str  # as safetensors name it
+    shape: list[int]
+    offset: int  # bytes
+
+    def read_into(self, target: np.ndarray, cuts: tuple[slice, ...]) -> None:
+        """target[...] = tensor[cuts]: some rows after the other, so that little of the file is mapped at once."""
+        dtype = np.dtype(_DTYPES[self.dtype])
+        row_bytes = math.prod(self.shape[1:]) * dtype.itemsize
+        step = max(1, _MAPPED_BYTES // row_bytes)
+        for first in range(cuts[0].start, cuts[0].stop, step):
+            last = min(first + step, cuts[0].stop)
+            shape = (last - first, *self.shape[1:])
+            rows = np.memmap(self.path, dtype, "r", self.offset + first * row_bytes, shape)
+            for row in range(0, len(rows), _ROWS):
+                into = target[first - cuts[0].start + row :][: min(_ROWS, len(rows) - row)]
+                into[...] = rows[row : row + _ROWS, *cuts[1:]]
+
+
+def _tensors(path: Path) -> dict[str, _Tensor]:
+    """What the header of a safetensors file says: its length in 8 bytes, then JSON, then the data."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: _Tensor(path, tensor["dtype"], tensor["shape"], 8 + length + tensor["data_offsets"][0])
+        for name, tensor in header.items()
+    }
+
+
+def _hf_slices(ranges: Sequence[range], layout: str, head_dim: int) -> tuple[slice, ...]:
+    """The part of a tensor of the file that holds these ranges of one layer's weight in our layout."""
+
+    def heads(part: range) -> slice:
+        return slice(part.start * head_dim, part.stop * head_dim)
+
+    if layout == "heads_out":
+        parts = heads(ranges[1]), ranges[0]
+    elif layout == "heads_in":
+        parts = ranges[2], heads(ranges[0])
+    elif layout == "heads":
+        parts = (heads(ranges[0]),)
+    else:
+        parts = reversed(ranges) if layout == "transposed" else ranges
+    return tuple(slice(part.start, part.stop) for part in parts)
 
 
 def _stacked(name: str) -> int:

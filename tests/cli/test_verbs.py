@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from sami_jax import miniature
+from sami_jax import miniature, preparation
 from sami_jax.cli import main
 
 BASE = str(miniature.BASE)
@@ -59,12 +59,20 @@ def complaint(capsys, *argv: str) -> str:
         ("--config.mesh.tensor=3", "config.mesh"),
         ("--config.model.attention=cudnn", "needs a gpu, and this is a cpu; use 'xla'"),
         ("--config.train.constitutions_at_once=3", "0 or a divisor of constitutions.count=2"),
+        ("--config.lora.targets=('router',)", "must be some of query, key, value, output, gate, up, down, or ()"),
+        ("--config.train.rounding=stochastic", "must be nearest where train.param_dtype is float32"),
         ("--config.seed", "no value"),
     ],
 )
 def test_bad_config(capsys, tmp_path, override, words):
     assert words in complaint(capsys, "run", "--config=tiny", "--workdir", str(tmp_path), override)
     assert not list(tmp_path.iterdir())
+
+
+def test_moments_have_nowhere_to_go(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "HOST_MEMORY", "attic")
+    argv = ["run", "--config=tiny", "--workdir", str(tmp_path), "--config.optim.offload=True", "--config.mesh.data=8"]
+    assert "config.optim.offload=True: a cpu has no attic memory here" in complaint(capsys, *argv)
 
 
 def test_unknown_config_names_the_known_ones(capsys):
