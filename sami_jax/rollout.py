@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from sami_jax.data.jsonl import read_appended, read_jsonl
+from sami_jax import hosts
+from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling import SamplingOptions, generate
 from sami_jax.terminal import track
@@ -45,15 +47,12 @@ def write_responses(
     Args:
       title: of the progress bar; None shows none.
     """
-    if file.exists():
+    if hosts.once(file.exists):
         return read_jsonl(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    rows = read_appended(partial)
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.writelines(map(_line, rows))
-        stream.flush()
-        waiting = prompts[len(rows) :]
+    done = hosts.once(lambda: _whole_lines(partial))
+    waiting = prompts[done:]
+    with open(partial if hosts.first() else os.devnull, "a", encoding="utf-8") as stream:
         responses = generate(
             params,
             model.config,
@@ -66,7 +65,7 @@ def write_responses(
             batch_size=batch_size,
         )
         if title is not None:
-            responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
+            responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {
                 **prompt.key,
@@ -74,12 +73,14 @@ def write_responses(
                 "tokens": response.tokens,
                 "finish_reason": response.finish_reason,
             }
-            rows.append(row)
-            stream.write(_line(row))
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             stream.flush()
-    partial.replace(file)
-    return rows
+    hosts.once(lambda: os.replace(partial, file))
+    return read_jsonl(file)
 
 
-def _line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def _whole_lines(partial: Path) -> int:
+    """Takes a torn last line off a stopped run's file; how many are left."""
+    rows = read_appended(partial)
+    write_jsonl(partial, rows)
+    return len(rows)
