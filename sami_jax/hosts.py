@@ -13,6 +13,7 @@ import ctypes
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -71,6 +72,8 @@ def join(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # With it, SIGTERM would not end a process.
     jax.config.update("jax_enable_preemption_service", False)
+    # Orbax logs an error, with a traceback, before it raises it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     _keep_native_output_apart()
     seconds = {"heartbeat_timeout_seconds": lost_after, "shutdown_timeout_seconds": lost_after}
     try:
