@@ -7,10 +7,12 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from sami_jax import hosts
 from sami_jax.errors import UserError
 from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.sharding import put
 from sami_jax.training import TrainState, abstract_state, state_shardings
 
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
@@ -26,8 +28,12 @@ class Checkpoints:
         """
         self.folder = folder.absolute()
         side_files = self.folder / SIDE_FILES
-        side_files.mkdir(parents=True, exist_ok=True)
-        write_side_files(side_files)
+
+        def prepare() -> None:
+            side_files.mkdir(parents=True, exist_ok=True)
+            write_side_files(side_files)
+
+        hosts.once(prepare)
         self._manager = ocp.CheckpointManager(self.folder, options=_options())
 
     def __enter__(self) -> "Checkpoints":
@@ -62,9 +68,7 @@ class Checkpoints:
             "optimizer": ocp.args.StandardRestore(abstract.opt_state),
         }
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return TrainState(
-            restored["params"], restored["optimizer"], jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
-        )
+        return TrainState(restored["params"], restored["optimizer"], put(jax.numpy.int32(step), mesh))
 
 
 def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> tuple[int, dict]:

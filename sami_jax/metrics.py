@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tensorboardX
 
+from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.redaction import redact
 
@@ -18,6 +19,8 @@ def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict],
       results: evaluation.json's content.
       responses: folder that holds each set's, SET.jsonl.
     """
+    if not hosts.first():
+        return
     with tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) as writer:
         for name, scalars in results.items():
             for metric, value in scalars.items():
@@ -34,7 +37,9 @@ class MetricsLog:
     def __init__(self, file: Path, tensorboard: Path | None, prefix: str, resume_step: int = 0):
         write_jsonl(file, [row for row in read_appended(file) if row["step"] <= resume_step])
         self._file = file
-        self._writer = tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) if tensorboard else None
+        self._writer = (
+            tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) if tensorboard and hosts.first() else None
+        )
         self._prefix = prefix
 
     def __enter__(self) -> "MetricsLog":
@@ -45,6 +50,8 @@ class MetricsLog:
             self._writer.close()
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
+        if not hosts.first():
+            return
         with open(self._file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **scalars}) + "\n")
         if self._writer:

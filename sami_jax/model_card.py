@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import sami_jax
+from sami_jax import hosts
 from sami_jax.data.jsonl import write_json, write_text
 from sami_jax.redaction import redact, redacted
 from sami_jax.summary import SET_TITLES, percent
@@ -57,7 +58,7 @@ def write_card(folder: Path, title: str, provenance: dict, results: dict, stoppe
       results: evaluation.json's content.
       stopped: why its training was stopped early, where it was.
     """
-    if (folder / "README.md").exists():
+    if hosts.once((folder / "README.md").exists):
         return
     warnings = []
     if unapproved := provenance["review"]["unapproved"]:

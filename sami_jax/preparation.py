@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from sami_jax import hosts
 from sami_jax.config import validate
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
@@ -73,6 +74,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
         raise UserError(
             f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
         )
+    hosts.check_shared(workdir)
     base = open_model(_base_folder(config, workdir), config.model.attention)
     adapted(base.config, config.lora)
     _check_attention(config, base)
@@ -116,7 +118,7 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
         "base_model": {
             "path": str(inputs.base.folder),
-            "files": file_digests([inputs.base.folder], inputs.base.folder),
+            "files": hosts.once(lambda: file_digests([inputs.base.folder], inputs.base.folder)),
         },
         "status": "running",
     }
@@ -138,10 +140,10 @@ def _base_folder(config: ConfigDict, workdir: Path) -> Path:
     if config.model.path not in UNTRAINED:
         return Path(config.model.path)
     folder = workdir / config.model.path
-    if not folder.exists():
+    if not hosts.once(folder.exists):
         # A sampled byte that is no text comes back as a replacement character, which is three bytes.
         longest = config.prompt.max_tokens + 3 * config.sampling.max_new_tokens
-        write_random_bytes_model(folder, longest, config.seed, config.model.path)
+        hosts.once(lambda: write_random_bytes_model(folder, longest, config.seed, config.model.path))
     return folder
 
 

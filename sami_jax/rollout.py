@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax.data.jsonl import read_appended, read_jsonl
+from sami_jax import hosts
+from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.data.pairs import set_apart
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling import Response, SamplingOptions, generate
@@ -52,15 +54,12 @@ def write_responses(
       title: of the progress bar; None shows none.
       filters: a run's `filter`; None where responses are whole texts.
     """
-    if file.exists():
+    if hosts.once(file.exists):
         return read_jsonl(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    rows = read_appended(partial)
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.writelines(map(_line, rows))
-        stream.flush()
-        waiting = prompts[len(rows) :]
+    done = hosts.once(lambda: _whole_lines(partial))
+    waiting = prompts[done:]
+    with open(partial if hosts.first() else os.devnull, "a", encoding="utf-8") as stream:
         responses = generate(
             params,
             model.config,
@@ -73,14 +72,13 @@ def write_responses(
             batch_size=batch_size,
         )
         if title is not None:
-            responses = track(responses, title, len(prompts), len(rows), tokens=lambda response: response.tokens)
+            responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {**prompt.key, **_texts(response, model, filters), "finish_reason": response.finish_reason}
-            rows.append(row)
-            stream.write(_line(row))
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             stream.flush()
-    partial.replace(file)
-    return rows
+    hosts.once(lambda: os.replace(partial, file))
+    return read_jsonl(file)
 
 
 def _texts(response: Response, model: ModelFolder, filters: ConfigDict | None) -> dict:
@@ -91,5 +89,8 @@ def _texts(response: Response, model: ModelFolder, filters: ConfigDict | None) -
     return {"response": said, "tokens": tokens, "thinking": thinking, "sampled_tokens": response.tokens}
 
 
-def _line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def _whole_lines(partial: Path) -> int:
+    """Takes a torn last line off a stopped run's file; how many are left."""
+    rows = read_appended(partial)
+    write_jsonl(partial, rows)
+    return len(rows)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from sami_jax import hosts
 from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations
 from sami_jax.data.batches import TrainingBatches
@@ -106,7 +107,7 @@ def _iterate(config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved
 
 def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path) -> None:
     """Samples a response to each query under each constitution, then filters: responses.jsonl, pairs.jsonl, dropped.json."""
-    if (folder / "pairs.jsonl").exists():
+    if hosts.once((folder / "pairs.jsonl").exists):
         return
     queries = _iteration_queries(config, inputs, iteration)
     root = f"{config.seed}/iteration/{iteration}"
@@ -139,7 +140,7 @@ def train(
       how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
     """
     stop = Stop.read(folder)
-    if (folder / "model").exists() or (stop and not stop.last_good):
+    if hosts.once((folder / "model").exists) or (stop and not stop.last_good):
         return stop
     base, mesh = inputs.base, inputs.mesh
     updates = config.train.updates[iteration - 1]
@@ -224,7 +225,7 @@ def train(
 def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
     """Measures a model on every evaluation set: evaluation/*.jsonl and evaluation.json. Returns what the latter holds."""
     file = folder / "evaluation.json"
-    if not file.exists():
+    if not hosts.once(file.exists):
         params = model.load(inputs.mesh, config.train.compute_dtype)
         baseline_responses = None if baseline is None else baseline / "evaluation"
         results = {
@@ -243,7 +244,7 @@ def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, fo
     Where that cannot be told, as with one constitution a query, it is said and the run goes on.
     """
     file = folder / "explain.jsonl"
-    if file.exists():
+    if hosts.once(file.exists):
         return
     responses = folder / "evaluation" / f"{inputs.evaluation_sets[0].name}.jsonl"
     ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}

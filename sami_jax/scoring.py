@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from sami_jax import hosts
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.likelihood import likelihoods, token_logprobs
 from sami_jax.models.config import ModelConfig
-from sami_jax.sharding import batch_shards, named_sharding
+from sami_jax.sharding import batch_shards, put
 
 # Sizes are rounded up to a multiple of this, so that few shapes are compiled.
 BUCKET = 32
@@ -59,7 +60,8 @@ def _in_batches(
     for start in range(0, len(places), size):
         chunk = places[start : start + size]
         filled = [examples[place] for place in chunk + chunk[-1:] * (size - len(chunk))]
-        batch = jax.device_put(pack(filled, shape_for(filled, BUCKET)), named_sharding(mesh, ("batch",)))
+        packed = pack(filled, shape_for(filled, BUCKET))
+        batch = jax.tree.map(lambda array: put(array, mesh, ("batch",)), packed)
         with jax.set_mesh(mesh):
-            values = np.asarray(kernel(params, batch, config=config))
+            values = hosts.gathered(kernel(params, batch, config=config))
         yield from zip(chunk, values, strict=False)

@@ -7,6 +7,7 @@ over, so that a change of parallelism is a change of this table or of the mesh s
 import math
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -75,6 +76,12 @@ def partition_spec(logical_axes) -> PartitionSpec:
 def named_sharding(mesh: Mesh, logical_axes=()) -> NamedSharding:
     """The sharding of an array on `mesh`; without axes, a copy on every device."""
     return NamedSharding(mesh, partition_spec(logical_axes))
+
+
+def put(array: np.ndarray, mesh: Mesh, logical_axes=()) -> jax.Array:
+    """A host's array on `mesh`. Of many hosts, which all have it, each hands its own devices their shares."""
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, named_sharding(mesh, logical_axes), lambda index: array[index])
 
 
 def constrain(x: jax.Array, *logical_axes: str) -> jax.Array:

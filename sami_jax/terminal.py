@@ -53,7 +53,7 @@ def track(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, disable=console.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task(title, total=total, completed=done, rate="")
         seen = 0
         for item in items:

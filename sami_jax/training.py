@@ -24,7 +24,7 @@ from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.models.stack import joined, part
 from sami_jax.optim import Moments, apply_updates, make_optimizer
-from sami_jax.sharding import batch_shards, named_sharding
+from sami_jax.sharding import batch_shards, named_sharding, put
 
 # Nats a token, by compute dtype: what rounding alone may do to a log-likelihood.
 SHARED_PREFIX_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
@@ -180,7 +180,7 @@ def init_state(params: dict, model_config: ModelConfig, config: ConfigDict, mesh
     """A fresh state around what is trained, which already lies on `mesh`."""
     shardings = state_shardings(model_config, config, mesh)
     opt_state = jax.jit(make_optimizer(config.optim).init, out_shardings=shardings.opt_state)(params)
-    return TrainState(params, opt_state, jax.device_put(jnp.int32(0), shardings.step))
+    return TrainState(params, opt_state, put(jnp.int32(0), mesh))
 
 
 def abstract_state(model_config: ModelConfig, config: ConfigDict) -> TrainState:
@@ -267,4 +267,4 @@ def check_shared_prefix(
 
 def put_batch(batch: ContrastBatch, mesh: jax.sharding.Mesh) -> ContrastBatch:
     """Lays a host batch out with its queries over the mesh's batch axes."""
-    return jax.device_put(batch, named_sharding(mesh, ("batch",)))
+    return jax.tree.map(lambda array: put(array, mesh, ("batch",)), batch)

@@ -1,6 +1,7 @@
 """The `sami` command: parses, validates, calls.
 
-Exit status: 0 done; 2 bad input, said in one line on stderr; 3 a run was stopped by its canaries; 130 interrupted.
+Exit status: 0 done; 2 bad input, said in one line on stderr; 3 a run was stopped by its canaries; 4 another process of the run
+was lost; 130 interrupted.
 """
 
 import gc
@@ -12,7 +13,8 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from sami_jax.cli.parser import new_parser
+from sami_jax import hosts
+from sami_jax.cli.parser import join, new_parser
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.redaction import redact
 
@@ -34,7 +36,10 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(f"{overrides[0]}: `sami {verb}` takes no config; see `sami {verb} --help`")
     arguments.overrides = overrides
     try:
+        if "distributed" in arguments:
+            join(arguments)
         arguments.call(arguments)
+        hosts.leave()
     except UserError as error:
         return _complain(str(error))
     except StoppedByCanary as stop:
@@ -43,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         return _complain("interrupted; the same command continues", status=130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:
+        hosts.crash()
+        raise
     return 0
 
 
@@ -75,5 +83,7 @@ def _keep_compiled_programs() -> None:
 
 
 def _complain(message: str, status: int = 2) -> int:
-    print(f"sami: {redact(' '.join(message.split()))}", file=sys.stderr)
+    if hosts.says(message):
+        print(f"sami: {redact(' '.join(message.split()))}", file=sys.stderr)
+    hosts.end(status)
     return status

@@ -3,6 +3,9 @@
 import argparse
 from collections.abc import Callable
 
+from sami_jax import hosts
+from sami_jax.errors import UserError
+
 
 class Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage text."""
@@ -61,3 +64,56 @@ def with_endpoint(sub: argparse.ArgumentParser) -> None:
         "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
     )
     sub.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
+
+
+def with_hosts(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb run as one of many processes; see `join`."""
+    group = sub.add_argument_group("many hosts", "the same command on each, in a folder that all share")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="TPU metadata, Slurm, Open MPI or Kubernetes tell which processes there are",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="or say it: where the first process listens,")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are,")
+    group.add_argument("--process", type=int, metavar="I", help="and which this one is, from 0")
+    group.add_argument(
+        "--lost_after",
+        type=int,
+        metavar="SECONDS",
+        help=f"without a sign of life after which a process is taken for lost; default {hosts.LOST_AFTER}",
+    )
+
+
+def join(arguments: argparse.Namespace) -> None:
+    """Joins the other processes, if there are any.
+
+    Raises:
+      UserError: options that do not go together, or what `hosts.join` raises.
+    """
+    told = {name: getattr(arguments, name) for name in ("coordinator", "processes", "process")}
+    given = [name for name, value in told.items() if value is not None]
+    lost_after = hosts.LOST_AFTER if arguments.lost_after is None else arguments.lost_after
+    if not given and not arguments.distributed:
+        if arguments.lost_after is not None:
+            raise UserError("--lost_after: there are no other processes; add --distributed, or leave it out")
+        return
+    if given and arguments.distributed:
+        raise UserError(f"--distributed finds out --{given[0]} by itself; leave one of them out")
+    if given and (missing := [name for name in told if name not in given]):
+        raise UserError(f"--{given[0]}: --{missing[0]} is missing; give --coordinator, --processes and --process")
+    if given:
+        _, _, port = arguments.coordinator.rpartition(":")
+        if not (port.isdigit() and 0 < int(port) < 2**16 and len(arguments.coordinator) > len(port) + 1):
+            raise UserError(f"--coordinator {arguments.coordinator}: must be HOST:PORT")
+        if not 0 <= arguments.process < arguments.processes:
+            raise UserError(
+                f"--process {arguments.process}: must be from 0 to one less than --processes {arguments.processes}"
+            )
+    if lost_after < 5:
+        raise UserError(f"--lost_after {lost_after}: must be at least 5 seconds")
+    hosts.join(**told, lost_after=lost_after)
+    if not hosts.first():
+        from sami_jax import terminal
+
+        terminal.console.quiet = terminal.results.quiet = True

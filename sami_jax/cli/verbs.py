@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, with_config
+from sami_jax import hosts
+from sami_jax.cli.parser import add_verb, with_config, with_hosts
 from sami_jax.errors import StoppedByCanary, UserError
 
 
@@ -16,6 +17,7 @@ def add_verbs(verbs) -> None:
         "sami run --config=tiny --config.optim.learning_rate=5e-5",
     )
     _with_gate(run)
+    with_hosts(run)
     run.add_argument("--workdir", type=Path, help="where everything goes; default runs/NAME")
 
     train = add_verb(
@@ -26,6 +28,7 @@ def add_verbs(verbs) -> None:
         "sami train --config=tiny --pairs runs/tiny/iteration_1/pairs.jsonl --output out",
     )
     _with_gate(train)
+    with_hosts(train)
     train.add_argument(
         "--pairs", type=Path, required=True, help='JSONL of {"query", "constitutions", "responses", "finish_reasons"}'
     )
@@ -40,6 +43,7 @@ def add_verbs(verbs) -> None:
         "sami evaluate --config=tiny --model runs/tiny/iteration_3/model --output out",
     )
     _with_gate(evaluate)
+    with_hosts(evaluate)
     evaluate.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
     evaluate.add_argument("--output", type=Path, required=True, help="folder for responses and evaluation.json")
     evaluate.add_argument("--baseline", type=Path, help="output folder of an earlier evaluate, to compute wins over it")
@@ -195,7 +199,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     results = evaluate(
         config, inputs, open_model(arguments.model, config.model.attention), arguments.output, arguments.baseline
     )
-    print(json.dumps(results, indent=2))
+    if hosts.first():
+        print(json.dumps(results, indent=2))
 
 
 def _sample(arguments: argparse.Namespace) -> None:

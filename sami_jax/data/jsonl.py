@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from sami_jax import hosts
 from sami_jax.errors import UserError
 
 
@@ -60,7 +61,11 @@ def write_json(file: Path, content) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes beside, then renames: readers see the old file or the new one, never half of it."""
+    """Writes beside, then renames: readers see the old file or the new one, never half of it. Of many processes, the first does."""
+    hosts.once(lambda: _write(file, text))
+
+
+def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     with open(partial, "w", encoding="utf-8") as stream:

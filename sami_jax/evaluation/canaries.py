@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jsonl
 from sami_jax.data.queries import Query
 from sami_jax.evaluation.judges import Judge
@@ -166,4 +167,4 @@ class Stop:
     @classmethod
     def read(cls, folder: Path) -> "Stop | None":
         file = folder / STOPPED
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if hosts.once(file.exists) else None

@@ -10,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 from ml_collections import ConfigDict
 
+from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.models.config import LowRank, ModelConfig
@@ -78,14 +79,18 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
     tensors = {}
     for kind, projections in adapters["blocks"].items():
         for name, pair in projections.items():
-            a, b = (np.asarray(pair[leaf], np.float32) for leaf in LEAVES)
+            a, b = (hosts.gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
             for layer in range(config.n_layers):
                 module = "base_model.model." + module_name(("blocks", kind, name), layer)
                 rank = config.adapter.rank
                 tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
                 tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
-    output.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
+
+    def write() -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
+
+    hosts.once(write)
     content = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

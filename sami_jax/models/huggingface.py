@@ -1,13 +1,16 @@
 """Hugging Face model folders: config.json, safetensors (one file or an index of shards), and the tokenizer's files.
 
 Import reads each device's slice of each tensor straight from the file into place, one device after the other, so no host
-holds unsharded weights. Export writes one shard at a time. Pickled weights (.bin, .pt) are refused: loading them can run code.
+holds unsharded weights. Export writes one shard at a
+time, or one on each host. Pickled weights (.bin, .pt) are refused: loading them can run code.
 """
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +21,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sami_jax import hosts
+from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.models.config import FAMILIES, ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
@@ -132,17 +137,24 @@ def export(
       dtype: of the file's tensors; None keeps that of `params`.
     """
     partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_companions(partial)
-    _write_weights(params, config, partial, dtype, max_shard_bytes)
-    file = partial / "config.json"
-    hf = json.loads(file.read_text(encoding="utf-8")) if file.exists() else config.to_hf()
-    hf.pop("torch_dtype", None)  # the name of `dtype` before transformers 5
-    hf["dtype"] = str(np.dtype(dtype or params["embedding"].dtype))
-    file.write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+
+    def begin() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_companions(partial)
+
+    def finish() -> None:
+        file = partial / "config.json"
+        hf = json.loads(file.read_text(encoding="utf-8")) if file.exists() else config.to_hf()
+        hf.pop("torch_dtype", None)  # the name of `dtype` before transformers 5
+        hf["dtype"] = str(np.dtype(dtype or params["embedding"].dtype))
+        file.write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(output, ignore_errors=True)
+        os.rename(partial, output)
+
+    hosts.once(begin)
+    _write_weights(params, partial, dtype, max_shard_bytes)
+    hosts.once(finish)
 
 
 def copy_companions(source: Path) -> Callable[[Path], None]:
@@ -308,37 +320,59 @@ def _leaves(params: dict):
         yield tuple(key.key for key in path), leaf
 
 
-def _write_weights(params: dict, config: ModelConfig, folder: Path, dtype, max_shard_bytes: int) -> None:
-    """Fills shards in the order of the tree, and flushes each before the next is gathered."""
-    shards: list[list[str]] = []
-    pending: dict[str, np.ndarray] = {}
-    total = 0
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A tensor of the files to come."""
 
-    def flush():
-        safetensors.numpy.save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
-        shards.append(list(pending))
-        pending.clear()
+    name: str
+    layout: str
+    weight: jax.Array  # ours, which may hold this tensor for all layers and experts
+    place: tuple[int, ...]  # of this one in it
+    dtype: np.dtype
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.weight.shape[len(self.place) :]) * self.dtype.itemsize
+
+    def gathered(self, wanted: bool) -> np.ndarray | None:
+        """Cast before it leaves its devices."""
+        array = self.weight[self.place] if self.place else self.weight
+        array = hosts.gathered(array.astype(self.dtype), wanted)
+        return np.ascontiguousarray(to_hf_layout(array, self.layout)) if wanted else None
+
+
+def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Tensor]]:
+    """The tensors of each file, in the order of the tree."""
+    files: list[list[_Tensor]] = [[]]
     for keys, leaf in _leaves(params):
         name, layout = _TENSORS[keys]
         for place in np.ndindex(leaf.shape[: _stacked(name)]):
-            array = np.asarray(leaf[place] if place else leaf)
-            array = np.ascontiguousarray(to_hf_layout(array if dtype is None else array.astype(dtype), layout))
-            if pending and sum(a.nbytes for a in pending.values()) + array.nbytes > max_shard_bytes:
-                flush()
-            pending[_numbered(name, place)] = array
-            total += array.nbytes
-    flush()
-    if len(shards) == 1:
-        (folder / "shard-0").rename(folder / SINGLE_FILE)
-        return
-    weight_map = {}
-    for number, names in enumerate(shards):
-        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}").rename(folder / file)
-        weight_map.update(dict.fromkeys(names, file))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            tensor = _Tensor(_numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
+            if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
+                files.append([])
+            files[-1].append(tensor)
+    return files
+
+
+def _write_weights(params: dict, folder: Path, dtype, max_shard_bytes: int) -> None:
+    """Each process writes every Nth file, all at once, and holds no more than that file and two tensors."""
+    files = _planned_files(params, dtype, max_shard_bytes)
+    names = [f"model-{number + 1:05d}-of-{len(files):05d}.safetensors" for number in range(len(files))]
+    if len(files) == 1:
+        names = [SINGLE_FILE]
+    for start in range(0, len(files), hosts.count()):
+        own: dict[str, np.ndarray] = {}
+        # The files' tensors take turns, so that all writers have theirs at about the same time.
+        for turn in itertools.zip_longest(*files[start : start + hosts.count()]):
+            for writer, tensor in enumerate(turn):
+                if tensor and (array := tensor.gathered(wanted=writer == hosts.index())) is not None:
+                    own[tensor.name] = array
+        if own:
+            safetensors.numpy.save_file(own, folder / names[start + hosts.index()], metadata={"format": "pt"})
+    if len(files) > 1:
+        weight_map = {tensor.name: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
+        total = sum(tensor.nbytes for tensors in files for tensor in tensors)
+        write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 from pathlib import Path
 
+from sami_jax import hosts
 from sami_jax.errors import UserError
 from sami_jax.provenance.digests import json_digest
 from sami_jax.redaction import redacted
@@ -30,15 +31,23 @@ class AuditLog:
           UserError: the log was changed by another hand; names the line.
         """
         self._file = file
-        if file.exists():
-            whole, newline, torn = file.read_bytes().rpartition(b"\n")
-            if torn:
-                with open(file, "r+b") as stream:
-                    stream.truncate(len(whole) + len(newline))
-        self.events = read_audit(file) if file.exists() else []
+        self.events = read_audit(file) if hosts.once(self._mend) else []
 
     def add(self, event: str, **facts) -> None:
         """Adds a line, on disk before this returns."""
+        self.events.append(hosts.once(lambda: self._append(event, facts)))
+
+    def _mend(self) -> bool:
+        """Takes a torn last line away; whether there is a log."""
+        if not self._file.exists():
+            return False
+        whole, newline, torn = self._file.read_bytes().rpartition(b"\n")
+        if torn:
+            with open(self._file, "r+b") as stream:
+                stream.truncate(len(whole) + len(newline))
+        return True
+
+    def _append(self, event: str, facts: dict) -> dict:
         line = {
             "number": len(self.events) + 1,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -52,7 +61,7 @@ class AuditLog:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        self.events.append(line)
+        return line
 
     @property
     def head(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sami_jax
+from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.provenance.audit import AuditLog
@@ -52,7 +53,7 @@ class RunRecord:
         self._workdir = workdir
         file = workdir / MANIFEST
         wanted = redacted(json.loads(json.dumps(predicate)))
-        statement = read_statement(workdir) if file.exists() else {"subject": [], "predicate": None}
+        statement = read_statement(workdir) if hosts.once(file.exists) else {"subject": [], "predicate": None}
         self._subjects, found = statement["subject"], statement["predicate"]
         if found and (differing := list(_differences(_identity(found), _identity(wanted)))):
             raise UserError(
@@ -68,14 +69,14 @@ class RunRecord:
         """Records once that a stage of an iteration is done, with the digests of what it left; whether that is news."""
         if self.audit.last(event, iteration=iteration):
             return False
-        files = file_digests([file for file in outputs if file.exists()], self._workdir)
+        files = hosts.once(lambda: file_digests([file for file in outputs if file.exists()], self._workdir))
         self.audit.add(event, iteration=iteration, **facts, files=files)
         return True
 
     def publish(self, model: Path) -> None:
         """Makes the files of a model folder subjects of the manifest, once: what was published is not measured again."""
         published = {subject["name"] for subject in self._subjects}
-        found = file_digests([model], self._workdir)
+        found = hosts.once(lambda: file_digests([model], self._workdir))
         if new := [name for name in found if name not in published]:
             self._subjects += [{"name": name, "digest": {"sha256": found[name]}} for name in new]
             self._write()

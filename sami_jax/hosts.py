@@ -1,0 +1,269 @@
+"""The other processes of a run, on this host or others: the only place that knows of them.
+
+Every process runs the same program over the same inputs and so takes the same decisions; the devices of all of them make
+one mesh. Files are shared: what must happen once goes through `once`. Where nothing was joined, this process is the first of
+one, and nothing here imports jax.
+
+A process that is lost takes the others with it: each says so in one line and ends with status 4. jax notices it (its heartbeats
+stop, or the first process, which counts them, is gone), but offers no callback: its native code prints a page and aborts. So
+native output is kept apart, and the abort is caught.
+"""
+
+import ctypes
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from sami_jax.errors import UserError
+
+T = TypeVar("T")
+LOST_AFTER = 45  # seconds without a sign of life after which a process is taken for lost
+LOST = "another process of this run was lost; start the same command again on all hosts, it continues"
+LOST_STATUS = 4
+STARTING = 300  # seconds in which all processes must have come
+PATIENCE = 3600  # seconds that the others wait while the first reads or writes
+TOGETHER = 10  # seconds in which processes that end by the same error come to it
+BLOCK_BYTES = 2**28  # of an array that is gathered lie on every device at once
+
+
+@dataclasses.dataclass(frozen=True)
+class _World:
+    index: int = 0
+    count: int = 1
+    client: object = None  # jax's, of the service that the first process runs
+    lost_after: int = LOST_AFTER
+
+
+_ALONE = _World()
+_world = _ALONE
+_numbers = itertools.count()  # of meetings: the same in all processes
+_native = None  # file that holds what native code has printed
+_handler = None  # must live as long as the process
+
+
+def join(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None, lost_after=LOST_AFTER
+) -> None:
+    """Joins the other processes, before any device is touched. Without arguments, TPU metadata, Slurm, Open MPI or Kubernetes
+    tell who they are.
+
+    Args:
+      coordinator: HOST:PORT where the first process listens.
+      lost_after: seconds without a sign of life after which a process is taken for lost.
+    Raises:
+      UserError: nobody tells who the others are, or they did not come.
+    """
+    global _world
+    import jax
+    from jax._src.distributed import global_state
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # With it, SIGTERM would not end a process.
+    jax.config.update("jax_enable_preemption_service", False)
+    # Orbax logs an error, with a traceback, before it raises it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _keep_native_output_apart()
+    seconds = {"heartbeat_timeout_seconds": lost_after, "shutdown_timeout_seconds": lost_after}
+    try:
+        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=STARTING, **seconds)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--distributed: nothing here tells which processes there are ({error}); give --coordinator, --processes and --process"
+        ) from None
+    except RuntimeError as error:
+        where = coordinator or global_state.coordinator_address
+        raise UserError(
+            f"{where}: the processes did not find together ({str(error).splitlines()[0][:200]}); start all within {STARTING} s, the first on that host"
+        ) from None
+    _world = _World(global_state.process_id, global_state.num_processes, global_state.client, lost_after)
+
+
+def index() -> int:
+    return _world.index
+
+
+def count() -> int:
+    return _world.count
+
+
+def first() -> bool:
+    """Whether this is the process that speaks and writes."""
+    return _world.index == 0
+
+
+def meet() -> None:
+    """Waits until all processes are here."""
+    if _world.count > 1:
+        _world.client.wait_at_barrier(f"sami/{next(_numbers)}", PATIENCE * 1000)
+
+
+def once(action: Callable[[], T]) -> T:
+    """What `action` returns (content for JSON) or the UserError that it raises, in all processes; only the first runs it, as if it
+    were alone, once all are here: so none still looks for a file that it makes, and all may read it afterwards."""
+    global _world
+    if _world.count == 1:
+        return action()
+    meet()
+    world, key = _world, f"sami/{next(_numbers)}"
+    if world.index == 0:
+        _world = _ALONE
+        try:
+            told = {"value": action()}
+        except UserError as error:
+            told = {"error": str(error)}
+        finally:
+            _world = world
+        world.client.key_value_set(key, json.dumps(told))
+    told = json.loads(world.client.blocking_key_value_get(key, PATIENCE * 1000))
+    if "error" in told:
+        raise UserError(told["error"])
+    return told["value"]
+
+
+def check_shared(folder: Path) -> None:
+    """Makes the folder where there are others, and checks that they see it.
+
+    Raises:
+      UserError: some do not; names them.
+    """
+    if _world.count == 1:
+        return
+    token = folder / f".seen-{once(time.time_ns)}"
+
+    def make() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        token.touch()
+
+    once(make)
+    _world.client.key_value_set(f"sami/{token.name}/{_world.index}", str(token.exists()))
+    meet()
+    seen = [_world.client.key_value_try_get(f"sami/{token.name}/{i}") == "True" for i in range(_world.count)]
+    once(token.unlink)
+    if not all(seen):
+        blind = ", ".join(str(i) for i, sees in enumerate(seen) if not sees)
+        raise UserError(
+            f"{folder}: process {blind} does not see what process 0 writes here; use a folder that all share"
+        )
+
+
+def gathered(x, wanted: bool = True) -> np.ndarray | None:
+    """An array on any devices, whole on this host; all processes must call this. Blocks of rows lie on all devices in turn.
+
+    Args:
+      x: jax.Array.
+      wanted: whether this process takes it; else None is returned.
+    """
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x) if wanted else None
+    rows = max(1, BLOCK_BYTES * x.shape[0] // x.nbytes)
+    whole = np.empty(x.shape, x.dtype) if wanted else None
+    for start in range(0, x.shape[0], rows):
+        block = _on_all_devices(x, start, min(rows, x.shape[0] - start)).block_until_ready()
+        if wanted:
+            whole[start : start + rows] = block.addressable_data(0)
+    return whole
+
+
+def _on_all_devices(x, start: int, size: int):
+    import jax
+
+    everywhere = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(_rows, static_argnames="size", out_shardings=everywhere)(x, np.int32(start), size=size)
+
+
+def _rows(x, start, *, size: int):
+    import jax
+
+    return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+
+def leave() -> None:
+    """The good end: waits for the others, for jax would take a process that is gone for lost."""
+    if _world.client:
+        import jax
+
+        jax.distributed.shutdown()
+
+
+def says(message: str) -> bool:
+    """Whether this process is to say how it ends: the first is, and one that ends otherwise than the first."""
+    if _world.count == 1:
+        return True
+    _world.client.key_value_set(f"sami/end/{_world.index}", message)
+    try:
+        return first() or _world.client.blocking_key_value_get("sami/end/0", TOGETHER * 1000) != message
+    except RuntimeError:  # the first is still at work
+        return True
+
+
+def end(status: int) -> None:
+    """The bad end: once the others have come to theirs, or without them."""
+    if _world.count == 1:
+        return
+    try:
+        _world.client.wait_at_barrier("sami/end", TOGETHER * 1000)
+    except RuntimeError:
+        pass
+    else:
+        leave()
+    _exit(status)
+
+
+def crash() -> None:
+    """An error that nobody expected, in an except block. It may come of a lost process, which can show as any error of the
+    runtime: then this process is ended while it waits."""
+    if _world.count == 1:
+        return
+    import jax
+
+    if isinstance(sys.exception(), jax.errors.JaxRuntimeError):
+        time.sleep(_world.lost_after + TOGETHER)
+    traceback.print_exc()
+    sys.stderr.write(_native_output())
+    _exit(1)
+
+
+def _exit(status: int) -> None:
+    """Without jax's own end, which would wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _keep_native_output_apart() -> None:
+    """From here on, Python alone writes to the terminal. An abort because of a lost process is said in one line."""
+    global _native, _handler
+    _native = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminals = [os.dup(1), os.dup(2)]
+    sys.stdout, sys.stderr = (open(fd, "w", buffering=1, encoding="utf-8", errors="replace") for fd in terminals)  # noqa: SIM115
+    for fd in (1, 2):
+        os.dup2(_native.fileno(), fd)
+    # Python's own handlers run only when the main thread gets to them; an abort does not wait. This one runs in its midst.
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: _aborted(terminals[1]))
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), _handler)
+
+
+def _aborted(terminal: int) -> None:
+    output = _native_output()
+    if "distributed service detected fatal errors" in output:
+        os.write(terminal, f"sami: {LOST}\n".encode())
+        os._exit(LOST_STATUS)
+    os.write(terminal, output.encode())  # for another reason; the abort goes on
+
+
+def _native_output() -> str:
+    return os.pread(_native.fileno(), 2**20, 0).decode("utf-8", "replace")
