@@ -212,8 +212,9 @@ def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) 
     static = {"config": config, "options": options, "end_tokens": (config.vocab_size,)}
     positions = CONTEXT + 2 * STEPS
     with jax.set_mesh(mesh):
-        layers = layer_weights(params)
-        slots = sampling.empty_slots(config, options, batch, positions, jnp.bfloat16)
+        stacked = sampling.keeps_stacked(mesh)
+        layers = params["blocks"] if stacked else layer_weights(params)
+        slots = sampling.empty_slots(config, options, batch, positions, jnp.bfloat16, stacked)
         going = np.zeros(batch, bool)
         slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
 

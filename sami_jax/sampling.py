@@ -95,11 +95,13 @@ class Slots(NamedTuple):
     generated: jax.Array  # [R, max_new_tokens] int32, whatever lies behind the first `sampled` is stale
 
 
-@functools.partial(jax.jit, static_argnums=range(5))
-def empty_slots(config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype) -> Slots:
+@functools.partial(jax.jit, static_argnums=range(6))
+def empty_slots(
+    config: ModelConfig, options: SamplingOptions, rows: int, positions: int, dtype, stacked: bool
+) -> Slots:
     zeros = constrain(jnp.zeros(rows, jnp.int32), "batch")
     return Slots(
-        cache=new_cache(config, rows, positions, dtype),
+        cache=new_cache(config, rows, positions, dtype, stacked),
         seeds=jnp.zeros(rows, jnp.uint32),
         last=zeros,
         position=zeros,
@@ -210,8 +212,9 @@ class _Generation:
         self.next_prompt = 0
         positions = bucket(max(map(len, prompts))) + options.max_new_tokens
         with jax.set_mesh(mesh):
-            self.slots = empty_slots(config, options, self.rows, positions, params["embedding"].dtype)
-            self.layers = layer_weights(params)
+            stacked = keeps_stacked(mesh)
+            self.slots = empty_slots(config, options, self.rows, positions, params["embedding"].dtype, stacked)
+            self.layers = params["blocks"] if stacked else layer_weights(params)
 
     def responses(self) -> Iterator[Response]:
         done: dict[int, Response] = {}
@@ -266,6 +269,12 @@ class _Generation:
 
     def _by_row(self, array: np.ndarray) -> jax.Array:
         return put(array, self.mesh, ("batch",))
+
+
+def keeps_stacked(mesh: jax.sharding.Mesh) -> bool:
+    """Whether layers stay stacked and a loop goes through them: they are compiled once, and lie in memory once. A CPU would copy
+    each layer's weights and cache at every token, so it has them apart."""
+    return mesh.devices.flat[0].platform == "tpu"
 
 
 def slots_shardings(slots: Slots, mesh: jax.sharding.Mesh) -> Slots:

@@ -50,6 +50,16 @@ def test_eight_devices_say_the_same(small_params, mesh):
     assert responses(placed, eight, PROMPTS, SEEDS, 3) == responses(small_params, mesh, PROMPTS, SEEDS, 3)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_layers_in_a_loop_say_the_same(small_params, mesh, sizes, monkeypatch):
+    """As on a TPU."""
+    apart = responses(small_params, mesh, PROMPTS, SEEDS, 3)
+    monkeypatch.setattr(sampling, "keeps_stacked", lambda mesh: True)
+    chosen = mesh_of(*sizes)
+    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, chosen))
+    assert responses(placed, chosen, PROMPTS, SEEDS, 3) == apart
+
+
 def test_tokens_follow_the_model_without_a_cache(small_params, mesh):
     """Each greedy token is the likeliest after the prompt and what was said before, by a forward pass without a cache."""
     from sami_jax.models.decoder import bind

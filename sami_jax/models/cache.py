@@ -44,7 +44,8 @@ class LayerCache(NamedTuple):
         return LayerCache(put(self.keys, keys, (0, 2, 3, 1)), put(self.values, values, (0, 2, 1, 3)))
 
 
-Cache = tuple[LayerCache, ...]
+# Each layer's, or one that holds all layers, stacked.
+Cache = tuple[LayerCache, ...] | LayerCache
 
 _AXES = LayerCache(("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim"))
 
@@ -54,15 +55,27 @@ def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
     return latest[:, None] - (latest[:, None] - jnp.arange(slots)[None]) % slots
 
 
-def new_cache(config: ModelConfig, rows: int, positions: int, dtype) -> Cache:
+def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bool = False) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
     slots = positions if config.sliding_window is None else min(positions, config.sliding_window)
-    keys = jnp.zeros((rows, config.n_kv_heads, config.head_dim, slots), dtype)
-    values = jnp.zeros((rows, config.n_kv_heads, slots, config.head_dim), dtype)
-    layer = LayerCache(constrain(keys, *_AXES.keys), constrain(values, *_AXES.values))
-    return (layer,) * config.n_layers
+    layers = (config.n_layers,) if stacked else ()
+    shapes = LayerCache(
+        keys=(*layers, rows, config.n_kv_heads, config.head_dim, slots),
+        values=(*layers, rows, config.n_kv_heads, slots, config.head_dim),
+    )
+    arrays = (
+        constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes) for shape, axes in zip(shapes, _AXES, strict=True)
+    )
+    cache = LayerCache(*arrays)
+    return cache if stacked else (cache,) * config.n_layers
 
 
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
     """The cache with shardings in place of arrays: as it lies on `mesh`."""
-    return tuple(LayerCache(*(named_sharding(mesh, axes) for axes in _AXES)) for _ in cache)
+    stacked = isinstance(cache, LayerCache)
+    layer = LayerCache(*(named_sharding(mesh, (*_layers(stacked), *axes)) for axes in _AXES))
+    return layer if stacked else (layer,) * len(cache)
+
+
+def _layers(stacked: bool) -> tuple[str, ...]:
+    return ("layer",) if stacked else ()

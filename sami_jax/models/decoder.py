@@ -6,7 +6,7 @@ The module is split once: everything else handles `params`, a plain nested dict 
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -32,6 +32,10 @@ _AXES = {
     "downs": ("experts", "mlp", "expert_embed"),
     "scale": ("activation",),
 }
+
+
+# The blocks' weights, for sampling: stacked, or each layer's by itself.
+Layers = dict | Sequence[dict]
 
 
 class Packed(NamedTuple):
@@ -80,9 +84,7 @@ class Decoder(nnx.Module):
 
         return self._stack(rows.tokens, rows, seen, dtype, remat, accumulator)
 
-    def prefill(
-        self, layers: Sequence[dict], prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array
-    ) -> Cache:
+    def prefill(self, layers: Layers, prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array) -> Cache:
         """Reads prompts [G, P] of `lengths` [G], right-padded, into `rows` [G] of the cache; rows past the last are dropped.
 
         Only keys and values are wanted, so compilation leaves out what the last layer does besides.
@@ -96,14 +98,15 @@ class Decoder(nnx.Module):
 
             return attend_and_admit
 
-        return self._one_by_one(layers, prompts, positions, map(admitting, cache))[1]
+        return self._through(layers, prompts, positions, cache, admitting)[1]
 
-    def decode(
-        self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, cache: Cache
-    ) -> tuple[jax.Array, Cache]:
+    def decode(self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
-        attends = (cached_attention(layer_cache, positions, self.config.sliding_window) for layer_cache in cache)
-        x, cache = self._one_by_one(layers, tokens[:, None], positions[:, None], attends)
+
+        def attending(layer_cache: LayerCache) -> Attend:
+            return cached_attention(layer_cache, positions, self.config.sliding_window)
+
+        x, cache = self._through(layers, tokens[:, None], positions[:, None], cache, attending)
         return self.final_norm(x)[:, 0], cache
 
     def _causal(self, tokens: jax.Array) -> tuple[jax.Array, Attend]:
@@ -116,17 +119,31 @@ class Decoder(nnx.Module):
             attend = causal_attention(positions, window)
         return jnp.broadcast_to(positions, tokens.shape), attend
 
-    def _one_by_one(self, layers: Sequence[dict], tokens: jax.Array, positions: jax.Array, attends: Iterable[Attend]):
-        """Embeds, and goes through the blocks, each with an `attend` of its own: x [N, T, D], not normed, and what each kept.
+    def _through(self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache, attend: Callable):
+        """Embeds, and goes through the blocks with a cache: x [N, T, D], not normed, and the cache after them.
 
         Args:
-          layers: the weights, by `layer_weights`. A scan over stacked ones would copy each layer's before it is used.
+          layers: the weights, as the cache: all stacked, or each layer's apart.
+          attend: a layer's cache -> Attend that keeps the layer's cache as it is afterwards.
         """
         x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
         graphdef, _ = nnx.split(self.blocks)
+
+        def block(x, weights, layer_cache):
+            return nnx.merge(graphdef, weights)(x, positions, attend(layer_cache))[:2]
+
+        if isinstance(cache, LayerCache):
+
+            def step(carry, layer):
+                (x, cache), (weights, number) = carry, layer
+                x, kept = block(x, weights, jax.tree.map(operator.itemgetter(number), cache))
+                return (x, jax.tree.map(lambda all_, own: all_.at[number].set(own), cache, kept)), None
+
+            numbers = jnp.arange(self.config.n_layers)
+            return jax.lax.scan(step, (x, cache), (layers, numbers))[0]
         kept = []
-        for weights, attend in zip(layers, attends, strict=True):
-            x, keeps, _ = nnx.merge(graphdef, weights)(x, positions, attend)
+        for weights, layer_cache in zip(layers, cache, strict=True):
+            x, keeps = block(x, weights, layer_cache)
             kept.append(keeps)
         return x, tuple(kept)
 

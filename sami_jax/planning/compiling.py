@@ -1,6 +1,7 @@
 """The programs of a run, compiled for devices that are not there: what each needs, and what it sends."""
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from sami_jax import sampling, training
 from sami_jax.data.batches import ContrastExample, pack, shape_for
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.decoder import abstract_params, layer_weights, param_shardings
+from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
@@ -131,14 +132,11 @@ class Programs:
 
     def _sampler(self):
         params = self.weights()
-        layers = jax.eval_shape(layer_weights, params)
-        shardings = jax.tree.map(lambda w: _without_layers(w.sharding), params["blocks"])
-        layers = [_placed(layer, shardings) for layer in layers]
         positions = self.prompt + self.config.sampling.max_new_tokens
-        static = (self.base, self._options(), self.rows, positions, self.dtype)
+        static = (self.base, self._options(), self.rows, positions, self.dtype, sampling.keeps_stacked(self.mesh))
         with jax.set_mesh(self.mesh):
-            slots = jax.eval_shape(sampling.empty_slots, *static)
-        return params, layers, _placed(slots, sampling.slots_shardings(slots, self.mesh))
+            slots = jax.eval_shape(functools.partial(sampling.empty_slots, *static))
+        return params, params["blocks"], _placed(slots, sampling.slots_shardings(slots, self.mesh))
 
     def weights(self) -> dict:
         """All of the base's, in the compute dtype."""
@@ -210,10 +208,6 @@ def _sizes(tree) -> Iterator[tuple[int, jax.ShapeDtypeStruct]]:
 
 def _placed(leaves, shardings):
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), leaves, shardings)
-
-
-def _without_layers(sharding: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*sharding.spec[1:]))
 
 
 def _largest(program: hlo.Program) -> Iterator[Buffer]:
