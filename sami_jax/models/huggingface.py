@@ -23,6 +23,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.models.config import FAMILIES, ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.sharding import gathered
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -288,7 +289,7 @@ class _Tensor:
     def gathered(self, wanted: bool) -> np.ndarray | None:
         """Cast before it leaves its devices."""
         array = self.weight[self.place] if self.place else self.weight
-        array = hosts.gathered(array.astype(self.dtype), wanted)
+        array = gathered(array.astype(self.dtype), wanted)
         return np.ascontiguousarray(to_hf_layout(array, self.layout)) if wanted else None
 
 
