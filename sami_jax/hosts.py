@@ -24,8 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from sami_jax.errors import UserError
 
 T = TypeVar("T")
@@ -35,7 +33,6 @@ LOST_STATUS = 4
 STARTING = 300  # seconds in which all processes must have come
 PATIENCE = 3600  # seconds that the others wait while the first reads or writes
 TOGETHER = 10  # seconds in which processes that end by the same error come to it
-BLOCK_BYTES = 2**28  # of an array that is gathered lie on every device at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,37 +153,6 @@ def check_shared(folder: Path) -> None:
         raise UserError(
             f"{folder}: process {blind} does not see what process 0 writes here; use a folder that all share"
         )
-
-
-def gathered(x, wanted: bool = True) -> np.ndarray | None:
-    """An array on any devices, whole on this host; all processes must call this. Blocks of rows lie on all devices in turn.
-
-    Args:
-      x: jax.Array.
-      wanted: whether this process takes it; else None is returned.
-    """
-    if x.is_fully_addressable or x.is_fully_replicated:
-        return np.asarray(x) if wanted else None
-    rows = max(1, BLOCK_BYTES * x.shape[0] // x.nbytes)
-    whole = np.empty(x.shape, x.dtype) if wanted else None
-    for start in range(0, x.shape[0], rows):
-        block = _on_all_devices(x, start, min(rows, x.shape[0] - start)).block_until_ready()
-        if wanted:
-            whole[start : start + rows] = block.addressable_data(0)
-    return whole
-
-
-def _on_all_devices(x, start: int, size: int):
-    import jax
-
-    everywhere = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())
-    return jax.jit(_rows, static_argnames="size", out_shardings=everywhere)(x, np.int32(start), size=size)
-
-
-def _rows(x, start, *, size: int):
-    import jax
-
-    return jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
 def leave() -> None:

@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sami_jax import hosts
 from sami_jax.models.cache import Cache, cache_shardings, new_cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind, layer_weights
-from sami_jax.sharding import batch_shards, constrain, named_sharding, put
+from sami_jax.sharding import batch_shards, constrain, gathered, named_sharding, put
 
 # Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
 SEGMENT = 32
@@ -252,11 +251,11 @@ class _Generation:
         finished = self._by_row(self.finished)
         static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens}
         self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, steps, **static)
-        self.finished = hosts.gathered(self.slots.finished).copy()
+        self.finished = gathered(self.slots.finished).copy()
 
     def _collect(self) -> dict[int, Response]:
         """Takes finished responses out of their rows, those that hold a stop string included."""
-        generated, sampled = hosts.gathered(self.slots.generated), hosts.gathered(self.slots.sampled)
+        generated, sampled = map(gathered, (self.slots.generated, self.slots.sampled))
         done = {}
         for row, index in enumerate(self.occupant):
             if index is None:

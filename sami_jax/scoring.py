@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from sami_jax import hosts
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.likelihood import likelihoods, token_logprobs
 from sami_jax.models.config import ModelConfig
-from sami_jax.sharding import batch_shards, put
+from sami_jax.sharding import batch_shards, gathered, put
 
 # Sizes are rounded up to a multiple of this, so that few shapes are compiled.
 BUCKET = 32
@@ -63,5 +62,5 @@ def _in_batches(
         packed = pack(filled, shape_for(filled, BUCKET))
         batch = jax.tree.map(lambda array: put(array, mesh, ("batch",)), packed)
         with jax.set_mesh(mesh):
-            values = hosts.gathered(kernel(params, batch, config=config))
+            values = gathered(kernel(params, batch, config=config))
         yield from zip(chunk, values, strict=False)

@@ -16,6 +16,8 @@ from sami_jax.errors import UserError
 MESH_AXES = (DATA_AXIS, FSDP_AXIS, EXPERT_AXIS, TENSOR_AXIS) = ("data", "fsdp", "expert", "tensor")
 ALL_DEVICES = {FSDP_AXIS: -1}  # mesh sizes where no config chooses them
 
+BLOCK_BYTES = 2**28  # of an array that is gathered lie on every device at once
+
 # Logical axis -> mesh axes. A logical axis that is missing is an error; None keeps the axis whole on every device.
 RULES = {
     "batch": (DATA_AXIS, FSDP_AXIS, EXPERT_AXIS),  # rows: queries, prompts, (constitution, response) pairs
@@ -59,7 +61,7 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
         )
     # Explicit, today's default of make_mesh, would put shardings into types; ours are given at jit boundaries.
     explicit = {"axis_types": (AxisType.Auto,) * len(MESH_AXES)}
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
     if slices == 1:
         return jax.make_mesh(shape, MESH_AXES, devices=devices, **explicit)
     if shape[0] % slices:
@@ -82,6 +84,29 @@ def put(array: np.ndarray, mesh: Mesh, logical_axes=()) -> jax.Array:
     """A host's array on `mesh`. Of many hosts, which all have it, each hands its own devices their shares."""
     array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, named_sharding(mesh, logical_axes), lambda index: array[index])
+
+
+def gathered(x: jax.Array, wanted: bool = True) -> np.ndarray | None:
+    """An array on any devices, whole on this host; the processes of all of them must call this. Blocks of rows lie on all devices
+    in turn.
+
+    Args:
+      wanted: whether this process takes it; else None is returned.
+    """
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x) if wanted else None
+    rows = max(1, BLOCK_BYTES * x.shape[0] // x.nbytes)
+    whole = np.empty(x.shape, x.dtype) if wanted else None
+    take = jax.jit(_rows, static_argnames="size", out_shardings=named_sharding(x.sharding.mesh))
+    for start in range(0, x.shape[0], rows):
+        block = take(x, np.int32(start), size=min(rows, x.shape[0] - start)).block_until_ready()
+        if wanted:
+            whole[start : start + rows] = block.addressable_data(0)
+    return whole
+
+
+def _rows(x: jax.Array, start: jax.Array, *, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
 def constrain(x: jax.Array, *logical_axes: str) -> jax.Array:

@@ -78,7 +78,8 @@ from sami_jax.errors import UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params
 from sami_jax.models.huggingface import export
-from sami_jax.sharding import make_mesh, put
+from sami_jax import sharding
+from sami_jax.sharding import gathered, make_mesh, put
 mesh = make_mesh({"fsdp": 4, "data": 2})
 """
 MEETING = """
@@ -91,9 +92,9 @@ try:
 except UserError as error:
     assert str(error) == "wrong"
 array = np.arange(48.0).reshape(16, 3)
-hosts.BLOCK_BYTES = 5 * array[0].nbytes  # blocks of 5, 5, 5 and 1 rows
-assert (hosts.gathered(put(array, mesh, ("batch", None))) == array).all()
-assert hosts.gathered(put(array, mesh, ("batch", None)), wanted=False) is None
+sharding.BLOCK_BYTES = 5 * array[0].nbytes  # blocks of 5, 5, 5 and 1 rows
+assert (gathered(put(array, mesh, ("batch", None))) == array).all()
+assert gathered(put(array, mesh, ("batch", None)), wanted=False) is None
 export(init_params(SMALL, 0, mesh), SMALL, folder / "model", lambda folder: None, max_shard_bytes=30_000)
 hosts.leave()
 """

@@ -28,6 +28,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     # Programs are compiled for devices that are not here; what is here must not be taken.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of such programs it can be written, not read
+    os.environ["TPU_MIN_LOG_LEVEL"] = "4"  # libtpu misses its TPU
     import dataclasses
     import json
     from pathlib import Path

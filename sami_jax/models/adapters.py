@@ -17,6 +17,7 @@ from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
 from sami_jax.models.huggingface import check_weights, load_params, module_name, read_config
 from sami_jax.models.stack import joined, part
+from sami_jax.sharding import gathered
 
 LEAVES = ("lora_a", "lora_b")
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")  # projections that may have an adapter
@@ -79,7 +80,7 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
     tensors = {}
     for kind, projections in adapters["blocks"].items():
         for name, pair in projections.items():
-            a, b = (hosts.gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
+            a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
             for layer in range(config.n_layers):
                 module = "base_model.model." + module_name(("blocks", kind, name), layer)
                 rank = config.adapter.rank

@@ -1,8 +1,8 @@
 """Hugging Face model folders: config.json, safetensors (one file or an index of shards), and the tokenizer's files.
 
 Import reads each device's slice of each tensor straight from the file into place, one device after the other, so no host
-holds unsharded weights. Export writes one shard at a
-time, or one on each host. Pickled weights (.bin, .pt) are refused: loading them can run code.
+holds unsharded weights. Export writes one shard at a time, or one on each host. Pickled weights (.bin, .pt) are refused:
+loading them can run code.
 """
 
 import collections
@@ -26,6 +26,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.errors import UserError
 from sami_jax.models.config import FAMILIES, ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.sharding import gathered
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -337,7 +338,7 @@ class _Tensor:
     def gathered(self, wanted: bool) -> np.ndarray | None:
         """Cast before it leaves its devices."""
         array = self.weight[self.place] if self.place else self.weight
-        array = hosts.gathered(array.astype(self.dtype), wanted)
+        array = gathered(array.astype(self.dtype), wanted)
         return np.ascontiguousarray(to_hf_layout(array, self.layout)) if wanted else None
 
 
