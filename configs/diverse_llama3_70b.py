@@ -4,7 +4,8 @@ The model thinks aloud before it writes a summary, and is trained on the summary
 thoughts. `:smoke` runs every stage in a few minutes on CPU, on a small random model that reads bytes; that one neither thinks nor
 comes to the point, so its responses are kept whole. Posts: as for tldr_mistral7b.
 
-Pod: 16 chips, TPU v5p:2x2x4. Weights are split over all of them, and one query of a microbatch belongs to a chip.
+Pod: 16 chips, TPU v5p:2x2x4, on which `sami plan --config=diverse_llama3_70b --topology=v5p:2x2x4` says it fits. Weights are
+split over all of them, and one query of a microbatch belongs to a chip.
 """
 
 from sami_jax.config import shipped, shrink
@@ -56,5 +57,6 @@ def get_config(arg=None):
     config.optim.b2 = 0.99  # RMSprop's smoothing (R)
     config.optim.learning_rate = 5e-7  # (P); the authors' published logs have 1e-6
     config.train.updates = (4, 8, 12)  # of each iteration, from 512, 1024 and 1536 queries (P)
+    config.model.attention = "splash"  # TPUs' kernel (ours)
     config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
     return shrink(config) if arg == "smoke" else config

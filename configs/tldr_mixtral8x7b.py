@@ -3,8 +3,9 @@
 As tldr_mistral7b in all that is not said here. `:smoke` runs every stage in a few minutes on CPU, on a small random mixture
 of experts that reads bytes.
 
-Pod: 16 chips, TPU v5p:2x2x4. One expert of a layer's eight belongs to a chip, and one query of a microbatch. The optimizer is
-the paper's; AdamW, which keeps twice the state: --config.optim.name=adamw --config.optim.b2=0.999.
+Pod: 16 chips, TPU v5p:2x2x4, on which `sami plan --config=tldr_mixtral8x7b --topology=v5p:2x2x4` says it fits. One expert of a
+layer's eight belongs to a chip, and one query of a microbatch. The optimizer is the paper's; AdamW, which keeps twice the state
+and fits as well: --config.optim.name=adamw --config.optim.b2=0.999.
 """
 
 from sami_jax.config import shrink
@@ -19,6 +20,7 @@ def get_config(arg=None):
     config.mesh.expert = 8  # one of eight experts a chip; fsdp takes the rest, 2 on 16 chips (ours)
     config.optim.name = "rmsprop"  # (P)
     config.optim.b2 = 0.99  # RMSprop's smoothing (R)
+    config.model.attention = "splash"  # TPUs' kernel (ours)
     config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
     if arg == "smoke":
         shrink(config)

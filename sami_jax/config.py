@@ -167,6 +167,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     """Any config as a smoke run: every stage on real text, a minute on CPU. A random byte-level model learns nothing."""
     config.model.path = RANDOM_BYTES
     config.model.shape = ""
+    config.model.attention = "xla"
     config.mesh.update({"data": 1, "fsdp": -1, "expert": 1, "tensor": 1})  # whatever devices there are
     config.prompt.max_tokens = 1792  # bytes
     config.sampling.max_new_tokens = 48

@@ -24,9 +24,9 @@ from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
 from sami_jax.provenance.digests import file_digest, file_digests, json_digest
-from sami_jax.sharding import batch_shards, make_mesh
+from sami_jax.sharding import make_mesh
 from sami_jax.terminal import say
-from sami_jax.training import HOST_MEMORY
+from sami_jax.training import HOST_MEMORY, check_microbatches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
     """
     validate(config)
     mesh = make_mesh(config.mesh.to_dict())
-    if (config.train.batch_size // config.train.microbatches) % batch_shards(mesh):
-        raise UserError(
-            f"config.train.microbatches={config.train.microbatches}: a microbatch of {config.train.batch_size // config.train.microbatches} "
-            f"queries cannot be split over {batch_shards(mesh)} devices; choose fewer microbatches or a larger batch_size"
-        )
+    check_microbatches(config, mesh)
     folder = Path(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
     principles = admission.principles

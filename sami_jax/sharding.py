@@ -61,7 +61,8 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
         )
     # Explicit, today's default of make_mesh, would put shardings into types; ours are given at jit boundaries.
     explicit = {"axis_types": (AxisType.Auto,) * len(MESH_AXES)}
-    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    # Other platforms number hosts as slices, which a faster network may join.
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     if slices == 1:
         return jax.make_mesh(shape, MESH_AXES, devices=devices, **explicit)
     if shape[0] % slices:

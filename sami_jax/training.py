@@ -228,6 +228,16 @@ def _moment_sharding(shape: tuple[int, ...], weight_shape: tuple[int, ...], shar
     return NamedSharding(sharding.mesh, PartitionSpec())
 
 
+def check_microbatches(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Raises UserError where a microbatch's queries cannot be split over the mesh."""
+    queries, shards = config.train.batch_size // config.train.microbatches, batch_shards(mesh)
+    if queries % shards:
+        raise UserError(
+            f"config.train.microbatches={config.train.microbatches}: a microbatch of {queries} queries cannot be split over "
+            f"{shards} devices; choose fewer microbatches or a larger batch_size"
+        )
+
+
 def check_shared_prefix(
     params: dict,
     model_config: ModelConfig,

@@ -45,6 +45,8 @@ def test_derived_config_changes_what_it_says_alone():
         ("model.path", "models/mixtral-8x7b-v0.1"),
         ("model.shape", "mistral-7b"),
         ("model.shape", "mixtral-8x7b"),
+        ("model.attention", "xla"),
+        ("model.attention", "splash"),
         ("mesh.expert", 1),
         ("mesh.expert", 8),
         ("optim.name", "adamw"),

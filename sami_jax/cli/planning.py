@@ -29,7 +29,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     # Programs are compiled for devices that are not here; what is here must not be taken.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of such programs it can be written, not read
-    os.environ["TPU_MIN_LOG_LEVEL"] = "4"  # libtpu misses its TPU
     import dataclasses
     import json
     from pathlib import Path
@@ -63,6 +62,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     )
     if min(texts) < 1:
         raise UserError(f"--prefix {texts.prefix} --response {texts.response}: must be at least 1")
+    if arguments.price is not None and arguments.price < 0:
+        raise UserError(f"--price {arguments.price:g}: must be at least 0")
     topology = open_topology(arguments.topology)
     suggestion = None
     if arguments.suggest:

@@ -40,7 +40,10 @@ class Program:
     entry: str
 
     def trips(self, loop: Instruction) -> int:
-        """How often a loop runs that counts from 0 to a constant by a constant step; 1 where it is another kind of loop."""
+        """How often a loop runs: as the compiler noted, or as it counts from 0 to a constant by a constant step; 1 where neither
+        tells."""
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+            return int(known[1])
         condition, body = loop_parts(loop)
         instructions = {i.name: i for i in self.computations.get(condition, [])}
         compare = next((i for i in instructions.values() if i.root and "direction=LT" in i.rest), None)

@@ -13,6 +13,7 @@ from sami_jax.planning.compiling import Buffer, Compiled, Programs, bytes_on_eac
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.topology import DATA_CENTER_NETWORK, Topology
 from sami_jax.sharding import make_mesh
+from sami_jax.training import check_microbatches
 
 # Shares of the peaks that times are estimated with. They are assumed, not measured: the first real run tells better.
 FLOPS_SHARE, BANDWIDTH_SHARE, LINKS_SHARE = 0.5, 0.7, 0.4
@@ -83,6 +84,7 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
       UserError: a mesh that does not use the topology's devices, or does not divide the model.
     """
     mesh = make_mesh(config.mesh.to_dict(), topology.devices)
+    check_microbatches(config, mesh)
     trained = adapted(model, config.lora)
     programs = Programs(config, trained, mesh, texts)
     state = bytes_on_each(programs.state)

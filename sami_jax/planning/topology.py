@@ -1,7 +1,11 @@
 """TPU topologies that programs are compiled for without a TPU, and what one device of each kind has."""
 
+import contextlib
 import dataclasses
+import math
 import os
+import sys
+from collections.abc import Iterator
 
 import jax
 
@@ -61,9 +65,9 @@ def open_topology(asked: str) -> Topology:
     from jax.experimental import topologies
 
     name, _, rest = asked.partition(",")
-    kind = name.partition(":")[0]
+    kind, _, shape = name.partition(":")
     slices = rest.removeprefix("num_slices=") if rest else "1"
-    if kind not in CHIPS or not slices.isdigit() or int(slices) < 1 or ":" not in name:
+    if kind not in CHIPS or not slices.isdigit() or int(slices) < 1 or not shape:
         raise UserError(
             f"--topology={asked}: no such topology; give KIND:SHAPE[,num_slices=N], as v5e:4x4, of {', '.join(CHIPS)}"
         )
@@ -75,8 +79,25 @@ def open_topology(asked: str) -> Topology:
     except ImportError:
         raise UserError("sami plan: compiles with libtpu, which is not installed; pip install libtpu") from None
     more = {"num_slices": int(slices)} if int(slices) > 1 else {}
+    if math.prod(int(size) for size in shape.split("x") if size.isdigit()) == 1:
+        more["chips_per_host_bounds"] = (1, 1, 1)  # a host of four chips is taken for granted otherwise
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices
+        with _quiet():
+            devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **more).devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={asked}: {str(error).splitlines()[0][:160]}; give another shape") from None
     return Topology(asked, CHIPS[kind], tuple(devices), int(slices))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """While libtpu starts, it complains on the process's standard error that it finds no TPU."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

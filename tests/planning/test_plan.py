@@ -1,0 +1,145 @@
+"""Plans of a small model for a TPU topology, really compiled."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from sami_jax.cli import main
+from sami_jax.config import defaults
+from sami_jax.errors import UserError
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.published import SHAPES
+from sami_jax.planning.costs import Texts
+from sami_jax.planning.plan import make_plan
+from sami_jax.planning.suggest import best_mesh, predicted_peak
+from sami_jax.planning.topology import CHIPS, open_topology
+
+MODEL = ModelConfig(
+    family="llama",
+    vocab_size=512,
+    d_model=256,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=64,
+    d_ff=512,
+    max_positions=1024,
+)
+TEXTS = Texts(prefix=128, response=64, count=2)
+
+
+@pytest.fixture
+def config():
+    config = defaults()
+    config.train.compute_dtype = "bfloat16"
+    config.train.batch_size, config.train.microbatches = 8, 2
+    config.sampling.max_new_tokens = 64
+    config.sampling.batch_size = 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def topology():
+    return open_topology("v5e:2x2")
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_is_in_memory(config, topology):
+    plan = make_plan(config, MODEL, topology, TEXTS)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(abstract(MODEL)))
+    assert plan.mesh == {"fsdp": 4} and plan.queries == 4
+    # Masters and two moments of 4 bytes each, and gradients; all split by four but for the norms' scales.
+    assert plan.state == pytest.approx(12 * weights / 4, rel=0.01)
+    assert plan.gradient == pytest.approx(4 * weights / 4, rel=0.01)
+    phases = {phase.name: phase for phase in plan.phases}
+    assert phases["training: microbatch"].resident == pytest.approx(8 * weights / 4, rel=0.01)
+    assert phases["training: microbatch"].arguments >= 8 * weights / 4
+    assert phases["canaries: decode"].peak == phases["sampling: decode"].peak + plan.state
+    assert plan.fits and plan.fullest.peak == max(phase.peak for phase in plan.phases)
+    sent = {one.kind for program in plan.programs for one in program.collectives}
+    assert "all-gather" in sent or "collective-permute" in sent
+    assert all(seconds > 0 for seconds in plan.times.iterations) and plan.chip_hours > 0
+
+
+def abstract(model):
+    from sami_jax.models.decoder import abstract_params
+
+    return abstract_params(model)
+
+
+@pytest.mark.slow
+def test_two_slices_split_the_data(config):
+    config.mesh.data, config.train.microbatches = 2, 1
+    plan = make_plan(config, MODEL, open_topology("v5e:2x2,num_slices=2"), TEXTS)
+    assert plan.mesh == {"data": 2, "fsdp": 4} and plan.fits
+
+
+def test_what_has_no_room_is_refused_with_its_largest_arrays(config):
+    # 87 GB of masters and moments on one chip of 16.
+    config.train.batch_size = config.train.microbatches = 2
+    plan = make_plan(config, SHAPES["mistral-7b"], open_topology("v5e:1x1"), TEXTS)
+    assert not plan.fits and not plan.programs and plan.times is None
+    assert plan.fullest.peak > 100e9
+    assert any("mlp" in buffer.source and "14336" in buffer.shape for buffer in plan.largest)
+
+
+def test_predictions_follow_the_optimizer(config, topology):
+    def peak(**changes):
+        changed = defaults()
+        changed.update(config)
+        changed.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+        return predicted_peak(changed, SHAPES["mistral-7b"], topology, TEXTS)
+
+    assert peak() > peak(optim__moment_dtype="bfloat16") > peak(optim__name="adafactor") > peak(lora__rank=8)
+
+
+@pytest.mark.slow
+def test_the_best_mesh_fits(config, topology, monkeypatch):
+    monkeypatch.setattr("sami_jax.planning.suggest.TRIES", 1)
+    found = best_mesh(config, MODEL, topology, TEXTS)
+    assert found.plan.fits and "--topology=v5e:2x2" in found.arguments()
+
+
+@pytest.mark.parametrize("asked", ["v5e", "v9:2x2", "v5e:2x2,num_slices=two", "v5e:banana"])
+def test_unknown_topologies_are_refused_in_one_line(asked):
+    with pytest.raises(UserError, match="--topology=") as error:
+        open_topology(asked)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mesh_that_does_not_divide_names_axis_and_dimension(config, topology):
+    config.mesh.tensor = 4
+    with pytest.raises(UserError, match=r"config\.mesh\.tensor=4 does not divide .*kv_heads dimension of 2"):
+        make_plan(config, MODEL, topology, TEXTS)
+
+
+def test_capacities_are_stated_a_device():
+    assert CHIPS["v5e"].memory == 15.75 * 2**30 and CHIPS["tpu7x"].devices == 2
+    assert all(dataclasses.asdict(chip)["links"] < chip.bandwidth for chip in CHIPS.values())
+
+
+@pytest.mark.slow
+def test_json_of_the_command(capfd, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "0")
+    assert main(["plan", "--topology=v5e:1x1", "--json", "--price=1.2", "--config.train.microbatches=64"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["fits"] and found["chips"] == 1 and found["suggestion"] is None
+    assert {phase["name"] for phase in found["phases"]} >= {"training: microbatch", "sampling: decode"}
+    assert found["cost"] == pytest.approx(1.2 * found["chip_hours"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--topology=v5e:2x2", "--config.model.path=nowhere"], "no such folder; set config.model.shape"),
+        (["--topology=v5e:2x2", "--prefix=-1"], "--prefix -1"),
+        (["--topology=v5e:2x2", "--price=-1"], "--price -1"),
+        (["--topology=v5e:2x2", "--config.train.microbatches=32"], "cannot be split over 4 devices"),
+    ],
+)
+def test_bad_input_is_one_line(options, words, capfd):
+    assert main(["plan", *options]) == 2
+    err = capfd.readouterr().err.strip()
+    assert words in err and "\n" not in err
