@@ -25,22 +25,14 @@ from sami_jax.config import defaults
 from sami_jax.data.batches import ContrastExample, Shape, pack, shape_for
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, layer_weights
+from sami_jax.models.published import SHAPES
+from sami_jax.planning import costs
+from sami_jax.planning.costs import Texts
 from sami_jax.sampling import SamplingOptions
 from sami_jax.sharding import make_mesh
 from sami_jax.training import init_state, make_update
 
-MISTRAL_7B = ModelConfig(
-    family="mistral",
-    vocab_size=32000,
-    d_model=4096,
-    n_layers=32,
-    n_heads=32,
-    n_kv_heads=8,
-    head_dim=128,
-    d_ff=14336,
-    max_positions=32768,
-    sliding_window=4096,
-)
+MISTRAL_7B = SHAPES["mistral-7b"]
 # A model that any machine runs in seconds, to try this program itself.
 MINIATURE = dataclasses.replace(
     MISTRAL_7B, vocab_size=512, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128
@@ -58,7 +50,7 @@ PEAKS = {
     "TPU v5": 197e12,
     "TPU v4": 275e12,
 }
-PREFIX, RESPONSE, COUNT = 512, 96, 2  # tokens, tokens, C
+TEXTS = PREFIX, RESPONSE, COUNT = Texts(prefix=512, response=96, count=2)
 QUERIES = (1, 4, 8)  # in one microbatch
 CONTEXT, STEPS = 512, 64  # tokens in the cache at first, tokens decoded
 BATCHES = (1, 32, 128, 256)
@@ -110,19 +102,12 @@ def replace_layers(config: ModelConfig, layers: int) -> ModelConfig:
     return dataclasses.replace(config, n_layers=layers)
 
 
-def weights(config: ModelConfig) -> tuple[int, int]:
-    """Weights that multiply every token, and those of the unembedding."""
-    per_layer = config.d_model * config.head_dim * (2 * config.n_heads + 2 * config.n_kv_heads)
-    per_layer += 3 * config.d_model * config.d_ff
-    return config.n_layers * per_layer, config.d_model * config.vocab_size
-
-
 def fitting_layers(config: ModelConfig, bytes_a_weight: int, share: float) -> int:
     """As many layers as fill at most this share of the device's memory."""
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" not in stats:
         return config.n_layers
-    blocks, unembedding = weights(replace_layers(config, 1))
+    _, blocks, unembedding = costs.count_weights(replace_layers(config, 1))
     left = stats["bytes_limit"] * share / bytes_a_weight - 2 * unembedding
     return max(1, min(config.n_layers, int(left // blocks)))
 
@@ -186,7 +171,7 @@ def training(config: ModelConfig, queries: int, mesh, report: dict) -> dict:
             return metrics["loss"]
 
         seconds = median_seconds(step)
-    flops = update_flops(config, queries)
+    flops = costs.update_flops(config, TEXTS, queries)
     peak = report["peak_flops"]["stated"] or report["peak_flops"]["measured"]
     tokens = sum(example.tokens for example in examples)
     return {
@@ -195,16 +180,6 @@ def training(config: ModelConfig, queries: int, mesh, report: dict) -> dict:
         "tokens_per_second": tokens / seconds,
         "mfu": flops / seconds / peak,
     }
-
-
-def update_flops(config: ModelConfig, queries: int) -> float:
-    """Of forward and backward: three times the forward's."""
-    blocks, unembedding = weights(config)
-    rows, responses = queries * COUNT, COUNT * RESPONSE
-    matmuls = 2 * rows * (blocks * (PREFIX + responses) + unembedding * responses)
-    pairs = PREFIX * (PREFIX + 1) / 2 + COUNT * (RESPONSE * PREFIX + RESPONSE * (RESPONSE + 1) / 2)
-    attention = 4 * rows * pairs * config.n_heads * config.head_dim * config.n_layers
-    return 3 * (matmuls + attention)
 
 
 def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) -> dict:
@@ -225,9 +200,8 @@ def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) 
             return slots.last
 
         seconds = median_seconds(steps) / STEPS
-    blocks, unembedding = weights(config)
-    cache = 2 * batch * positions * config.n_layers * config.n_kv_heads * config.head_dim
-    moved = 2 * (blocks + unembedding + cache)
+    _, blocks, unembedding = costs.count_weights(config)
+    moved = 2 * (blocks + unembedding) + batch * costs.cache_bytes(config, positions)
     return {
         "batch": batch,
         "seconds": seconds,

@@ -87,14 +87,14 @@ def put(array: np.ndarray, mesh: Mesh, logical_axes=()) -> jax.Array:
     return jax.make_array_from_callback(array.shape, named_sharding(mesh, logical_axes), lambda index: array[index])
 
 
-def gathered(x: jax.Array, wanted: bool = True) -> np.ndarray | None:
+def gathered(x: jax.Array | np.ndarray, wanted: bool = True) -> np.ndarray | None:
     """An array on any devices, whole on this host; the processes of all of them must call this. Blocks of rows lie on all devices
     in turn.
 
     Args:
       wanted: whether this process takes it; else None is returned.
     """
-    if x.is_fully_addressable or x.is_fully_replicated:
+    if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x) if wanted else None
     rows = max(1, BLOCK_BYTES * x.shape[0] // x.nbytes)
     whole = np.empty(x.shape, x.dtype) if wanted else None

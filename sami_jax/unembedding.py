@@ -79,8 +79,9 @@ def _in_parts(hidden: jax.Array, vocabulary: int) -> jax.Array:
 
 def _part_gradient(part: jax.Array, logits_gradient: jax.Array) -> jax.Array:
     """[S, d, N] and [N, V] -> [S, d, V] float32."""
-    product = jnp.einsum("sdn,nv->sdv", part, logits_gradient, preferred_element_type=jnp.float32)
-    return constrain(product, "embed", None, "vocab")
+    rows = part.reshape(-1, part.shape[-1])
+    product = jnp.matmul(rows, logits_gradient, preferred_element_type=jnp.float32)
+    return constrain(product.reshape(*part.shape[:-1], -1), "embed", None, "vocab")
 
 
 def map_chunks(function: Callable, *arrays: jax.Array):

@@ -18,22 +18,13 @@ from sami_jax.config import defaults, validate
 from sami_jax.errors import UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params, param_shardings
+from sami_jax.models.published import SHAPES
 from sami_jax.optim import OPTIMIZERS, apply_updates, make_optimizer, stochastic_round
 from sami_jax.sharding import make_mesh
 
 # Each with a rate that its kind of update needs.
 RATES = {"adamw": 1e-2, "rmsprop": 1e-3, "adafactor": 1e-2, "lion": 1e-3}
-MISTRAL = ModelConfig(
-    family="mistral",
-    vocab_size=32000,
-    d_model=4096,
-    n_layers=32,
-    n_heads=32,
-    n_kv_heads=8,
-    head_dim=128,
-    d_ff=14336,
-    max_positions=32768,
-)
+MISTRAL = SHAPES["mistral-7b"]
 # Wide enough for Adafactor to factor.
 WIDE = dataclasses.replace(SMALL, d_model=64, head_dim=64, n_heads=2, n_kv_heads=2, vocab_size=96)
 

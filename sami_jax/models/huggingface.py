@@ -256,7 +256,7 @@ class _Files:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
+class _Stored:
     """Where a tensor lies in a file."""
 
     path: Path
@@ -278,14 +278,14 @@ class _Tensor:
                 into[...] = rows[row : row + _ROWS, *cuts[1:]]
 
 
-def _tensors(path: Path) -> dict[str, _Tensor]:
+def _tensors(path: Path) -> dict[str, _Stored]:
     """What the header of a safetensors file says: its length in 8 bytes, then JSON, then the data."""
     with open(path, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     return {
-        name: _Tensor(path, tensor["dtype"], tensor["shape"], 8 + length + tensor["data_offsets"][0])
+        name: _Stored(path, tensor["dtype"], tensor["shape"], 8 + length + tensor["data_offsets"][0])
         for name, tensor in header.items()
     }
 
@@ -322,7 +322,7 @@ def _leaves(params: dict):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
+class _Planned:
     """A tensor of the files to come."""
 
     name: str
@@ -342,13 +342,13 @@ class _Tensor:
         return np.ascontiguousarray(to_hf_layout(array, self.layout)) if wanted else None
 
 
-def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Tensor]]:
+def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Planned]]:
     """The tensors of each file, in the order of the tree."""
-    files: list[list[_Tensor]] = [[]]
+    files: list[list[_Planned]] = [[]]
     for keys, leaf in _leaves(params):
         name, layout = _TENSORS[keys]
         for place in np.ndindex(leaf.shape[: _stacked(name)]):
-            tensor = _Tensor(_numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
+            tensor = _Planned(_numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
             if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
                 files.append([])
             files[-1].append(tensor)
