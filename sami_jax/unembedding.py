@@ -50,7 +50,8 @@ def _backward(saved, cotangents):
         added = jax.lax.map(lambda part: _part_gradient(part, logits_gradient), _in_parts(hidden, cast.shape[1]))
         return table_gradient + added, jnp.matmul(logits_gradient, cast.T)
 
-    start = jnp.zeros((*_in_parts(hidden, cast.shape[1]).shape[:-1], cast.shape[1]), jnp.float32)
+    parts, _, *width = _in_parts(hidden, cast.shape[1]).shape
+    start = jnp.zeros((parts, *width, cast.shape[1]), jnp.float32)
     start = constrain(start, None, "embed", None, "vocab")
     table_gradient, hidden_gradient = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
     table_gradient = jnp.swapaxes(table_gradient, 0, 1).reshape(table.shape)
@@ -65,7 +66,7 @@ def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _in_parts(hidden: jax.Array, vocabulary: int) -> jax.Array:
-    """[N, D] -> [parts, S, D / (S parts), N], where S devices split the model width, and each has a share of every part.
+    """[N, D] -> [parts, N, S, D / (S parts)], where S devices split the model width, and each has a share of every part.
 
     Their shares of the table's gradient are computed part by part: every device's tokens have a say in all of it, so that it is
     whole on every device until it is added up.
@@ -74,14 +75,14 @@ def _in_parts(hidden: jax.Array, vocabulary: int) -> jax.Array:
     own = d // (devices := shards_here("embed"))
     most = max(TABLE_PART * shards_here("vocab") // (4 * vocabulary * devices), 1)
     size = own if devices == 1 else next(size for size in range(min(most, own), 0, -1) if own % size == 0)
-    return hidden.T.reshape(devices, own // size, size, n).swapaxes(0, 1)
+    return jnp.moveaxis(hidden.reshape(n, devices, own // size, size), 2, 0)
 
 
 def _part_gradient(part: jax.Array, logits_gradient: jax.Array) -> jax.Array:
-    """[S, d, N] and [N, V] -> [S, d, V] float32."""
-    rows = part.reshape(-1, part.shape[-1])
+    """[N, S, d] and [N, V] -> [S, d, V] float32."""
+    rows = part.reshape(len(part), -1).T
     product = jnp.matmul(rows, logits_gradient, preferred_element_type=jnp.float32)
-    return constrain(product.reshape(*part.shape[:-1], -1), "embed", None, "vocab")
+    return constrain(product.reshape(*part.shape[1:], -1), "embed", None, "vocab")
 
 
 def map_chunks(function: Callable, *arrays: jax.Array):

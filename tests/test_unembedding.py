@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import mesh_of
 
 from sami_jax import unembedding
+from sami_jax.sharding import named_sharding
 
 
 @pytest.fixture
@@ -42,6 +44,30 @@ def test_memory_does_not_grow_with_vocabulary_times_tokens():
         return jax.jit(gradient).lower(hidden, table).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(16 * 1024) < 1.2 * temporary_bytes(2 * 1024)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_table_gradient_in_parts_on_eight_devices(dtype, monkeypatch):
+    monkeypatch.setattr(unembedding, "TABLE_PART", 4 * 48 * 4 * 2)  # of some columns
+    rng = np.random.default_rng(1)
+    hidden = jnp.asarray(rng.normal(size=(64, 32)), dtype)
+    table = jnp.asarray(rng.normal(size=(32, 48)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, 48, 64), jnp.int32)
+
+    @jax.jit
+    def gradient(hidden, table, targets):
+        return jax.grad(lambda h, t: unembedding.chosen_logprobs(h, t, targets).sum(), (0, 1))(hidden, table)
+
+    one = gradient(hidden, table, targets)
+    mesh = mesh_of(1, 4, 2)
+    rows, columns = named_sharding(mesh, ("batch",)), named_sharding(mesh, ("embed", "vocab"))
+    placed = jax.device_put((hidden, table, targets), (rows, columns, rows))
+    with jax.set_mesh(mesh):
+        parts = unembedding._in_parts(hidden, 48).shape
+        eight = jax.jit(gradient)(*placed)
+    assert parts == (2, 64, 4, 4)  # four devices, eight columns each
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.float32(a), np.float32(b), atol=tolerance), eight, one)
 
 
 def test_table_gradient_adds_up_in_float32_under_bfloat16(arrays, monkeypatch):
