@@ -49,7 +49,6 @@ class Times:
 class Plan:
     topology: Topology
     mesh: dict[str, int]
-    model: ModelConfig
     texts: Texts
     queries: int  # of a microbatch
     microbatches: int  # of an update
@@ -68,7 +67,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return bool(self.programs) and self.fullest.peak <= self.topology.chip.memory
+        refused = any(program.refusal for program in self.programs)
+        return bool(self.programs) and not refused and self.fullest.peak <= self.topology.chip.memory
 
     @property
     def chip_hours(self) -> float:
@@ -92,7 +92,6 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     plan = Plan(
         topology=topology,
         mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-        model=trained,
         texts=texts,
         queries=programs.microbatch(),
         microbatches=config.train.microbatches,
