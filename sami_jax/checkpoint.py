@@ -1,6 +1,17 @@
-"""Training checkpoints through Orbax: the whole train state, so that a resumed run goes on to the same bits."""
+"""Training checkpoints through Orbax: the whole train state, so that a resumed run goes on to the same bits.
 
-from collections.abc import Callable
+Orbax restores flipped bytes and other dtypes without a word. So a checkpoint is sealed once it is on disk: seal.json holds the
+digest of each of its files, and the shape and dtype of each array. What has no seal was not finished, what does not fit it is
+damaged: both are set aside, loudly, and the newest one that is whole is taken.
+
+    checkpoints/12/{params,optimizer}/, seal.json     newest two
+    checkpoints/model/                                what an exported model needs beside its weights
+    checkpoints/damaged/                              what was set aside
+"""
+
+import concurrent.futures
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -8,14 +19,21 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from sami_jax import hosts
+from sami_jax.data.jsonl import replace_text
+from sami_jax.disk import check_space
 from sami_jax.errors import UserError
+from sami_jax.finite import check_finite
 from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.provenance.digests import file_digests, json_digest
 from sami_jax.sharding import put
+from sami_jax.terminal import say
 from sami_jax.training import TrainState, abstract_state, state_shardings
 
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
+SEAL, DAMAGED = "seal.json", "damaged"
+KEPT = 2  # newest checkpoints
 
 
 class Checkpoints:
@@ -34,63 +52,152 @@ class Checkpoints:
             write_side_files(side_files)
 
         hosts.once(prepare)
-        self._manager = ocp.CheckpointManager(self.folder, options=_options())
+        self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT))
+        self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
+        self._pending: concurrent.futures.Future | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self.settle()
+        finally:
+            self._sealer.shutdown()
+            self._manager.close()
 
     def save(self, state: TrainState) -> None:
-        """Starts saving in the background; `state.step` names the checkpoint."""
-        items = {"params": ocp.args.StandardSave(state.params), "optimizer": ocp.args.StandardSave(state.opt_state)}
-        self._manager.save(int(state.step), args=ocp.args.Composite(**items))
+        """Starts saving in the background; `state.step` names the checkpoint.
 
-    def latest_step(self) -> int | None:
-        """The newest checkpoint's update; None where nothing is saved yet."""
-        return self._manager.latest_step()
+        Raises:
+          NotFinite: a weight is no number; nothing is saved.
+          UserError: the disk is full, now or while the one before was saved; those before stand.
+        """
+        step, content = int(state.step), {"params": state.params, "optimizer": state.opt_state}
+        check_finite(state.params, f"update {step} was not saved")
+        self.settle()
+        check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(content)), "a checkpoint")
+        items = {name: ocp.args.StandardSave(tree) for name, tree in content.items()}
+        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._pending = self._sealer.submit(self._seal, step, _arrays(content))
 
     def restore_latest(
         self, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh
     ) -> TrainState | None:
-        """The newest saved state, in its shards on `mesh`; None where nothing is saved yet."""
-        self._manager.wait_until_finished()
-        step = self._manager.latest_step()
+        """The newest whole state, in its shards on `mesh`; None where there is none. Damaged ones are set aside.
+
+        Raises:
+          UserError: arrays of another shape or dtype than `config` asks for.
+        """
+        self.settle()
+        step = hosts.once(self._newest_whole)
+        self._manager.reload()
         if step is None:
             return None
         abstract = jax.tree.map(
             _with_sharding, abstract_state(model_config, config), state_shardings(model_config, config, mesh)
         )
-        items = {
-            "params": ocp.args.StandardRestore(abstract.params),
-            "optimizer": ocp.args.StandardRestore(abstract.opt_state),
-        }
+        content = {"params": abstract.params, "optimizer": abstract.opt_state}
+        hosts.once(lambda: _check_arrays(self.folder / str(step), _arrays(content)))
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in content.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return TrainState(restored["params"], restored["optimizer"], put(jax.numpy.int32(step), mesh))
 
+    def _seal(self, step: int, arrays: dict[str, str]) -> None:
+        """Runs beside the training, once the checkpoint is whole; of many processes, in the first."""
+        self._manager.wait_until_finished()
+        if hosts.first():
+            folder = self.folder / str(step)
+            content = {"files": _digests(folder), "arrays": arrays}
+            replace_text(folder / SEAL, json.dumps({**content, "digest": json_digest(content)}, indent=1))
+
+    def settle(self) -> None:
+        """Waits until what is being saved is whole; raises its error."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def _newest_whole(self) -> int | None:
+        for step in _steps(self.folder):
+            if (fault := _fault(self.folder / str(step))) is None:
+                return step
+            aside = self.folder / DAMAGED / str(step)
+            while aside.exists():
+                aside = aside.with_name(aside.name + "+")
+            aside.parent.mkdir(exist_ok=True)
+            (self.folder / str(step)).rename(aside)
+            say(f"  WARNING: checkpoint of update {step}: {fault}; set aside: {aside}")
+        return None
+
 
 def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> tuple[int, dict]:
-    """The newest checkpoint's number and the weights that were trained, alone.
+    """The number of the newest whole checkpoint and the weights that were trained, alone. Damaged ones are said, and left.
 
     Raises:
-      UserError: no checkpoint in the folder.
+      UserError: no whole checkpoint in the folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run's iteration_N/checkpoints")
-    with ocp.CheckpointManager(folder.absolute(), options=_options(read_only=True)) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{folder}: no checkpoint here; give a run's iteration_N/checkpoints")
-        weights = trained(model_config, abstract_params(model_config))
-        shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), weights)
-        abstract = jax.tree.map(_with_sharding, shaped, trained(model_config, param_shardings(model_config, mesh)))
+    for step in _steps(folder):
+        if (fault := _fault(folder / str(step))) is None:
+            break
+        say(f"WARNING: checkpoint of update {step}: {fault}; passed over")
+    else:
+        raise UserError(f"{folder}: no whole checkpoint here; give a run's iteration_N/checkpoints")
+    weights = trained(model_config, abstract_params(model_config))
+    shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), weights)
+    abstract = jax.tree.map(_with_sharding, shaped, trained(model_config, param_shardings(model_config, mesh)))
+    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
         return step, manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))["params"]
 
 
-def _options(**more) -> ocp.CheckpointManagerOptions:
-    return ocp.CheckpointManagerOptions(max_to_keep=None if more.get("read_only") else 2, **more)
+def _steps(folder: Path) -> Iterator[int]:
+    """Updates that have a checkpoint, whole or not, newest first."""
+    yield from sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    found = file_digests([checkpoint], checkpoint)
+    return {name: digest for name, digest in found.items() if name != SEAL}
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being restored; None where it is whole."""
+    file = checkpoint / SEAL
+    if not file.is_file():
+        return f"{SEAL} is missing: it was not finished, or somebody removed it"
+    try:
+        seal = json.loads(file.read_text(encoding="utf-8"))
+        sealed = seal["files"]
+        if seal["digest"] != json_digest({"files": sealed, "arrays": seal["arrays"]}):
+            return f"{SEAL} was changed"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{SEAL} is damaged"
+    found = _digests(checkpoint)
+    for name in sorted(found.keys() | sealed.keys()):
+        if found.get(name) != sealed.get(name):
+            return f"{name} " + (
+                "is missing" if name not in found else "was changed" if name in sealed else "was added"
+            )
+    return None
+
+
+def _check_arrays(folder: Path, wanted: dict[str, str]) -> None:
+    arrays = json.loads((folder / SEAL).read_text(encoding="utf-8"))["arrays"]
+    for name in sorted(arrays.keys() | wanted.keys()):
+        found, asked = arrays.get(name, "nothing"), wanted.get(name, "nothing")
+        if found != asked:
+            raise UserError(
+                f"{folder}: {name} is {found}, this run asks for {asked}; go on with the config it was begun with, or use another folder"
+            )
+
+
+def _arrays(tree) -> dict[str, str]:
+    """Dtype and shape of each array by its path, as "float32[96,32]"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:

@@ -123,6 +123,7 @@ def defaults() -> ConfigDict:
     c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
     c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
     c.train.checkpoint_every = 1  # updates between checkpoints
+    c.train.max_skipped_updates = 3  # of a stage, whose loss or gradient is no number; one more ends it (ours)
     c.train.shapes = 8  # row lengths that microbatches are padded to, at most; each is compiled once (ours)
     c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
     c.train.constitutions_at_once = 0  # divides C; 0: all. Fewer need less memory, and are computed twice (ours)
@@ -271,6 +272,7 @@ def validate(config: ConfigDict) -> None:
         "train.batch_size": 1,
         "train.microbatches": 1,
         "train.checkpoint_every": 1,
+        "train.max_skipped_updates": 0,
         "train.shapes": 1,
         "train.bucket": 1,
         "train.constitutions_at_once": 0,

@@ -1,9 +1,24 @@
-"""The exceptions a user is meant to read."""
+"""The ends of a command that a user is meant to read: each is said in one line, with an exit status of its own."""
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: what, where, what to do. The command line exits with status 2."""
+    """Bad input. The message is one line: what, where, what to do. Exit status 2."""
 
 
 class StoppedByCanary(Exception):
-    """A run was stopped because its canaries fired; what is good is kept. The command line exits with status 3."""
+    """A run was stopped because its canaries fired; what is good is kept. Exit status 3."""
+
+
+class NotFinite(Exception):
+    """The numbers went wrong: weights, loss or log-likelihoods that are no numbers; what is good is kept. Exit status 5."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody asked the process to end; what is done is kept. Exit status 128 + the signal's number, as shells have it.
+
+    Libraries that catch every Exception let it pass.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status

@@ -13,7 +13,6 @@ import ctypes
 import dataclasses
 import itertools
 import json
-import logging
 import os
 import signal
 import sys
@@ -69,8 +68,6 @@ def join(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # With it, SIGTERM would not end a process.
     jax.config.update("jax_enable_preemption_service", False)
-    # Orbax logs an error, with a traceback, before it raises it.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
     _keep_native_output_apart()
     seconds = {"heartbeat_timeout_seconds": lost_after, "shutdown_timeout_seconds": lost_after}
     try:
@@ -127,6 +124,17 @@ def once(action: Callable[[], T]) -> T:
     if "error" in told:
         raise UserError(told["error"])
     return told["value"]
+
+
+def anywhere(here: bool) -> bool:
+    """Whether it holds in any process; all get the same answer, and must call this."""
+    if _world.count == 1:
+        return here
+    key = f"sami/{next(_numbers)}"
+    if here:
+        _world.client.key_value_set(f"{key}/{_world.index}", "yes")
+    meet()
+    return bool(_world.client.key_value_dir_get(key))
 
 
 def check_shared(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Scalars over time: JSON Lines always, TensorBoard beside it."""
 
 import json
+import math
 from pathlib import Path
 
 import tensorboardX
@@ -35,7 +36,8 @@ class MetricsLog:
     """Appends {"step", name: value, ...} lines to `file`. Lines past `resume_step` are of a life before this one: removed."""
 
     def __init__(self, file: Path, tensorboard: Path | None, prefix: str, resume_step: int = 0):
-        write_jsonl(file, [row for row in read_appended(file) if row["step"] <= resume_step])
+        self._rows = [row for row in read_appended(file) if row["step"] <= resume_step]
+        write_jsonl(file, self._rows)
         self._file = file
         self._writer = (
             tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) if tensorboard and hosts.first() else None
@@ -49,11 +51,17 @@ class MetricsLog:
         if self._writer:
             self._writer.close()
 
+    def latest(self, name: str, default: float) -> float:
+        """A scalar as it was when the log was opened."""
+        return self._rows[-1].get(name, default) if self._rows else default
+
     def write(self, step: int, scalars: dict[str, float]) -> None:
+        """What is no number is null in the file."""
         if not hosts.first():
             return
+        numbers = {name: value for name, value in scalars.items() if math.isfinite(value)}
         with open(self._file, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **scalars}) + "\n")
+            stream.write(json.dumps({"step": step, **dict.fromkeys(scalars), **numbers}) + "\n")
         if self._writer:
-            for name, value in scalars.items():
+            for name, value in numbers.items():
                 self._writer.add_scalar(f"{self._prefix}/{name}", value, step)

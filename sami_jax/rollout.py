@@ -71,8 +71,7 @@ def write_responses(
             mesh=mesh,
             batch_size=batch_size,
         )
-        if title is not None:
-            responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
+        responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {**prompt.key, **_texts(response, model, filters), "finish_reason": response.finish_reason}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

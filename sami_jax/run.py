@@ -15,30 +15,23 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax import hosts
-from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations
-from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import write_json, write_jsonl
-from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
+from sami_jax.data.pairs import filter_pairs
 from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
-from sami_jax.errors import StoppedByCanary, UserError
-from sami_jax.evaluation.canaries import Canaries, Stop
+from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
-from sami_jax.metrics import MetricsLog, show_evaluation
-from sami_jax.model_card import write_card, write_principles
-from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters, write_record
-from sami_jax.models.huggingface import copy_companions, export
+from sami_jax.finetuning import train
+from sami_jax.metrics import show_evaluation
+from sami_jax.model_card import write_card
 from sami_jax.models.pretrained import ModelFolder, open_model
-from sami_jax.models.stack import joined
-from sami_jax.preparation import Inputs, devices, prepare, principle_records, provenance
+from sami_jax.preparation import Inputs, devices, prepare, provenance, say_cut
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.lock import lock_folder
@@ -47,27 +40,36 @@ from sami_jax.report.write import write_report
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.summary import print_summary
-from sami_jax.terminal import say, show, track
-from sami_jax.training import check_shared_prefix, init_state, make_update
+from sami_jax.terminal import say, show
 
 EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
 
-def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
+def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False, force_resume: bool = False) -> None:
     """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
 
+    Args:
+      force_resume: go on in the folder of a run that was made otherwise; what differs is recorded.
     Raises:
       UserError: bad config or input, before anything costly.
       StoppedByCanary: a training stage showed signs of collapse; its last good model is exported and measured.
+      NotFinite: weights, losses or log-likelihoods are no numbers; what was good before stands.
+      Stopped: somebody asked.
     """
     inputs = prepare(config, workdir, allow_unapproved)
     with lock_folder(workdir):
-        _iterate(config, inputs, workdir, allow_unapproved)
+        made_from = provenance(config, inputs)
+        record = RunRecord(workdir, made_from, devices(), force_resume)
+        try:
+            _iterate(config, inputs, workdir, allow_unapproved, made_from, record)
+        except NotFinite as error:
+            record.audit.add("not finite", reason=str(error))
+            raise
 
 
-def _iterate(config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved: bool) -> None:
-    made_from = provenance(config, inputs)
-    record = RunRecord(workdir, made_from, devices())
+def _iterate(
+    config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved: bool, made_from: dict, record: RunRecord
+) -> None:
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
@@ -113,7 +115,7 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     root = f"{config.seed}/iteration/{iteration}"
     composed = _compose(config, inputs, root, len(queries))
     prompts, cut = _prompts(config, sampler, queries, composed, root)
-    _say_cut(config, cut, f"{len(prompts)} prompts")
+    say_cut(config, cut, f"{len(prompts)} prompts")
     params = sampler.load(inputs.mesh, config.train.compute_dtype)
     s = config.sampling
     options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
@@ -129,97 +131,6 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     if not kept:
         raise UserError(f"{file}: every query was dropped ({dropped}); loosen config.filter or sample otherwise")
     write_jsonl(folder / "pairs.jsonl", kept)
-
-
-def train(
-    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, tensorboard: Path | None
-) -> Stop | None:
-    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/.
-
-    Returns:
-      how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
-    """
-    stop = Stop.read(folder)
-    if hosts.once((folder / "model").exists) or (stop and not stop.last_good):
-        return stop
-    base, mesh = inputs.base, inputs.mesh
-    updates = config.train.updates[iteration - 1]
-    end_token = base.end_tokens[0] if config.objective.score_eos else None
-    rows = read_pairs(pairs, config.constitutions.count)
-    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
-    longest = max(example.longest_text for example in examples)
-    if longest > base.config.max_positions:
-        raise UserError(
-            f"{pairs}: prompt and response of {longest} tokens exceed the model's context of {base.config.max_positions}; shorten the responses"
-        )
-    _say_cut(config, cut, "training prompts")
-    batches = TrainingBatches(
-        examples,
-        updates=updates,
-        batch_size=config.train.batch_size,
-        microbatches=config.train.microbatches,
-        seed=config.seed + iteration,
-        shapes=config.train.shapes,
-        bucket=config.train.bucket,
-    )
-    _say_shapes(batches)
-    model_config = adapted(base.config, config.lora)
-    frozen = {}
-    if model_config.adapter:
-        frozen = base.load(mesh, config.train.compute_dtype)
-        write_record(folder / "checkpoints", model_config, base.folder, config.train.compute_dtype)
-        say(f"  adapters of rank {model_config.adapter.rank} on {', '.join(model_config.adapter.targets)}")
-    reference = None
-    if config.objective.kl_weight:
-        reference = frozen or base.load(mesh, config.train.compute_dtype)
-    principles = principle_records(config, inputs)
-
-    def side_files(target: Path) -> None:
-        copy_companions(base.folder)(target)
-        write_principles(target, principles)
-
-    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
-        state = checkpoints.restore_latest(model_config, config, mesh)
-        if state is None:
-            dtype = config.train.param_dtype
-            adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh, dtype)
-            start = adapters or base.load(mesh, dtype)
-            state = init_state(start, model_config, config, mesh)
-        done = int(state.step)
-        if done == 0:
-            check_shared_prefix(joined(frozen, state.params), model_config, config, examples, mesh)
-        canaries = inputs.canaries and Canaries(config, base, inputs.canaries, inputs.judge, mesh, folder, done)
-        update = make_update(model_config, config, mesh)
-        with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
-            numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
-            for number in numbers if stop is None else ():
-                state, metrics = update(state, batches[number - 1], frozen, reference)
-                metrics = {name: float(value) for name, value in metrics.items()}
-                metrics["padded_share"] = batches.padded_share(number - 1)
-                at_checkpoint = number % config.train.checkpoint_every == 0 or number == updates
-                alarms = []
-                if canaries and at_checkpoint:
-                    signs, alarms = canaries.look(number, model_config, joined(frozen, state.params))
-                    metrics |= {f"canaries/{name}": value for name, value in signs.items()}
-                log.write(number, metrics)
-                for alarm in alarms:
-                    say(f"  canary after update {number}: {alarm}")
-                if alarms and config.canaries.action == "stop":
-                    stop = Stop(number, checkpoints.latest_step() or 0, alarms)
-                    stop.write(folder)
-                    break
-                if at_checkpoint:
-                    checkpoints.save(state)
-        if stop:
-            state = checkpoints.restore_latest(model_config, config, mesh)
-        if state is not None:
-            dtype = jnp.dtype(config.model.export_dtype)
-            params = state.params
-            if model_config.adapter:
-                export_adapters(model_config, params, base.folder, folder / "adapter")
-                params = folded(model_config, frozen, params, mesh)
-            export(params, base.config, folder / "model", side_files, dtype)
-    return stop
 
 
 def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
@@ -289,17 +200,6 @@ def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: 
             prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
             cut += missing > 0
     return prompts, cut
-
-
-def _say_cut(config: ConfigDict, cut: int, of: str) -> None:
-    if cut:
-        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {of}")
-
-
-def _say_shapes(batches: TrainingBatches) -> None:
-    shares = [batches.padded_share(index) for index in range(len(batches))]
-    rows = ", ".join(str(shape.row) for shape in batches.shapes)
-    say(f"  microbatches in rows of {rows} tokens, {sum(shares) / len(shares):.1%} of them padding")
 
 
 def _pair_rows(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
+from sami_jax.errors import NotFinite
 from sami_jax.likelihood import likelihoods, token_logprobs
 from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import batch_shards, gathered, put
@@ -32,6 +33,9 @@ def score(
 
     Longest first: texts of like lengths are scored together, and if memory is short, it shows at once. All examples must have
     the same C; `batch_size` queries are scored together, rounded up to a multiple of the mesh's batch shards.
+
+    Raises:
+      NotFinite: a log-likelihood is no number.
     """
     yield from _in_batches(_summed, params, config, examples, mesh, batch_size)
 
@@ -63,4 +67,6 @@ def _in_batches(
         batch = jax.tree.map(lambda array: put(array, mesh, ("batch",)), packed)
         with jax.set_mesh(mesh):
             values = gathered(kernel(params, batch, config=config))
+        if not np.isfinite(values).all():
+            raise NotFinite("a log-likelihood is no number; is a weight of the model too large, or damaged?")
         yield from zip(chunk, values, strict=False)

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sami_jax import stopping
 from sami_jax.redaction import redact
 
 T = TypeVar("T")
@@ -41,9 +42,16 @@ def visible(text: str) -> str:
 
 
 def track(
-    items: Iterable[T], title: str, total: int, done: int = 0, tokens: Callable[[T], int] | None = None
+    items: Iterable[T], title: str | None, total: int, done: int = 0, tokens: Callable[[T], int] | None = None
 ) -> Iterator[T]:
-    """Yields `items` behind a progress bar with the time left and, where `tokens` counts an item's, tokens per second."""
+    """Yields `items` behind a progress bar with the time left and, where `tokens` counts an item's, tokens per second.
+
+    Between two items is a good moment to end, if somebody asked.
+
+    Args:
+      title: None shows nothing.
+    """
+    hidden = title is None or console.quiet or not sys.stderr.isatty()
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -53,15 +61,16 @@ def track(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=console, disable=console.quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=total, completed=done, rate="")
+    with Progress(*columns, console=console, disable=hidden) as progress:
+        task = progress.add_task(title or "", total=total, completed=done, rate="")
         seen = 0
         for item in items:
             yield item
+            stopping.check()
             seen += tokens(item) if tokens else 0
             elapsed = progress.tasks[task].elapsed
             progress.update(task, advance=1, rate=f"{seen / elapsed:,.0f} tokens/s" if tokens and elapsed else "")
         finished = progress.tasks[task].elapsed or 0.0
-    if progress.disable:
+    if title and hidden:
         rate = f", {seen / finished:,.0f} tokens/s" if tokens and finished else ""
         say(f"{title}: {total} in {finished:.1f} s{rate}")

@@ -6,11 +6,13 @@ forward and backward pass.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -130,11 +132,12 @@ def mean_metrics(of_each: Sequence[Metrics]) -> Metrics:
 
 
 def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
-    """Returns (state, microbatches, frozen, reference) -> (state, metrics); the old state's memory is reused.
+    """Returns (state, microbatches, frozen, reference) -> (state, metrics as numbers); the old state's memory is reused.
 
-    Compiles at the first call, and again for each new shape of microbatch.
+    Compiles at the first call, and again for each new shape of microbatch. Where the loss or the gradient is no number, the state
+    comes back as it was, but for its step.
     """
-    start, add, apply = programs(model_config, config, mesh)
+    start, add, norm, apply = programs(model_config, config, mesh)
 
     def update(state: TrainState, microbatches: Sequence[ContrastBatch], frozen: dict, reference: dict | None):
         # With several microbatches, the first is added like the others: one program a shape.
@@ -143,14 +146,27 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
         for batch in microbatches:
             total, metrics = add(state.params, frozen, total, put_batch(batch, mesh), reference)
             of_each.append(metrics)
-        return apply(state, total, of_each)
+        metrics = {name: float(value) for name, value in mean_metrics(jax.device_get(of_each)).items()}
+        metrics |= {"gradient_norm": float(norm(total)) / len(of_each), "update_norm": 0.0}
+        if math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
+            state, update_norm = apply(state, total, count=len(of_each))
+            return state, metrics | {"update_norm": float(update_norm)}
+        return state._replace(step=put(np.int32(state.step + 1), mesh)), metrics
 
     return update
 
 
-def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Callable, ...]:
-    """What an update is made of, jitted, not compiled yet: `start` makes a total of zeros, `add` adds a microbatch's gradient to
-    it, `apply` changes the weights."""
+class Programs(NamedTuple):
+    """What an update is made of, jitted."""
+
+    start: Callable  # params -> a total of zeros
+    add: Callable  # (params, frozen, total, batch, reference) -> (total with the batch's gradient, metrics)
+    norm: Callable  # total -> its global norm
+    apply: Callable  # (state, total, count of microbatches in it) -> (state, norm of the change)
+
+
+def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Programs:
+    """Not compiled yet."""
     optimizer = make_optimizer(config.optim)
     shardings = state_shardings(model_config, config, mesh)
     everywhere = named_sharding(mesh)
@@ -161,18 +177,18 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
     def add(params, frozen, total, batch, reference):
         return accumulate(params, frozen, total, model_config, batch, config, reference)
 
-    def apply(state: TrainState, total, of_each: Sequence[Metrics]):
-        gradients = jax.tree.map(lambda gradient: gradient / len(of_each), total)
+    def apply(state: TrainState, total, count: int):
+        gradients = jax.tree.map(lambda gradient: gradient / count, total)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
-        norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
-        return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
+        return TrainState(params, opt_state, state.step + 1), optax.tree.norm(updates)
 
-    return (
-        jax.jit(start, out_shardings=shardings.params),
-        jax.jit(add, donate_argnums=2, out_shardings=(shardings.params, everywhere)),
-        jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere)),
+    return Programs(
+        start=jax.jit(start, out_shardings=shardings.params),
+        add=jax.jit(add, donate_argnums=2, out_shardings=(shardings.params, everywhere)),
+        norm=jax.jit(optax.tree.norm, out_shardings=everywhere),
+        apply=jax.jit(apply, donate_argnums=0, static_argnames="count", out_shardings=(shardings, everywhere)),
     )
 
 

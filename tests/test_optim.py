@@ -259,9 +259,9 @@ def test_on_a_tpu_moments_in_host_memory_leave_the_device(monkeypatch):
             training.abstract_state(model, config),
             training.state_shardings(model, config, mesh),
         )
-        apply = training.programs(model, config, mesh)[2]
+        apply = training.programs(model, config, mesh).apply
         with jax.set_mesh(mesh):
-            used[offload] = apply.lower(state, state.params, [{}]).compile().memory_analysis()
+            used[offload] = apply.lower(state, state.params, count=1).compile().memory_analysis()
     moments = 2 * sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(state.params)) / 4  # bytes a device
     here, there = used[False], used[True]
     # Clipped gradients and updates are held in float32, but at no time all moments.

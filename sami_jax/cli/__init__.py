@@ -1,7 +1,9 @@
 """The `sami` command: parses, validates, calls.
 
-Exit status: 0 done; 2 bad input, said in one line on stderr; 3 a run was stopped by its canaries; 4 another process of the run
-was lost; 130 interrupted.
+Exit status, each but 0 said in one line on stderr:
+    0  done                                     4  another process of the run was lost
+    2  bad input, or a disk that cannot hold it     5  weights, losses or log-likelihoods are no numbers
+    3  stopped by its canaries                  130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
 """
 
 import gc
@@ -15,15 +17,17 @@ from pathlib import Path
 
 from sami_jax import hosts
 from sami_jax.cli.parser import join, new_parser
-from sami_jax.errors import StoppedByCanary, UserError
+from sami_jax.disk import disk_fault
+from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
 from sami_jax.redaction import redact
+from sami_jax.stopping import at_once
 
 
 def main(argv: list[str] | None = None) -> int:
     # Quiet libraries before any of them is imported: their news would stand between the user and ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an error, with a traceback, before it raises it
     if argv is None:  # the process is ours
         _hurry()
     _keep_compiled_programs()
@@ -38,17 +42,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "distributed" in arguments:
             join(arguments)
-        arguments.call(arguments)
-        hosts.leave()
+        with at_once():
+            arguments.call(arguments)
+            hosts.leave()
     except UserError as error:
         return _complain(str(error))
     except StoppedByCanary as stop:
         return _complain(str(stop), status=3)
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command continues", status=130)
+    except NotFinite as error:
+        return _complain(str(error), status=5)
+    except Stopped as stop:
+        return _complain(str(stop), status=stop.status)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:
+    except Exception as error:
+        if fault := disk_fault(error):
+            return _complain(fault)
         hosts.crash()
         raise
     return 0

@@ -6,6 +6,8 @@ from pathlib import Path
 from sami_jax import hosts
 from sami_jax.cli.parser import add_verb, with_config, with_hosts
 from sami_jax.errors import StoppedByCanary, UserError
+from sami_jax.provenance.lock import lock_folder
+from sami_jax.stopping import gracefully
 
 
 def add_verbs(verbs) -> None:
@@ -19,6 +21,11 @@ def add_verbs(verbs) -> None:
     _with_gate(run)
     with_hosts(run)
     run.add_argument("--workdir", type=Path, help="where everything goes; default runs/NAME")
+    run.add_argument(
+        "--force_resume",
+        action="store_true",
+        help="go on in a folder whose run was made with another config, principles or data; the audit log says so",
+    )
 
     train = add_verb(
         verbs,
@@ -165,13 +172,14 @@ def _run(arguments: argparse.Namespace) -> None:
     from sami_jax.run import run
 
     config, name = load_config(arguments.config, arguments.overrides)
-    run(config, arguments.workdir or Path("runs") / name, arguments.allow_unapproved)
+    with gracefully():
+        run(config, arguments.workdir or Path("runs") / name, arguments.allow_unapproved, arguments.force_resume)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from sami_jax.config_file import load_config
+    from sami_jax.finetuning import train
     from sami_jax.preparation import prepare
-    from sami_jax.run import train
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved)
@@ -180,7 +188,9 @@ def _train(arguments: argparse.Namespace) -> None:
             f"--iteration {arguments.iteration}: config.train.updates has {len(config.train.updates)} entries; choose one of them"
         )
     tensorboard = arguments.output / "tensorboard"
-    if stop := train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, tensorboard):
+    with gracefully(), lock_folder(arguments.output):
+        stop = train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, tensorboard)
+    if stop:
         raise StoppedByCanary(
             f"update {stop.update}: stopped by canaries: {stop.reason}; model of update {stop.last_good} kept"
         )
@@ -196,9 +206,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved)
-    results = evaluate(
-        config, inputs, open_model(arguments.model, config.model.attention), arguments.output, arguments.baseline
-    )
+    model = open_model(arguments.model, config.model.attention)
+    with gracefully(), lock_folder(arguments.output):
+        results = evaluate(config, inputs, model, arguments.output, arguments.baseline)
     if hosts.first():
         print(json.dumps(results, indent=2))
 

@@ -144,6 +144,10 @@ class TrainingBatches:
     def __getitem__(self, index: int) -> list[ContrastBatch]:
         return [pack(microbatch, self._shape_of(microbatch)) for microbatch in self._microbatches[index]]
 
+    def examples(self, index: int) -> list[ContrastExample]:
+        """What one update is made of, shortest first."""
+        return list(itertools.chain(*self._microbatches[index]))
+
     @property
     def shapes(self) -> list[Shape]:
         """Those in use, shortest rows first."""

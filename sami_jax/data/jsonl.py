@@ -61,11 +61,12 @@ def write_json(file: Path, content) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes beside, then renames: readers see the old file or the new one, never half of it. Of many processes, the first does."""
-    hosts.once(lambda: _write(file, text))
+    """`replace_text`, of many processes by the first; all must call this."""
+    hosts.once(lambda: replace_text(file, text))
 
 
-def _write(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
+    """Writes beside, then renames: readers see the old file or the new one, never half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     with open(partial, "w", encoding="utf-8") as stream:

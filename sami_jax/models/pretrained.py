@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sami_jax.errors import UserError
+from sami_jax.finite import check_finite
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.huggingface import check_weights, load_params, read_config
 
@@ -22,8 +23,14 @@ class ModelFolder:
     end_tokens: tuple[int, ...]  # ids that end a text; the first doubles as padding
 
     def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
-        """The weights, cast to `dtype`, in their shards on `mesh`."""
-        return load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
+        """The weights, cast to `dtype`, in their shards on `mesh`.
+
+        Raises:
+          NotFinite: one of them is no number.
+        """
+        params = load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
+        check_finite(params, str(self.folder))
+        return params
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

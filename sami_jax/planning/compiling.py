@@ -72,16 +72,12 @@ class Programs:
         total = self.total() if c.train.microbatches > 1 else None
         reference = self.weights() if c.objective.kl_weight else None
         arguments = (self.state.params, self.frozen(), total, self._batch(), reference)
-        return self._compile("microbatch", training.programs(self.model, c, self.mesh)[1], *arguments)
+        return self._compile("microbatch", training.programs(self.model, c, self.mesh).add, *arguments)
 
     def apply(self) -> Compiled:
         """The change of the weights."""
-        _, add, apply = training.programs(self.model, self.config, self.mesh)
-        total = self.total()
-        with jax.set_mesh(self.mesh):
-            _, metrics = jax.eval_shape(add, self.state.params, self.frozen(), total, self._batch(), None)
-        metrics = _placed(metrics, jax.tree.map(lambda _: named_sharding(self.mesh), metrics))
-        return self._compile("optimizer", apply, self.state, total, [metrics] * self.config.train.microbatches)
+        apply = training.programs(self.model, self.config, self.mesh).apply
+        return self._compile("optimizer", apply, self.state, self.total(), count=self.config.train.microbatches)
 
     def prefill(self) -> Compiled:
         """A group of prompts read into the cache."""

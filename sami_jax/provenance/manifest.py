@@ -34,6 +34,7 @@ PACKAGES = (
     "numpy",
     "grain",
 )
+SHOWN = 4  # differences said in one line
 # Config fields that name places. The content there is compared instead, so that a run may be moved with its data.
 PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
 
@@ -41,12 +42,13 @@ PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
 class RunRecord:
     """The manifest and the audit log of the run in a folder."""
 
-    def __init__(self, workdir: Path, predicate: dict, devices: dict):
+    def __init__(self, workdir: Path, predicate: dict, devices: dict, force: bool = False):
         """Opens the books of a new run, or of one that is continued.
 
         Args:
           predicate: what the run is made from, see `preparation.provenance`.
           devices: what it runs on.
+          force: go on although the folder holds a run that was made otherwise: what differs is recorded in both books.
         Raises:
           UserError: the folder holds another run, or its books were changed; names what differs.
         """
@@ -55,14 +57,22 @@ class RunRecord:
         wanted = redacted(json.loads(json.dumps(predicate)))
         statement = read_statement(workdir) if hosts.once(file.exists) else {"subject": [], "predicate": None}
         self._subjects, found = statement["subject"], statement["predicate"]
-        if found and (differing := list(_differences(_identity(found), _identity(wanted)))):
+        differing = list(_differences(_identity(found), _identity(wanted))) if found else []
+        if differing and not force:
+            more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
             raise UserError(
-                f"{file}: this folder holds a run made otherwise ({'; '.join(differing[:4])}); use another --workdir, or what it was begun with"
+                f"{file}: this folder holds a run made otherwise ({'; '.join(differing[:SHOWN])}{more}); use another --workdir, what it "
+                "was begun with, or --force_resume, which is recorded"
             )
-        self._predicate = found or {**wanted, "code": _code(), "versions": _versions(), "devices": devices}
         self.audit = AuditLog(workdir / AUDIT)
         self.audit.add("continued" if found else "begun", devices=devices, versions=_versions())
-        if not found or self.audit.last("manifest")["digest"] != json_digest(statement):
+        self._predicate = found or {**wanted, "code": _code(), "versions": _versions(), "devices": devices}
+        if differing:
+            self.audit.add("resumed by force", differences=differing)
+            forced = [*found.get("forced", []), *differing]
+            self._predicate = {**found, **wanted, "forced": forced}
+        recorded = self.audit.last("manifest")
+        if differing or recorded is None or recorded["digest"] != json_digest(statement):
             self._write()
 
     def stage(self, event: str, iteration: int, outputs: list[Path], **facts) -> bool:
