@@ -11,6 +11,7 @@ damaged: both are set aside, loudly, and the newest one that is whole is taken.
 
 import concurrent.futures
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Checkpoints:
             write_side_files(side_files)
 
         hosts.once(prepare)
+        sys.unraisablehook = _print_unless_late
         self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT))
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
         self._pending: concurrent.futures.Future | None = None
@@ -198,6 +200,12 @@ def _arrays(tree) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _print_unless_late(unraisable) -> None:
+    """Where a write fails, others are under way, and tell an event loop that is gone: native code prints that, each time."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:

@@ -28,17 +28,20 @@ def check_space(folder: Path, nbytes: int, what: str) -> None:
         )
 
 
-def disk_fault(error: BaseException | None) -> str | None:
+def disk_fault(error: BaseException | None, folder: Path) -> str | None:
     """What to tell the user of an error that comes of the disk; None where it does not.
 
     Libraries that write from native code raise errors of their own, which hold the system's text.
+
+    Args:
+      folder: where the command writes, for errors that name no file.
     """
     while error is not None:
         for number, advice in _ADVICE.items():
             text = os.strerror(number)
             if getattr(error, "errno", None) == number or text in str(error):
-                where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-                return f"{where}{text}; {advice}, the same command continues"
+                where = getattr(error, "filename", None) or folder
+                return f"{where}: {text}; {advice}, the same command continues"
         error = error.__cause__ or error.__context__
     return None
 

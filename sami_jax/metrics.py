@@ -4,11 +4,10 @@ import json
 import math
 from pathlib import Path
 
-import tensorboardX
-
 from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.redaction import redact
+from sami_jax.tensorboard import EventFile
 
 EXAMPLES = 3  # texts shown of an evaluation
 
@@ -22,14 +21,14 @@ def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict],
     """
     if not hosts.first():
         return
-    with tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) as writer:
+    with EventFile(tensorboard) as events:
         for name, scalars in results.items():
             for metric, value in scalars.items():
                 if isinstance(value, int | float):
-                    writer.add_scalar(f"evaluation/{name}/{metric}", value, iteration)
+                    events.scalar(f"evaluation/{name}/{metric}", value, iteration)
             for place, row in enumerate(read_jsonl(responses / f"{name}.jsonl")[:EXAMPLES]):
                 text = "\n\n".join(f"**{key}**\n\n{row[key]}" for key in ("query", "constitution", "response"))
-                writer.add_text(f"evaluation/{name}/example {place + 1}", redact(text), iteration)
+                events.text(f"evaluation/{name}/example {place + 1}", redact(text), iteration)
 
 
 class MetricsLog:
@@ -39,17 +38,15 @@ class MetricsLog:
         self._rows = [row for row in read_appended(file) if row["step"] <= resume_step]
         write_jsonl(file, self._rows)
         self._file = file
-        self._writer = (
-            tensorboardX.SummaryWriter(str(tensorboard), write_to_disk=True) if tensorboard and hosts.first() else None
-        )
+        self._events = EventFile(tensorboard) if tensorboard and hosts.first() else None
         self._prefix = prefix
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_) -> None:
-        if self._writer:
-            self._writer.close()
+        if self._events:
+            self._events.close()
 
     def latest(self, name: str, default: float) -> float:
         """A scalar as it was when the log was opened."""
@@ -62,6 +59,6 @@ class MetricsLog:
         numbers = {name: value for name, value in scalars.items() if math.isfinite(value)}
         with open(self._file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **dict.fromkeys(scalars), **numbers}) + "\n")
-        if self._writer:
+        if self._events:
             for name, value in numbers.items():
-                self._writer.add_scalar(f"{self._prefix}/{name}", value, step)
+                self._events.scalar(f"{self._prefix}/{name}", value, step)

@@ -8,33 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from short_run import SHORT, assert_same, finish, sami, weights
 
 from sami_jax import miniature
 from sami_jax.cli import main
-
-# One iteration of few updates is enough to pass through every stage; two, to sample from a trained model.
-SHORT = [
-    "--config=tiny:smoke",
-    "--config.train.updates=(3,3)",
-    "--config.train.checkpoint_every=1",
-    "--config.sampling.batch_size=16",
-    "--config.evaluation.queries=8",
-]
-
-
-def sami(workdir: Path, *more: str, **variables: str) -> subprocess.Popen:
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | variables
-    argv = [sys.executable, "-m", "sami_jax.cli", "run", *SHORT, "--workdir", str(workdir), *more]
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def weights(workdir: Path) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load_file(workdir / "iteration_2" / "model" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +77,10 @@ def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_pat
             process.send_signal(signal.SIGKILL)
             killed.append(name)
         process.communicate()
-    process = sami(tmp_path)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
+    finish(sami(tmp_path))
     # A stage may be over before it is seen (the export's folder lives for milliseconds), most may not.
     assert len(killed) >= len(STAGES) - 2, killed
-    workdir, _, _ = undisturbed
-    for name, expected in weights(workdir).items():
-        np.testing.assert_array_equal(weights(tmp_path)[name], expected, err_msg=name)
-    for file in (
-        "iteration_1/responses.jsonl",
-        "iteration_2/pairs.jsonl",
-        "iteration_2/metrics.jsonl",
-        "iteration_2/evaluation.json",
-    ):
-        assert (tmp_path / file).read_text() == (workdir / file).read_text(), file
+    assert_same(tmp_path, undisturbed[0])
 
 
 @pytest.mark.slow

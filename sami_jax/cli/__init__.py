@@ -6,6 +6,7 @@ Exit status, each but 0 said in one line on stderr:
     3  stopped by its canaries                  130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
 """
 
+import argparse
 import gc
 import hashlib
 import logging
@@ -56,11 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if fault := disk_fault(error):
+        if fault := disk_fault(error, _output(arguments)):
             return _complain(fault)
         hosts.crash()
         raise
     return 0
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    """Where a command writes."""
+    given = (getattr(arguments, name, None) for name in ("workdir", "output", "folder"))
+    return next(filter(None, given), Path.cwd())
 
 
 def _hurry() -> None:

@@ -143,7 +143,7 @@ def _over_updates(run: Run, words: Words, label: str, key: str, options: dict) -
     """A line for each iteration, a point for each update."""
     lines, legend = [], []
     for one in run.iterations:
-        rows = [row for row in one.metrics if key in row]
+        rows = [row for row in one.metrics if row.get(key) is not None]
         if rows:
             lines.append(Curve([row["step"] for row in rows], [row[key] for row in rows], one.number - 1, marked=False))
             legend.append(_entry(words("iteration", number=one.number), one.number - 1, "━"))

@@ -1,0 +1,79 @@
+"""One run a folder, a folder for one run; and a clock that jumps."""
+
+import json
+import subprocess
+import time
+
+import pytest
+from short_run import DISTURBED, SHORT, assert_same, finish, sami, undisturbed
+
+from sami_jax.cli import main
+
+# The command line with a clock that goes back by a day at every tenth look, and once to 1980.
+BACKWARDS = """
+import datetime, itertools, sys, time
+real, looks = time.time, itertools.count()
+time.time = lambda: real() - 86400 * (next(looks) // 10 % 30)
+time.time_ns = lambda: int(time.time() * 10**9)
+
+class Backwards(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+datetime.datetime = Backwards
+from sami_jax.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.faults
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    process = sami(workdir, options=DISTURBED, wrapper=("-c", BACKWARDS))
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=undisturbed()[1] / 2)
+    process.kill()
+    process.communicate()
+    finish(sami(workdir, options=DISTURBED, wrapper=("-c", BACKWARDS)))
+    assert_same(workdir, undisturbed()[0])
+    times = [json.loads(line)["time"] for line in (workdir / "audit.jsonl").read_text().splitlines()]
+    assert times != sorted(times)
+    assert main(["verify", str(workdir)]) == 0
+    assert main(["report", str(workdir)]) == 0
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_is_told_who_is_there(tmp_path):
+    first = sami(tmp_path)
+    while first.poll() is None and not (tmp_path / "run.json").exists():
+        time.sleep(0.01)
+    second = sami(tmp_path)
+    _, err = second.communicate()
+    assert second.returncode == 2
+    assert err.startswith(f"sami: {tmp_path}: in use by process {first.pid} on ") and err.count("\n") == 1
+    finish(first)
+
+
+@pytest.mark.slow
+def test_another_config_goes_on_by_force_and_that_is_recorded(tmp_path, capsys):
+    options = [*SHORT, "--config.canaries.action=off"]
+    finish(sami(tmp_path, options=options))
+    (tmp_path / "iteration_2/evaluation.json").unlink()
+    more = ["--config.optim.clip_norm=0.5", "--config.evaluation.temperature=0.5"]
+    refused = sami(tmp_path, *more, options=options)
+    _, err = refused.communicate()
+    assert refused.returncode == 2
+    assert "config.evaluation.temperature was 1.0, now 0.5; config.optim.clip_norm was 1.0, now 0.5" in err
+    assert "or --force_resume, which is recorded" in err
+    finish(sami(tmp_path, *more, "--force_resume", options=options))
+    events = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    [forced] = [event for event in events if event["event"] == "resumed by force"]
+    assert "config.optim.clip_norm was 1.0, now 0.5" in forced["differences"]
+    predicate = json.loads((tmp_path / "run.json").read_text())["predicate"]
+    assert predicate["forced"] == forced["differences"] and predicate["config"]["optim"]["clip_norm"] == 0.5
+    # From now on, this is the run's config; the one before is refused.
+    finish(sami(tmp_path, *more, options=options))
+    refused = sami(tmp_path, options=options)
+    refused.communicate()
+    assert refused.returncode == 2
