@@ -4,6 +4,7 @@
 
 readonly BAD_INPUT=2           # the exit status of bad input, as of `sami` itself
 readonly STOPPED_BY_CANARIES=3 # `sami run` ended by its own rules: starting it again is of no use
+readonly NOT_FINITE=5          # its numbers are none: likewise
 readonly INTERRUPTED=130       # somebody stopped it
 readonly MOUNT=/mnt/sami       # where hosts in the cloud see the storage that they share
 

@@ -75,7 +75,7 @@ done
 
 case $status in
   0) exit 0 ;;
-  2 | 3) exit "$status" ;; # bad input; stopped by canaries: starting again is of no use
+  2 | 3 | 5) exit "$status" ;; # bad input; stopped by canaries; numbers that are none: starting again is of no use
   130) [[ $stopping == yes ]] || exit "$status" ;; # interrupted, and not by Slurm
 esac
 if [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=CANCELLED* ]]; then

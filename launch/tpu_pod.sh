@@ -11,8 +11,8 @@
 #   stop     ends the run, keeps the machines
 #   delete   gives the machines back
 #
-# Exit status: 0 done; 2 bad input, of this command or of the run; 3 the run was stopped by its canaries; 130 it was
-# interrupted; 1 all else.
+# Exit status: 0 done; 2 bad input, of this command or of the run; 3 the run was stopped by its canaries; 5 its numbers
+# are none; 130 it was interrupted; 1 all else.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=launch/common.sh
@@ -170,6 +170,7 @@ watch() {
       finished) return ;;
       "ended $BAD_INPUT") leave "$BAD_INPUT" 'the run refused its input; its log says why' ;;
       "ended $STOPPED_BY_CANARIES") leave "$STOPPED_BY_CANARIES" 'the run was stopped by its canaries' ;;
+      "ended $NOT_FINITE") leave "$NOT_FINITE" 'weights, losses or log-likelihoods are no numbers; its log says which' ;;
       "ended $INTERRUPTED") leave "$INTERRUPTED" 'the run was interrupted; the action run continues it' ;;
       NOT_FOUND | STOPPED | STOPPING | DELETING) leave 1 "$verdict, by another's hand; the action up starts anew" ;;
       crashed | FAILED | SUSPENDED | PREEMPTED | TERMINATED)
@@ -217,7 +218,7 @@ judge() {
   esac
   while IFS= read -r line; do # one for each host, in any order
     case $line in
-      "sami run: ended $BAD_INPUT" | "sami run: ended $STOPPED_BY_CANARIES" | "sami run: ended $INTERRUPTED")
+      "sami run: ended $BAD_INPUT" | "sami run: ended $STOPPED_BY_CANARIES" | "sami run: ended $NOT_FINITE" | "sami run: ended $INTERRUPTED")
         echo "${line#*: }"
         return
         ;;

@@ -58,7 +58,7 @@ def test_starts_again_but_not_for_ever_and_not_in_vain(world):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["backoffLimit"] == 0 and pod_spec(jobset)["restartPolicy"] == "Never"
     [rule] = job["podFailurePolicy"]["rules"]
-    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2, 3]
+    assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2, 3, 5]
     assert rule["onExitCodes"]["containerName"] == pod_spec(jobset)["containers"][0]["name"]
 
 

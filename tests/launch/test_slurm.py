@@ -55,7 +55,7 @@ def test_arguments_reach_the_tasks(world, job, hard):
     assert sami[1:] == expected and srun[5:] == expected
 
 
-@pytest.mark.parametrize("status", [0, 2, 3, 130])
+@pytest.mark.parametrize("status", [0, 2, 3, 5, 130])
 def test_does_not_start_again(world, job, status):
     assert ends_with(world, job, status) == (status, [])
 

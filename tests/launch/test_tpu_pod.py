@@ -202,7 +202,7 @@ def test_no_capacity_is_asked_for_again_within_bounds(world):
     assert (status, asked.count("create"), asked.count("delete")) == (1, 3, 1), said
 
 
-@pytest.mark.parametrize("final", [2, 3, 130])
+@pytest.mark.parametrize("final", [2, 3, 5, 130])
 def test_what_no_restart_helps(world, plain, final):
     """Another host's crash, told by the same answer, changes nothing."""
     world.answer(describe=[[0, "READY"]], status=[[0, f"sami run: ended 4\nsami run: ended {final}"]])
