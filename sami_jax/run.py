@@ -11,7 +11,6 @@ run that was stopped at any point goes on when it is started again, and ends in 
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from sami_jax import hosts
 from sami_jax.checkpoint import Checkpoints
 from sami_jax.config import iterations
 from sami_jax.data.batches import TrainingBatches
-from sami_jax.data.jsonl import Skipped, write_json, write_jsonl
+from sami_jax.data.jsonl import Skipped, parse_measured, read_json, write_json, write_jsonl
 from sami_jax.data.pairs import encode_pairs, filter_pairs, read_pairs
 from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
@@ -239,7 +238,7 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
             for chosen in inputs.evaluation_sets
         }
         write_json(file, results)
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file, "restore it, or remove it to measure again", parse_measured)
 
 
 def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:

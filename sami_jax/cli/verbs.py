@@ -96,6 +96,7 @@ def add_verbs(verbs) -> None:
     explain.add_argument("--iteration", type=int, help="whose model to ask, 0 for the base; default the last")
     explain.add_argument(
         "--set",
+        choices=("trained", "held_out_principles", "held_out_phrasings"),
         default="trained",
         help="whose responses: the iteration's on trained (default), held_out_principles or held_out_phrasings",
     )

@@ -13,6 +13,7 @@ from sami_jax.terminal import say
 
 T = TypeVar("T")
 Line = TypeVar("Line")
+DEEPEST = 100  # levels of nesting that are read
 
 
 class BadRow(Exception):
@@ -134,23 +135,47 @@ def parse(content: bytes):
     Raises:
       ValueError: says why not.
     """
+    return _parsed(content, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
+
+
+def parse_measured(content: bytes):
+    """Like `parse`, of what was measured and written by us: a number may be NaN."""
+    return _parsed(content)
+
+
+def _parsed(content: bytes, **hooks):
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
-        if "\\u" in text:  # an escape can spell half a character, which no file can hold
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
+        value = json.loads(text, **hooks)
     except RecursionError:
         raise ValueError("nested too deep") from None
-    except UnicodeEncodeError:
-        raise ValueError("an escape spells half a character, a lone surrogate") from None
+    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
+        raise ValueError("nested too deep")
+    if "\\u" in text:  # an escape can spell half a character, which no file can hold
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("an escape spells half a character, a lone surrogate") from None
+    return value
 
 
-def read_json(file: Path, advice: str):
+def _depth(value) -> int:
+    depth, level = 0, [value]
+    while level := [below for one in level for below in _below(one)]:
+        depth += 1
+    return depth
+
+
+def _below(value) -> Iterable:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def read_json(file: Path, advice: str, parse: Callable[[bytes], object] = parse):
     """What a JSON file says.
 
     Args:
       advice: what to do where it cannot be read.
+      parse: `parse` or `parse_measured`.
     Raises:
       UserError: it cannot be read, or is no JSON.
     """
@@ -183,8 +208,8 @@ def read_appended(file: Path) -> list[dict]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))  # its numbers may be NaN: what was measured is kept as it was
-        except (ValueError, RecursionError):
+            rows.append(parse_measured(line))
+        except ValueError:
             rows.append(None)
         if not isinstance(rows[-1], dict):
             raise UserError(f"{file}:{number}: not a JSON object; restore the file")

@@ -44,6 +44,12 @@ def render(run: Run, words: Words) -> str:
             return value
         return visible(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
+    try:
+        content = view(run, words)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        if not run.complaint:  # all is as it was recorded: the fault is ours
+            raise
+        raise UserError(f"{run.complaint}; what is left of the run cannot be shown ({error!r:.60})") from None
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,7 +60,7 @@ def render(run: Run, words: Words) -> str:
     )
     # Curves are made of numbers and of our own words alone: they go to the page as they are.
     figures = [figure | {"svg": Markup(figure["svg"])} for figure in results.figures(run, words)]
-    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
+    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(content))
 
 
 def view(run: Run, words: Words) -> dict:
