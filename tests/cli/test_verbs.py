@@ -38,7 +38,7 @@ def complaint(capsys, *argv: str) -> str:
     ("override", "words"),
     [
         ("--config.optim.learning_rat=1", "did you mean --config.optim.learning_rate?"),
-        ("--config.optim.learning_rate=nan", "config.optim.learning_rate=nan: must be above 0"),
+        ("--config.optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
         ("--config.optim.learning_rate=-1", "config.optim.learning_rate=-1.0: must be above 0"),
         ("--config.optim.learning_rate=fast", "could not convert"),
         ("--config.optim.name=adam", "did you mean 'adamw'?"),
