@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         return _complain("interrupted; the same command continues", status=130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a place that cannot be read or written
+        where = error.filename2 or error.filename or "a file"
+        return _complain(f"{where}: {error.strerror or error}; give another place, or mend this one")
     except Exception:
         hosts.crash()
         raise

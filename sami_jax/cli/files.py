@@ -82,6 +82,10 @@ def score_file(arguments: argparse.Namespace) -> None:
 
 def export_checkpoint(arguments: argparse.Namespace) -> None:
     """`sami export`: the newest checkpoint of a training stage to a model folder."""
+    if arguments.output.exists() and not (arguments.output / "config.json").is_file():
+        raise UserError(
+            f"{arguments.output}: holds no model that could be replaced; give a folder that is not there yet"
+        )
     side_files = arguments.checkpoint / SIDE_FILES
     if not side_files.is_dir():
         raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, skipped_by, with_config, with_endpoint, with_skipping
+from sami_jax.cli.parser import add_verb, new_file, new_folder, skipped_by, with_config, with_endpoint, with_skipping
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -40,7 +40,7 @@ def add_verbs(verbs) -> None:
         "sami judge --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output verdicts.jsonl --judge DIR",
     )
     _with_pairs(judge)
-    judge.add_argument("--output", type=Path, required=True, help="verdicts; a stopped judging is continued")
+    judge.add_argument("--output", type=new_file, required=True, help="verdicts; a stopped judging is continued")
     with_judge(judge)
     judge.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts in what is printed")
 
@@ -64,7 +64,7 @@ def add_verbs(verbs) -> None:
             metavar="FILE",
             help='JSONL of {"query", "constitution", "response"} to show it',
         )
-    compare.add_argument("--output", type=Path, required=True, help="folder; a stopped comparison is continued")
+    compare.add_argument("--output", type=new_folder, required=True, help="folder; a stopped comparison is continued")
     compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
     with_skipping(compare)
     with_judge(compare)
@@ -79,7 +79,7 @@ def add_verbs(verbs) -> None:
         "sami rate export --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output ratings",
     )
     _with_pairs(export)
-    export.add_argument("--output", type=Path, required=True, help="folder to write")
+    export.add_argument("--output", type=new_folder, required=True, help="folder to write")
     export.add_argument("--seed", type=int, default=0, help="of the shuffling")
     bring = add_verb(
         sub,
@@ -90,7 +90,7 @@ def add_verbs(verbs) -> None:
     )
     bring.add_argument("ratings", type=Path, help="the filled sheet, or Label Studio's JSON export")
     bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
-    bring.add_argument("--output", type=Path, required=True, help="verdicts")
+    bring.add_argument("--output", type=new_file, required=True, help="verdicts")
     bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
 
 

@@ -231,7 +231,7 @@ def write_text(file: Path, text: str) -> None:
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
+    partial = file.parent / f"{file.name}.partial"
     with open(partial, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

@@ -22,14 +22,11 @@ def write_report(workdir: Path, output: Path | None = None, language: str = "en"
     Returns:
       the file.
     Raises:
-      UserError: no run's folder, a file in it that cannot be read, or no place to write to.
+      UserError: no run's folder, or a file in it that cannot be read.
     """
     page = render(gather(workdir), Words(language))
     file = output or workdir / NAMES[language]
-    try:
-        write_text(file, page)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}; choose another --output") from None
+    write_text(file, page)
     return file
 
 

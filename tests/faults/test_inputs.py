@@ -269,3 +269,54 @@ def test_no_input_brings_a_traceback(tmp_path, name, total):
     found = cases(tmp_path, name, max(2, KINDS[name].share * total // 1000))
     by_place = Counter(one.partition(": sami ")[2] for one in found)
     assert not found, "\n" + "\n".join([*(f"{n} x {what}" for what, n in by_place.most_common(30)), *found[:10]])
+
+
+# Every option that takes a path, in a command that is good otherwise.
+PATHS = [
+    ["run", "--workdir", "@"],
+    ["run", "--config", "@"],
+    ["run", "--config", "@.py"],
+    ["run", "--workdir", "w", "--config.data.queries=@"],
+    ["train", "--pairs", "@", "--output", "o"],
+    ["train", "--pairs", "p.jsonl", "--output", "@"],
+    ["evaluate", "--model", "@", "--output", "o"],
+    ["sample", "--model", "base", "--input", "@", "--output", "o.jsonl", "--max_new_tokens", "8"],
+    ["score", "--model", "base", "--input", "@", "--output", "o.jsonl"],
+    ["explain", "@"],
+    ["explain", "run", "--responses", "@"],
+    ["export", "--checkpoint", "@", "--output", "o"],
+    ["verify", "@"],
+    ["report", "@"],
+    ["report", "run", "--output", "@"],
+    ["winrate", "--input", "@"],
+    ["rank", "a:b=@"],
+    ["judge", "--baseline", "a.jsonl", "--test", "@", "--output", "o.jsonl", "--judge", "miniature"],
+    ["judge", "--baseline", "a.jsonl", "--test", "a.jsonl", "--output", "@", "--judge", "miniature"],
+    ["judge", "--baseline", "a.jsonl", "--test", "a.jsonl", "--output", "o.jsonl", "--judge", "miniature", "--principles", "@"],
+    ["rate", "export", "--baseline", "a.jsonl", "--test", "a.jsonl", "--output", "@"],
+    ["rate", "export", "--baseline", "a.jsonl", "--test", "a.jsonl", "--queries", "@", "--output", "o"],
+    ["rate", "import", "@", "--key", "key.json", "--output", "o.jsonl"],
+    ["rate", "import", "ratings.csv", "--key", "@", "--output", "o.jsonl"],
+    ["rate", "import", "ratings.csv", "--key", "key.json", "--output", "@"],
+    ["principles", "list", "--folder", "@"],
+    ["principles", "check", "--folder", "@"],
+    ["principles", "add", "x", "--principle", "A.", "--antithesis", "B.", "--folder", "@"],
+    ["principles", "import", "@", "--folder", "p"],
+    ["principles", "import", "i.csv", "--folder", "@"],
+    ["principles", "export", "@", "--folder", "good"],
+    ["principles", "export", "@", "--folder", "good", "--format", "constitutions"],
+    ["principles", "used", "@"],
+]  # fmt: skip
+PLACES = {"folder": "folder", "missing": "none/none", "below a file": "a.jsonl/x", "no name": "", "long": "x" * 300, "no text": "\udcff", "not writable": "/proc/none/x"}  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", PATHS, ids=" ".join)
+def test_a_path_may_lead_anywhere(tmp_path, argv):
+    for name in ("ratings", "csv", "run", "pairs"):
+        KINDS[name].write(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "kind.yaml").write_text(PRINCIPLE)
+    with contextlib.chdir(tmp_path):
+        found = {name: drive([part.replace("@", place) for part in argv]) for name, place in PLACES.items()}
+    assert not any(found.values()), found

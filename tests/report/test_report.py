@@ -254,8 +254,9 @@ def test_a_bad_folder_is_one_line(folder, capsys, file, content, words):
 
 
 def test_a_place_that_cannot_be_written_is_one_line(folder, capsys):
-    assert main(["report", str(folder), "--output", str(folder / "run.json" / "report.html")]) == 2
-    assert "choose another --output" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as refused:
+        main(["report", str(folder), "--output", str(folder / "run.json" / "report.html")])
+    assert refused.value.code == 2 and "run.json is no folder; give another place" in capsys.readouterr().err
 
 
 @pytest.mark.slow
