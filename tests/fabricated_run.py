@@ -80,8 +80,8 @@ def fabricate(folder, *, judge="miniature", win=(0.8, 0.7, 0.9), trained=1, stop
             write(iteration / "canaries.jsonl", {"update": 0, **signs}, {"update": 3, **signs})
             write(iteration / "responses.jsonl", {"id": "t", "response": PLAIN, "tokens": 9})
             write(iteration / "dropped.json", {"queries": 4, "kept": 3, "dropped": {"cut off": 1}})
-            record.stage("sampled", n, [iteration / "responses.jsonl"])
-            record.stage("trained", n, [iteration / "metrics.jsonl"], canaries=None)
+            record.stage("sampled", n, [iteration / "responses.jsonl", iteration / "dropped.json"])
+            record.stage("trained", n, [iteration / "metrics.jsonl", iteration / "canaries.jsonl"], canaries=None)
         if n == trained and stopped:
             write(iteration / "stopped.json", {"update": 3, "last_good": stopped["last_good"], "rules": [ALARM]})
             if not stopped["last_good"]:

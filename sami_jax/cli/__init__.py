@@ -87,6 +87,8 @@ def _keep_compiled_programs() -> None:
 
 def _complain(message: str, status: int = 2) -> int:
     if hosts.says(message):
-        print(f"sami: {redact(' '.join(message.split()))}", file=sys.stderr)
+        from sami_jax.terminal import visible
+
+        print(f"sami: {visible(redact(' '.join(message.split())))}", file=sys.stderr)
     hosts.end(status)
     return status

@@ -13,7 +13,9 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage text."""
 
     def error(self, message: str):
-        self.exit(2, f"sami: {message}; see `{self.prog} --help`\n")
+        from sami_jax.terminal import visible
+
+        self.exit(2, f"sami: {visible(' '.join(message.split()))}; see `{self.prog} --help`\n")
 
 
 def new_parser() -> Parser:

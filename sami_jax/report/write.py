@@ -31,7 +31,20 @@ def write_report(workdir: Path, output: Path | None = None, language: str = "en"
 
 
 def render(run: Run, words: Words) -> str:
-    """The page as text. The same run gives the same text."""
+    """The page as text. The same run gives the same text.
+
+    Raises:
+      UserError: the run's files were changed, and cannot be shown any more.
+    """
+    try:
+        return _page(run, words)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        if not run.complaint:  # all is as it was recorded: the fault is ours
+            raise
+        raise UserError(f"{run.complaint}; what is left of the run cannot be shown ({error!r:.60})") from None
+
+
+def _page(run: Run, words: Words) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -41,12 +54,6 @@ def render(run: Run, words: Words) -> str:
             return value
         return visible(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
-    try:
-        content = view(run, words)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
-        if not run.complaint:  # all is as it was recorded: the fault is ours
-            raise
-        raise UserError(f"{run.complaint}; what is left of the run cannot be shown ({error!r:.60})") from None
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -57,7 +64,7 @@ def render(run: Run, words: Words) -> str:
     )
     # Curves are made of numbers and of our own words alone: they go to the page as they are.
     figures = [figure | {"svg": Markup(figure["svg"])} for figure in results.figures(run, words)]
-    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(content))
+    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
 
 
 def view(run: Run, words: Words) -> dict:
