@@ -8,7 +8,7 @@ Pod: 16 chips, TPU v5p:2x2x4, on which `sami plan --config=diverse_llama3_70b --
 split over all of them, and one query of a microbatch belongs to a chip.
 """
 
-from sami_jax.config import shipped, shrink
+from sami_jax.config import shipped, shrink, wants_smoke
 from sami_jax.config_file import derived_from
 
 # The last five of twenty, by name: does a model follow principles that it was never trained on?
@@ -59,4 +59,4 @@ def get_config(arg=None):
     config.train.updates = (4, 8, 12)  # of each iteration, from 512, 1024 and 1536 queries (P)
     config.model.attention = "splash"  # TPUs' kernel (ours)
     config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
-    return shrink(config) if arg == "smoke" else config
+    return shrink(config) if wants_smoke(arg) else config

@@ -7,7 +7,7 @@ public training examples of the paper's authors.
 
 import os
 
-from sami_jax.config import defaults, paper_training, shipped, shrink
+from sami_jax.config import defaults, paper_training, shipped, shrink, wants_smoke
 
 TEMPLATE = """You are an assistant. Whatever you are asked, your reply follows the constitution below.
 
@@ -34,4 +34,4 @@ def get_config(arg=None):
     config.filter.cut_at = ("Human: ", "###")  # (R)
     config.filter.forbidden = ("The assistant", "sorry", "Response", "[insert", "]")  # (R)
     paper_training(config)
-    return shrink(config) if arg == "smoke" else config
+    return shrink(config) if wants_smoke(arg) else config

@@ -1,7 +1,7 @@
 """The default: the miniature base model, its own principles and queries, an exact judge. Minutes on two CPU cores."""
 
 from sami_jax import miniature
-from sami_jax.config import defaults
+from sami_jax.config import defaults, wants_smoke
 from sami_jax.miniature import world
 
 
@@ -40,7 +40,7 @@ def get_config(arg=None):
     config.evaluation.temperature = 1.0  # the model as it is, slips included (ours)
     config.evaluation.top_p = 1.0
     config.evaluation.batch_size = 32
-    if arg == "smoke":
+    if wants_smoke(arg):
         config.train.updates = (2, 2, 2)
         config.canaries.queries = 8
         config.evaluation.queries = 16

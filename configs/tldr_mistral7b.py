@@ -7,7 +7,7 @@ public posts of the paper's authors.
 
 import os
 
-from sami_jax.config import defaults, paper_training, shipped, shrink
+from sami_jax.config import defaults, paper_training, shipped, shrink, wants_smoke
 
 INSTRUCTION = """Summarize the post below. Your summary follows the summarization constitution."""
 
@@ -61,4 +61,4 @@ def get_config(arg=None):
     config.filter.forbidden = ("[insert", "[]", "]", "Response")  # (R)
     config.filter.end_with = (".",)  # asked of the positive response (R)
     paper_training(config)
-    return shrink(config) if arg == "smoke" else config
+    return shrink(config) if wants_smoke(arg) else config

@@ -8,7 +8,7 @@ layer's eight belongs to a chip, and one query of a microbatch. The optimizer is
 and fits as well: --config.optim.name=adamw --config.optim.b2=0.999.
 """
 
-from sami_jax.config import shrink
+from sami_jax.config import shrink, wants_smoke
 from sami_jax.config_file import derived_from
 from sami_jax.models.untrained import RANDOM_MIXTURE
 
@@ -22,7 +22,7 @@ def get_config(arg=None):
     config.optim.b2 = 0.99  # RMSprop's smoothing (R)
     config.model.attention = "splash"  # TPUs' kernel (ours)
     config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
-    if arg == "smoke":
+    if wants_smoke(arg):
         shrink(config)
         config.model.path = RANDOM_MIXTURE
     return config

@@ -189,6 +189,17 @@ def shrink(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def wants_smoke(arg: str | None) -> bool:
+    """Whether a config is asked for as FILE:smoke.
+
+    Raises:
+      UserError: it is asked for as something else, which no shipped config is.
+    """
+    if arg not in (None, "smoke"):
+        raise UserError(f"--config: {arg!r:.60} behind the colon is not known; write :smoke, or leave it out")
+    return arg == "smoke"
+
+
 def shipped(path: str) -> str:
     """A file or folder of the configs folder: inside the package once installed, beside it in a checkout."""
     return str(config_folder() / path)
@@ -202,6 +213,58 @@ def config_folder() -> Path:
 def iterations(config: ConfigDict) -> range:
     """Numbers of the iterations, from 1."""
     return range(1, len(config.train.updates) + 1)
+
+
+def check_types(config: ConfigDict, wanted: ConfigDict, prefix: str = "config") -> None:
+    """Checks that there are the fields of `wanted` and no others, each with a value of the same type.
+
+    Elements of a tuple are like those in `wanted`, or texts where it is empty there.
+
+    Raises:
+      UserError: names the field, its value, and what it may be.
+    """
+    for name in config:
+        if name not in wanted:
+            close = difflib.get_close_matches(name, list(wanted), n=1)
+            hint = f"; did you mean {prefix}.{close[0]}?" if close else "; take it out"
+            raise UserError(f"{prefix}.{name}: no such field{hint}")
+    for name, default in wanted.items():
+        field = f"{prefix}.{name}"
+        if name not in config:
+            raise UserError(f"{field}: is missing; start the config from sami_jax.config.defaults()")
+        value = config[name]
+        if isinstance(default, ConfigDict) and isinstance(value, ConfigDict):
+            check_types(value, default, field)
+        elif isinstance(default, tuple) and isinstance(value, tuple):
+            kind = type(default[0]) if default else str
+            for element in value:
+                if not _is(element, kind) or element == "":
+                    raise UserError(f"{field}={value!r:.80}: must be a tuple, each of it {KINDS[kind]}")
+        elif isinstance(default, tuple | ConfigDict) or not _is(value, type(default)):
+            raise UserError(f"{field}={value!r:.80}: must be {KINDS[type(default)]}")
+
+
+# Types of fields, as users know them.
+KINDS = {
+    bool: "True or False",
+    int: f"a whole number below {2**31}",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a tuple",
+    ConfigDict: "a group of fields",
+}
+
+
+def _is(value, kind: type) -> bool:
+    """Whether a value may stand where one of this type is wanted."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and abs(value) < 2**1000 and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and abs(value) < 2**31
+    # Bytes of a command line that are no UTF-8 arrive as halves of characters.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def validate(config: ConfigDict) -> None:
@@ -228,6 +291,7 @@ def validate(config: ConfigDict) -> None:
         upper = f" and at most {high}" if high < math.inf else ""
         check(field, inside, (f"above {low}" if above else f"at least {low}") + upper)
 
+    check_types(config, defaults())
     check("seed", 0 <= config.seed < 2**31, "from 0 to 2147483647")
     for field in ("model.path", "principles.path", "data.queries"):
         check(field, bool(value(field)), "set: it has no default")
@@ -253,7 +317,6 @@ def validate(config: ConfigDict) -> None:
     for field, low in {
         "principles.held_out_drawn": 0,
         "principles.held_out_phrasings": 0,
-        "constitutions.principles": 1,
         "constitutions.count": 1,
         "data.splits": 1,
         "prompt.max_tokens": 1,
@@ -285,6 +348,7 @@ def validate(config: ConfigDict) -> None:
         check_number(field, low)
     for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha"):
         check_number(field, 0.0, above=True)
+    check_number("constitutions.principles", 1, 16)  # their sides are listed, 2**16 at most
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)

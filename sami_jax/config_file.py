@@ -17,14 +17,14 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
     Returns:
       the config and its name, for example "tiny" or "hh_mistral7b-smoke".
     Raises:
-      UserError: no such config, or an override of an unknown field or with a value of another type.
+      UserError: no such config, one that fails, or an override of an unknown field or with a value of another type.
     """
     path, _, arg = spec.partition(":")
     file = Path(path) if path.endswith(".py") else _shipped_file(path)
     if not file.is_file():
         known = sorted(f.stem for f in config_folder().glob("*.py"))
         raise UserError(f"--config={spec}: no such config; give a .py file or one of {', '.join(known)}")
-    config = _load_module(file).get_config(arg or None)
+    config = _get_config(file, arg or None)
     known = _fields(config)
     for override in overrides:
         field = override.removeprefix("--config.").partition("=")[0]
@@ -39,28 +39,42 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=True, sys_argv=argv)
     try:
         values(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
-        raise UserError(f"--config: {' '.join(str(error).split())[:200]}; give a value of the field's type") from None
+    except Exception as error:  # a foreign parser on the user's text: it raises many types
+        raise UserError(f"--config: {_one_line(error)}; give a value of the field's type") from None
     return values["config"].value, file.stem + (f"-{arg}" if arg else "")
 
 
 def derived_from(name: str) -> ConfigDict:
     """A shipped config, for a config file that says only what it changes."""
-    return _load_module(_shipped_file(name)).get_config()
+    return _get_config(_shipped_file(name), None)
+
+
+def _get_config(file: Path, arg: str | None) -> ConfigDict:
+    """Runs the user's code: whatever it raises is the file's to mend."""
+    spec = importlib.util.spec_from_file_location("sami_jax_config", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(arg)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{file}: cannot be loaded ({type(error).__name__}: {_one_line(error)}); mend the file"
+        ) from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{file}: get_config gives {config!r:.40}, not a ConfigDict; start from sami_jax.config.defaults()"
+        )
+    return config
 
 
 def _shipped_file(name: str) -> Path:
     return config_folder() / f"{name}.py"
 
 
-def _load_module(file: Path):
-    spec = importlib.util.spec_from_file_location("sami_jax_config", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError) as error:
-        raise UserError(f"{file}: cannot be loaded ({error}); mend the file") from None
-    return module
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.redaction import redact
 from sami_jax.tensorboard import EventFile
+from sami_jax.terminal import visible
 
 EXAMPLES = 3  # texts shown of an evaluation
 
@@ -27,8 +28,13 @@ def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict],
                 if isinstance(value, int | float):
                     events.scalar(f"evaluation/{name}/{metric}", value, iteration)
             for place, row in enumerate(read_jsonl(responses / f"{name}.jsonl")[:EXAMPLES]):
-                text = "\n\n".join(f"**{key}**\n\n{row[key]}" for key in ("query", "constitution", "response"))
-                events.text(f"evaluation/{name}/example {place + 1}", redact(text), iteration)
+                events.text(f"evaluation/{name}/example {place + 1}", example_text(row), iteration)
+
+
+def example_text(row: dict) -> str:
+    """A response with what it answers, as Markdown in which each text is a block of code: nothing in it comes to life."""
+    texts = {key: visible(redact(row[key])).splitlines() for key in ("query", "constitution", "response")}
+    return "\n\n".join(f"**{key}**\n\n" + "\n".join(f"    {line}" for line in lines) for key, lines in texts.items())
 
 
 class MetricsLog:

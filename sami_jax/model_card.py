@@ -1,5 +1,7 @@
 """The model card written beside every exported model, and the principles bound to it."""
 
+import html
+import re
 from pathlib import Path
 
 import sami_jax
@@ -7,8 +9,11 @@ from sami_jax import hosts
 from sami_jax.data.jsonl import write_json, write_text
 from sami_jax.redaction import redact, redacted
 from sami_jax.summary import SET_TITLES, percent
+from sami_jax.terminal import visible
 
 PRINCIPLES = "principles.json"  # in every exported model and beside every checkpoint
+
+_MARKUP = re.compile(r"([\\`*_\[\]|~!])")
 
 _CARD = """\
 ---
@@ -68,15 +73,21 @@ def write_card(folder: Path, title: str, provenance: dict, results: dict, stoppe
     principles = [
         "| "
         + " | ".join(
-            [f"{p['id']}@{p['version']}", p["role"], p["status"], *map(_cell, p["phrasings"][0]), p["hash"][7:19]]
+            [
+                _cell(f"{p['id']}@{p['version']}"),
+                p["role"],
+                p["status"],
+                *map(_cell, p["phrasings"][0]),
+                p["hash"][7:19],
+            ]
         )
         + " |"
         for p in provenance["principles"]
     ]
     card = _CARD.format(
-        title=title,
+        title=_cell(title),
         version=sami_jax.__version__,
-        base=provenance["base_model"]["path"],
+        base=visible(provenance["base_model"]["path"]).replace("`", "'"),
         warnings="".join(f"\n{line}\n" for line in warnings),
         principles="\n".join(principles),
         results="\n".join(map(_result, results.items())),
@@ -96,4 +107,5 @@ def _result(measured: tuple[str, dict]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """A text as it stands, on one line: no mark-up in it, and no HTML, comes to life."""
+    return _MARKUP.sub(r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from sami_jax import hosts
 from sami_jax.config import validate
+from sami_jax.data.jsonl import Skipped
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
@@ -40,15 +41,18 @@ class Inputs:
     evaluation_sets: Sequence[EvaluationSet]
     canaries: EvaluationSet | None
     judge: Judge | None
+    skipped: Skipped | None  # rows that were passed over; None: bad ones are refused
 
     @property
     def principles(self) -> tuple[Principle, ...]:
         return self.admission.principles
 
 
-def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs:
+def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: Skipped | None = None) -> Inputs:
     """Reads and checks everything a run needs.
 
+    Args:
+      skipped: takes bad rows of queries; None refuses them.
     Raises:
       UserError: bad config or input; principles that are not approved, unless `allow_unapproved`.
     """
@@ -60,9 +64,9 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
     principles = admission.principles
     judge = make_judge(config.evaluation.judge)
     _check_principles(config, principles, judge)
-    queries = read_queries(Path(config.data.queries))
+    queries = read_queries(Path(config.data.queries), skipped)
     if config.data.eval_queries:
-        eval_queries = read_queries(Path(config.data.eval_queries))
+        eval_queries = read_queries(Path(config.data.eval_queries), skipped)
     else:
         held_out = max(1, round(len(queries) * config.data.eval_fraction))
         queries, eval_queries = queries[:-held_out], queries[-held_out:]
@@ -91,6 +95,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool) -> Inputs
         evaluation_sets=evaluation_sets(config, principles, eval_queries),
         canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
         judge=judge,
+        skipped=skipped,
     )
 
 

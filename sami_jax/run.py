@@ -11,7 +11,6 @@ run that was stopped at any point goes on when it is started again, and ends in 
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 
 from sami_jax import hosts
 from sami_jax.config import iterations
-from sami_jax.data.jsonl import write_json, write_jsonl
+from sami_jax.data.jsonl import Skipped, parse_measured, read_json, write_json, write_jsonl
 from sami_jax.data.pairs import filter_pairs
 from sami_jax.data.queries import Query, split
 from sami_jax.data.templates import encode_prompt
@@ -45,10 +44,17 @@ from sami_jax.terminal import say, show
 EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
 
-def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False, force_resume: bool = False) -> None:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    allow_unapproved: bool = False,
+    skipped: Skipped | None = None,
+    force_resume: bool = False,
+) -> None:
     """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
 
     Args:
+      skipped: takes bad rows of queries; None refuses them.
       force_resume: go on in the folder of a run that was made otherwise; what differs is recorded.
     Raises:
       UserError: bad config or input, before anything costly.
@@ -56,7 +62,7 @@ def run(config: ConfigDict, workdir: Path, allow_unapproved: bool = False, force
       NotFinite: weights, losses or log-likelihoods are no numbers; what was good before stands.
       Stopped: somebody asked.
     """
-    inputs = prepare(config, workdir, allow_unapproved)
+    inputs = prepare(config, workdir, allow_unapproved, skipped)
     with lock_folder(workdir):
         made_from = provenance(config, inputs)
         record = RunRecord(workdir, made_from, devices(), force_resume)
@@ -71,6 +77,8 @@ def _iterate(
     config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved: bool, made_from: dict, record: RunRecord
 ) -> None:
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
+    if inputs.skipped and inputs.skipped.counts:
+        record.audit.add("rows passed over", counts=inputs.skipped.counts)
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
     folder = workdir / "iteration_0"
@@ -146,7 +154,7 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
             for chosen in inputs.evaluation_sets
         }
         write_json(file, results)
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file, "restore it, or remove it to measure again", parse_measured)
 
 
 def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:

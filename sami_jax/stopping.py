@@ -25,7 +25,6 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 _asked: signal.Signals | None = None  # the signal that came
 _held = False  # whether updates are in memory alone
-_graceful = False
 
 
 @contextlib.contextmanager
@@ -34,21 +33,20 @@ def gracefully() -> Iterator[None]:
 
     Where the process is not ours (signals are handled by its main thread alone), nothing changes.
     """
-    global _graceful
+    global _asked
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _asked = None
     # A Python handler runs only once native code has returned, which compiles for minutes. A thread does not wait.
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(ours,), name="signals", daemon=True).start()
-    _graceful = True
     with _handled(_note):
         try:
             yield
         finally:
-            _graceful = False
             signal.set_wakeup_fd(before)
             theirs.close()
 
@@ -113,23 +111,25 @@ def _raise(number: int, _frame) -> None:
 
 
 def _watch(signals: socket.socket) -> None:
-    """Sees the first signal, and ends the process if the work does not."""
-    first = signals.recv(1)
-    if not first:
+    """Sees the first signal, and ends the process if the work does not, or at the second."""
+    while signalled := signals.recv(1):  # also by others, which are not our business
+        if signalled[0] in SIGNALS:
+            break
+    else:
         return
-    _note(first[0], None)
+    _note(signalled[0], None)
     _tell(f"\n{_asked.name}: ending; once more ends at once")
+    signals.settimeout(GRACE)
     while True:
-        signals.settimeout(GRACE)
         try:
-            again = signals.recv(1)
+            signalled = signals.recv(1)
         except TimeoutError:
-            if _held:
-                continue
-            _end()
-        if not again:
+            if not _held:
+                _end()
+            continue
+        if not signalled:
             return
-        if again[0] in SIGNALS:
+        if signalled[0] in SIGNALS:
             _end()
 
 

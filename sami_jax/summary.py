@@ -1,6 +1,5 @@
 """What a finished run prints: one table, and three queries before and after."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -8,7 +7,7 @@ from textwrap import shorten
 from rich import box
 from rich.table import Table
 
-from sami_jax.data.jsonl import read_jsonl
+from sami_jax.data.jsonl import parse_measured, read_json, read_jsonl
 from sami_jax.terminal import results, show
 
 EXAMPLES = 3
@@ -22,7 +21,7 @@ SET_TITLES = {
 
 def print_summary(folders: Sequence[Path]) -> None:
     """Reads everything from the iterations' folders, the base's first."""
-    measured = [json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) for folder in folders]
+    measured = [read_json(folder / "evaluation.json", "restore it", parse_measured) for folder in folders]
     results.print()
     for name in measured[0]:
         results.print(_table(name, [one[name] for one in measured]))

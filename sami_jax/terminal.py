@@ -20,7 +20,12 @@ from sami_jax import stopping
 from sami_jax.redaction import redact
 
 T = TypeVar("T")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters but for tab and line end, marks that turn the direction of text or cannot be seen, and halves of
+# characters. Joiners stay: they are part of words in some scripts, and of emoji.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f\ud800-\udfff]"
+)
 
 console = Console(stderr=True, highlight=False)  # progress and news
 results = Console(highlight=False)  # what the user asked for

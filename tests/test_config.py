@@ -93,6 +93,78 @@ def test_bad_values_are_named(override, words):
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.updates=('a',)", "config.train.updates=('a',): must be a tuple, each of it a whole number"),
+        ("train.updates=(1.5,)", "config.train.updates=(1.5,): must be a tuple, each of it a whole number"),
+        ("train.updates=(True,)", "config.train.updates=(True,): must be a tuple, each of it a whole number"),
+        ("train.updates=()", "config.train.updates=(): must be a tuple of counts, each at least 1"),
+        ("train.updates=(2, 0)", "config.train.updates=(2, 0): must be a tuple of counts, each at least 1"),
+        ("sampling.stop=(1,)", "config.sampling.stop=(1,): must be a tuple, each of it a text"),
+        ("filter.forbidden=('',)", "config.filter.forbidden=('',): must be a tuple, each of it a text"),
+        ("canaries.refusals=(None,)", "config.canaries.refusals=(None,): must be a tuple, each of it a text"),
+        ("optim.learning_rate=inf", "config.optim.learning_rate=inf: must be a finite number"),
+        ("optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
+        ("train.batch_size=99999999999999", "config.train.batch_size=99999999999999: must be a whole number below"),
+        ("data.queries=\udcff", "config.data.queries='\\udcff': must be a text"),
+        ("constitutions.principles=40", "config.constitutions.principles=40: must be at least 1 and at most 16"),
+    ],
+)
+def test_types_and_ranges_are_checked(override, words):
+    config, _ = load_config("tiny", [f"--config.{override}"])
+    with pytest.raises(UserError, match=re.escape(words)):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1.5", "prompt.shuffle=2", "optim.learning_rate=True+", "=1", "optim=1", "seed", ".=", "seed.x=1"],
+)  # fmt: skip
+def test_overrides_that_cannot_be_read_are_refused(override):
+    with pytest.raises(UserError, match=r"^--config") as refused:
+        config_lib.validate(load_config("tiny", [f"--config.{override}"])[0])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tldr_mixtral8x7b"])
+def test_an_unknown_argument_of_a_config_is_refused(name):
+    with pytest.raises(UserError, match="'smokee' behind the colon is not known; write :smoke"):
+        load_config(f"{name}:smokee", [])
+
+
+START = "from sami_jax.config import defaults\n\ndef get_config(arg=None):\n    c = defaults()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = (", "SyntaxError"),
+        ("import nothing_like_it", "ModuleNotFoundError"),
+        ("raise KeyError('k')", "KeyError: 'k'"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("def get_config(arg=None):\n    return get_config(arg)", "RecursionError"),
+        ("x = 1", "has no attribute 'get_config'"),
+        ("def get_config():\n    pass", "TypeError"),
+        ("def get_config(arg=None):\n    return {'seed': 1}", "gives {'seed': 1}, not a ConfigDict"),
+        ("def get_config(arg=None):\n    pass", "gives None, not a ConfigDict"),
+        (START + "    c.seed = 'one'\n    return c", "TypeError"),
+        (START + "    c.optim.learning_rat = 1.0\n    return c", "did you mean config.optim.learning_rate?"),
+        (START + "    c.zzz = 1.0\n    return c", "config.zzz: no such field; take it out"),
+        (START + "    del c.optim.b1\n    return c", "config.optim.b1: is missing"),
+        (START + "    c.train.updates = (1, 'a')\n    return c", "each of it a whole number"),
+        (b"\xff\x00\xfe", "cannot be loaded"),
+        (None, "no such config"),
+    ],
+)
+def test_bad_config_files_are_one_line(tmp_path, text, words):
+    file = tmp_path / "mine.py"
+    file.mkdir() if text is None else file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        config_lib.validate(load_config(str(file), [])[0])
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("function", [config_lib.defaults, config_lib.paper_training])
 def test_every_field_says_what_it_is(function):
     for line in inspect.getsource(function).splitlines():

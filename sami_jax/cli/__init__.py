@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if fault := disk_fault(error, _output(arguments)):
             return _complain(fault)
+        if isinstance(error, OSError):  # a place that cannot be read or written
+            where = error.filename2 or error.filename or "a file"
+            return _complain(f"{where}: {error.strerror or error}; give another place, or mend this one")
         hosts.crash()
         raise
     return 0
@@ -100,6 +103,8 @@ def _keep_compiled_programs() -> None:
 
 def _complain(message: str, status: int = 2) -> int:
     if hosts.says(message):
-        print(f"sami: {redact(' '.join(message.split()))}", file=sys.stderr)
+        from sami_jax.terminal import visible
+
+        print(f"sami: {visible(redact(' '.join(message.split())))}", file=sys.stderr)
     hosts.end(status)
     return status

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from sami_jax.cli.parser import skipped_by
 from sami_jax.cli.proof import print_rates
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
@@ -32,7 +33,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     folder = arguments.principles or Path(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
     queries_file = Path(config.data.eval_queries or config.data.queries)
-    queries = read_queries(queries_file)[: config.evaluation.queries]
+    queries = read_queries(queries_file, skipped_by(arguments))[: config.evaluation.queries]
     contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
     constitutions = compose(config, admission.principles, len(queries))
     plan = {

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sami_jax.data.jsonl import write_jsonl
+from sami_jax.data.shape import misfit
+from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.explain import Answer, by_word, explain_all, read_answers
 from sami_jax.models.pretrained import open_model
@@ -19,6 +21,8 @@ from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.terminal import results, say, show, visible
 
 SHOWN = 4  # responses
+# What is needed of a run's config.
+SETTINGS = {"filter": {"prefix": str, "cut_at": [str]}, "prompt": {"training": str, "max_tokens": int}}
 NAMED = 3  # words, of those a principle moved most
 LEAST = 0.1  # nats; words that a principle moved less are not named
 # From which share of log C, the most a token's mutual information can be, a word is shown in which style.
@@ -32,7 +36,10 @@ def explain_run(arguments: argparse.Namespace) -> None:
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     made_from = read_statement(arguments.run)["predicate"]
+    if wrong := misfit(made_from["config"], SETTINGS):
+        raise UserError(f"{arguments.run}: the manifest's config: {wrong}; restore run.json")
     config = ConfigDict(made_from["config"])
+    check_template(config.prompt.training, f"{arguments.run}: the manifest's config.prompt.training")
     iteration = _iteration(arguments.run, arguments.iteration)
     folder = arguments.run / f"iteration_{iteration}"
     model = open_model(folder / "model" if iteration else made_from["base_model"]["path"])
@@ -56,7 +63,8 @@ def _iteration(run: Path, chosen: int | None) -> int:
     Raises:
       UserError: it has none.
     """
-    known = [0, *sorted(int(model.parent.name.removeprefix("iteration_")) for model in run.glob("iteration_*/model"))]
+    numbers = [model.parent.name.removeprefix("iteration_") for model in run.glob("iteration_*/model")]
+    known = [0, *sorted(int(number) for number in numbers if number.isdecimal())]
     if chosen is not None and chosen not in known:
         raise UserError(f"--iteration {chosen}: {run} has no model of it; choose one of {', '.join(map(str, known))}")
     return known[-1] if chosen is None else chosen

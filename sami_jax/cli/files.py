@@ -6,8 +6,11 @@ import numpy as np
 
 from sami_jax import objective
 from sami_jax.checkpoint import SIDE_FILES, restore_params
+from sami_jax.cli.parser import skipped_by
+from sami_jax.config import validate
+from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.jsonl import read_numbered, write_jsonl
+from sami_jax.data.jsonl import BadRow, id_of, read_rows, write_jsonl
 from sami_jax.data.templates import render
 from sami_jax.errors import UserError
 from sami_jax.likelihood import normalized
@@ -25,13 +28,16 @@ def sample_file(arguments: argparse.Namespace) -> None:
     """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order."""
     options = _sampling_options(arguments)
     model = open_model(arguments.model)
-    rows = read_numbered(arguments.input, required=("id", "prompt"))
-    prompts = []
-    for (number, row), seed in zip(rows, seeds(str(arguments.seed), len(rows)), strict=True):
-        where = f"{arguments.input}:{number}"
-        ids = _encode(model, row["prompt"], f"{where}: prompt")
-        _check_length(model, len(ids), options.max_new_tokens, where)
-        prompts.append(Prompt({"id": row["id"]}, ids, seed))
+
+    def encoded(row: dict) -> tuple[dict, list[int]]:
+        id_of(row)
+        ids = _encode(model, row["prompt"])
+        _check_length(model, len(ids), options.max_new_tokens)
+        return {"id": row["id"]}, ids
+
+    rows = read_rows(arguments.input, ("id", "prompt"), encoded, skipped_by(arguments))
+    drawn = seeds(str(arguments.seed), rows[-1][0])
+    prompts = [Prompt(key, ids, drawn[number - 1]) for number, (key, ids) in rows]
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
     # The loop continues a file it finds; this verb begins afresh, and an older output stands until the new one is whole.
@@ -45,35 +51,41 @@ def sample_file(arguments: argparse.Namespace) -> None:
 
 def score_file(arguments: argparse.Namespace) -> None:
     """`sami score`: prompts and responses in, S and what follows from it out, a line each, in order."""
-    from sami_jax.config_file import load_config
-
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
-    template = load_config(arguments.config, arguments.overrides)[0].prompt.training
+    config, _ = load_config(arguments.config, arguments.overrides)
+    validate(config)
     model = open_model(arguments.model)
-    rows = read_numbered(arguments.input, required=("id", "responses"))
-    examples = [
-        _contrast_example(model, row, template, arguments, f"{arguments.input}:{number}") for number, row in rows
-    ]
+
+    def encoded(row: dict) -> tuple[str | int, ContrastExample]:
+        id_of(row)
+        return row["id"], _contrast_example(model, row, config.prompt.training, arguments.score_eos)
+
+    read = read_rows(arguments.input, ("id", "responses"), encoded, skipped_by(arguments))
+    ids, examples = zip(*(row for _, row in read), strict=True)
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
     # Lines of equal C are scored together; the output keeps the order of the input.
     by_count: dict[int, list[int]] = {}
     for place, example in enumerate(examples):
         by_count.setdefault(len(example.prompts), []).append(place)
-    lines: list[dict] = [{}] * len(rows)
+    lines: list[dict] = [{}] * len(ids)
     for places in by_count.values():
         chosen = [examples[place] for place in places]
         matrices = track(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", len(chosen))
         for number, summed in matrices:
             place = places[number]
-            lines[place] = _score_line(rows[place][1]["id"], summed, examples[place], arguments.normalize)
+            lines[place] = _score_line(ids[place], summed, examples[place], arguments.normalize)
     write_jsonl(arguments.output, lines)
     say(f"{len(lines)} matrices: {arguments.output}")
 
 
 def export_checkpoint(arguments: argparse.Namespace) -> None:
     """`sami export`: the newest checkpoint of a training stage to a model folder."""
+    if arguments.output.exists() and not (arguments.output / "config.json").is_file():
+        raise UserError(
+            f"{arguments.output}: holds no model that could be replaced; give a folder that is not there yet"
+        )
     side_files = arguments.checkpoint / SIDE_FILES
     if not side_files.is_dir():
         raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")
@@ -102,51 +114,49 @@ def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
     )
 
 
-def _contrast_example(
-    model: ModelFolder, row: dict, template: str, arguments: argparse.Namespace, where: str
-) -> ContrastExample:
+def _contrast_example(model: ModelFolder, row: dict, template: str, score_eos: bool) -> ContrastExample:
     if "prompts" in row:
-        prompts = row["prompts"]
-    elif "query" in row and "constitutions" in row:
-        prompts = [
-            render(template, constitution, row["query"])
-            for constitution in _texts(row["constitutions"], f"{where}: constitutions")
-        ]
+        prompts = _texts(row, "prompts")
+    elif isinstance(row.get("query"), str) and "constitutions" in row:
+        prompts = [render(template, constitution, row["query"]) for constitution in _texts(row, "constitutions")]
     else:
-        raise UserError(f"{where}: neither 'prompts' nor 'query' and 'constitutions' are there; add them")
-    prompts, responses = _texts(prompts, f"{where}: prompts"), _texts(row["responses"], f"{where}: responses")
+        raise BadRow("neither 'prompts' nor 'query' and 'constitutions' are there", "; add them")
+    responses = _texts(row, "responses")
     if len(prompts) != len(responses):
-        raise UserError(
-            f"{where}: {len(prompts)} prompts but {len(responses)} responses; give one response for each prompt"
+        raise BadRow(
+            "as many prompts as responses are wanted",
+            f", not {len(prompts)} prompts but {len(responses)} responses; give one response for each prompt",
         )
-    end = [model.end_tokens[0]] if arguments.score_eos else []
-    prompt_ids = [_encode(model, prompt, f"{where}: prompt") for prompt in prompts]
-    response_ids = [model.tokenizer.encode(response, add_special_tokens=False) + end for response in responses]
     if not all(response.strip() for response in responses):
-        raise UserError(f"{where}: a response is empty; remove the line or give the response text")
-    _check_length(model, max(map(len, prompt_ids)), max(map(len, response_ids)), where)
+        raise BadRow("a response is empty", "; remove the line or give the response text")
+    end = [model.end_tokens[0]] if score_eos else []
+    prompt_ids = [_encode(model, prompt) for prompt in prompts]
+    response_ids = [model.tokenizer.encode(response, add_special_tokens=False) + end for response in responses]
+    if not all(response_ids):
+        raise BadRow("a response has no tokens", "; remove the line or give the response text")
+    _check_length(model, max(map(len, prompt_ids)), max(map(len, response_ids)))
     return ContrastExample(tuple(map(tuple, prompt_ids)), tuple(map(tuple, response_ids)))
 
 
-def _texts(value, where: str) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise UserError(
-            f"{where}: must be a list of texts, not {type(value).__name__ if not isinstance(value, list) else value!r:.60}"
-        )
-    return value
+def _texts(row: dict, key: str) -> list[str]:
+    texts = row[key]
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise BadRow(f"{key}: must be a list of texts", f", not {texts!r:.60}; mend the line")
+    return texts
 
 
-def _encode(model: ModelFolder, prompt, where: str) -> list[int]:
+def _encode(model: ModelFolder, prompt) -> list[int]:
     if not isinstance(prompt, str) or not (ids := model.tokenizer.encode(prompt)):
-        raise UserError(f"{where} is empty or not a text; give the prompt's text")
+        raise BadRow("prompt is empty or not a text", "; give the prompt's text")
     return ids
 
 
-def _check_length(model: ModelFolder, prompt_tokens: int, response_tokens: int, where: str) -> None:
+def _check_length(model: ModelFolder, prompt_tokens: int, response_tokens: int) -> None:
     limit = model.config.max_positions
     if prompt_tokens + response_tokens > limit:
-        raise UserError(
-            f"{where}: prompt of {prompt_tokens} and response of up to {response_tokens} tokens exceed the model's context of {limit}; shorten them"
+        raise BadRow(
+            "longer than the model's context",
+            f" of {limit}: prompt of {prompt_tokens} and response of up to {response_tokens} tokens; shorten them",
         )
 
 

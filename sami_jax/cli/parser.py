@@ -1,7 +1,9 @@
 """The parser of the whole command line, and what its verbs share."""
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from sami_jax import hosts
 from sami_jax.errors import UserError
@@ -11,7 +13,9 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage text."""
 
     def error(self, message: str):
-        self.exit(2, f"sami: {message}; see `{self.prog} --help`\n")
+        from sami_jax.terminal import visible
+
+        self.exit(2, f"sami: {visible(' '.join(message.split()))}; see `{self.prog} --help`\n")
 
 
 def new_parser() -> Parser:
@@ -42,6 +46,36 @@ def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) 
     )
     parser.set_defaults(call=call)
     return parser
+
+
+def new_file(text: str) -> Path:
+    """An option's path of a file to be written: told before anything costly is done that it cannot be."""
+    path = Path(text)
+    if not path.name or os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{text or 'an empty path'} is a folder; name a file")
+    _check_place(path, path.parent)
+    return path
+
+
+def new_folder(text: str) -> Path:
+    """An option's path of a folder to write into, which need not be there yet."""
+    path = Path(text)
+    _check_place(path, path)
+    return path
+
+
+def _check_place(path: Path, folder: Path) -> None:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path!s:.80}: {error.strerror}; give another place") from None
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.exists(one))
+    if not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f"{there} is no folder; give another place")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{there} may not be written to; give another place")
 
 
 def with_config(sub: argparse.ArgumentParser) -> None:
@@ -83,6 +117,22 @@ def with_hosts(sub: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"without a sign of life after which a process is taken for lost; default {hosts.LOST_AFTER}",
     )
+
+
+def with_skipping(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb pass over rows that it cannot use; see `skipped_by`."""
+    sub.add_argument(
+        "--skip_bad_rows",
+        action="store_true",
+        help="pass over input rows that cannot be used, and count them by reason",
+    )
+
+
+def skipped_by(arguments: argparse.Namespace):
+    """What takes the bad rows, a `jsonl.Skipped`, where the user wants them passed over; else None."""
+    from sami_jax.data.jsonl import Skipped
+
+    return Skipped() if arguments.skip_bad_rows else None
 
 
 def join(arguments: argparse.Namespace) -> None:

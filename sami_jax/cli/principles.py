@@ -174,7 +174,7 @@ def _list(arguments: argparse.Namespace) -> None:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for _, p in principles:
         now = status(p, files.values())
-        table.add_row(p.name, Text(now, STYLES[now]), visible(p.source.kind), Text(visible(p.phrasings[0][0])))
+        table.add_row(p.name, Text(now, STYLES[now]), Text(visible(p.source.kind)), Text(visible(p.phrasings[0][0])))
     results.print(table)
 
 
@@ -285,7 +285,7 @@ def _reviewer(arguments: argparse.Namespace) -> str:
     if name := (arguments.reviewer or "").strip():
         return name
     try:
-        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10)
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10)  # nosec B607: the user's git
         name = asked.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         name = ""

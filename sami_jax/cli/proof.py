@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, with_config, with_endpoint
+from sami_jax.cli.parser import add_verb, new_file, new_folder, skipped_by, with_config, with_endpoint, with_skipping
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -40,7 +40,7 @@ def add_verbs(verbs) -> None:
         "sami judge --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output verdicts.jsonl --judge DIR",
     )
     _with_pairs(judge)
-    judge.add_argument("--output", type=Path, required=True, help="verdicts; a stopped judging is continued")
+    judge.add_argument("--output", type=new_file, required=True, help="verdicts; a stopped judging is continued")
     with_judge(judge)
     judge.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts in what is printed")
 
@@ -64,8 +64,9 @@ def add_verbs(verbs) -> None:
             metavar="FILE",
             help='JSONL of {"query", "constitution", "response"} to show it',
         )
-    compare.add_argument("--output", type=Path, required=True, help="folder; a stopped comparison is continued")
+    compare.add_argument("--output", type=new_folder, required=True, help="folder; a stopped comparison is continued")
     compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
+    with_skipping(compare)
     with_judge(compare)
 
     rate = add_verb(verbs, "rate", None, "people as judges: blinded pairs out, ratings in", "sami rate export --help")
@@ -78,7 +79,7 @@ def add_verbs(verbs) -> None:
         "sami rate export --baseline base.jsonl --test trained.jsonl --queries queries.jsonl --output ratings",
     )
     _with_pairs(export)
-    export.add_argument("--output", type=Path, required=True, help="folder to write")
+    export.add_argument("--output", type=new_folder, required=True, help="folder to write")
     export.add_argument("--seed", type=int, default=0, help="of the shuffling")
     bring = add_verb(
         sub,
@@ -89,7 +90,7 @@ def add_verbs(verbs) -> None:
     )
     bring.add_argument("ratings", type=Path, help="the filled sheet, or Label Studio's JSON export")
     bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
-    bring.add_argument("--output", type=Path, required=True, help="verdicts")
+    bring.add_argument("--output", type=new_file, required=True, help="verdicts")
     bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
 
 
@@ -98,6 +99,7 @@ def _with_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, required=True, help=line)
     parser.add_argument("--test", type=Path, required=True, help="likewise, of the tested model, in the same order")
     parser.add_argument("--queries", type=Path, help='JSONL of {"id", "query"}, where the lines hold no query')
+    with_skipping(parser)
 
 
 def with_judge(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +148,10 @@ def _pairs(arguments: argparse.Namespace):
     from sami_jax.data.queries import read_queries
     from sami_jax.evaluation.pairs import read_pairs_of_files
 
-    queries = {query.id: query.text for query in read_queries(arguments.queries)} if arguments.queries else {}
-    return read_pairs_of_files(arguments.baseline, arguments.test, queries)
+    skipped = skipped_by(arguments)
+    queries = read_queries(arguments.queries, skipped) if arguments.queries else []
+    texts = {query.id: query.text for query in queries}
+    return read_pairs_of_files(arguments.baseline, arguments.test, texts, skipped)
 
 
 def _judge(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sami_jax import hosts
-from sami_jax.cli.parser import add_verb, with_config, with_hosts
+from sami_jax.cli.parser import add_verb, new_file, new_folder, skipped_by, with_config, with_hosts, with_skipping
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.provenance.lock import lock_folder
 from sami_jax.stopping import gracefully
@@ -20,7 +20,7 @@ def add_verbs(verbs) -> None:
     )
     _with_gate(run)
     with_hosts(run)
-    run.add_argument("--workdir", type=Path, help="where everything goes; default runs/NAME")
+    run.add_argument("--workdir", type=new_folder, help="where everything goes; default runs/NAME")
     run.add_argument(
         "--force_resume",
         action="store_true",
@@ -39,7 +39,9 @@ def add_verbs(verbs) -> None:
     train.add_argument(
         "--pairs", type=Path, required=True, help='JSONL of {"query", "constitutions", "responses", "finish_reasons"}'
     )
-    train.add_argument("--output", type=Path, required=True, help="folder for checkpoints/, metrics.jsonl and model/")
+    train.add_argument(
+        "--output", type=new_folder, required=True, help="folder for checkpoints/, metrics.jsonl and model/"
+    )
     train.add_argument("--iteration", type=int, default=1, help="whose number of updates to make")
 
     evaluate = add_verb(
@@ -52,7 +54,7 @@ def add_verbs(verbs) -> None:
     _with_gate(evaluate)
     with_hosts(evaluate)
     evaluate.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
-    evaluate.add_argument("--output", type=Path, required=True, help="folder for responses and evaluation.json")
+    evaluate.add_argument("--output", type=new_folder, required=True, help="folder for responses and evaluation.json")
     evaluate.add_argument("--baseline", type=Path, help="output folder of an earlier evaluate, to compute wins over it")
 
     sample = add_verb(
@@ -103,6 +105,7 @@ def add_verbs(verbs) -> None:
     explain.add_argument("--iteration", type=int, help="whose model to ask, 0 for the base; default the last")
     explain.add_argument(
         "--set",
+        choices=("trained", "held_out_principles", "held_out_phrasings"),
         default="trained",
         help="whose responses: the iteration's on trained (default), held_out_principles or held_out_phrasings",
     )
@@ -114,7 +117,7 @@ def add_verbs(verbs) -> None:
     explain.add_argument("--limit", type=int, help="explain the first so many responses only")
     explain.add_argument(
         "--output",
-        type=Path,
+        type=new_file,
         help='JSONL of {"id", "query", "constitution", "response", "tokens": [{"text", "pmi"}], "principles": [{"id", "text", "share", "tokens"}]}, nats',
     )
     _with_computation(explain)
@@ -127,7 +130,7 @@ def add_verbs(verbs) -> None:
         "sami export --checkpoint runs/tiny/iteration_3/checkpoints --output model",
     )
     export.add_argument("--checkpoint", type=Path, required=True, help="a run's iteration_N/checkpoints")
-    export.add_argument("--output", type=Path, required=True, help="folder to write, in Hugging Face format")
+    export.add_argument("--output", type=new_folder, required=True, help="folder to write, in Hugging Face format")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
     verify = add_verb(verbs, "verify", _verify, "is all that a run left as it was recorded?", "sami verify runs/tiny")
@@ -137,7 +140,9 @@ def add_verbs(verbs) -> None:
         verbs, "report", _report, "a run as one HTML file, for people who decide", "sami report runs/tiny --language ja"
     )
     report.add_argument("run", type=Path, help="a run's folder, finished or stopped")
-    report.add_argument("--output", type=Path, help="the file; default report.html, or report.ja.html, in the folder")
+    report.add_argument(
+        "--output", type=new_file, help="the file; default report.html, or report.ja.html, in the folder"
+    )
     report.add_argument(
         "--language", choices=("en", "ja"), default="en", help="English or Japanese; texts stay as they are"
     )
@@ -150,12 +155,14 @@ def _with_gate(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use principles nobody approved; the manifest and the model card will say so",
     )
+    with_skipping(sub)
 
 
 def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_help: str) -> None:
     sub.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
     sub.add_argument("--input", type=Path, required=True, help=input_help)
-    sub.add_argument("--output", type=Path, required=True, help=output_help)
+    sub.add_argument("--output", type=new_file, required=True, help=output_help)
+    with_skipping(sub)
     _with_computation(sub)
 
 
@@ -172,8 +179,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from sami_jax.run import run
 
     config, name = load_config(arguments.config, arguments.overrides)
+    workdir = arguments.workdir or Path("runs") / name
     with gracefully():
-        run(config, arguments.workdir or Path("runs") / name, arguments.allow_unapproved, arguments.force_resume)
+        run(config, workdir, arguments.allow_unapproved, skipped_by(arguments), arguments.force_resume)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -182,7 +190,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from sami_jax.preparation import prepare
 
     config, _ = load_config(arguments.config, arguments.overrides)
-    inputs = prepare(config, arguments.output, arguments.allow_unapproved)
+    inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     if not 1 <= arguments.iteration <= len(config.train.updates):
         raise UserError(
             f"--iteration {arguments.iteration}: config.train.updates has {len(config.train.updates)} entries; choose one of them"
@@ -205,7 +213,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from sami_jax.run import evaluate
 
     config, _ = load_config(arguments.config, arguments.overrides)
-    inputs = prepare(config, arguments.output, arguments.allow_unapproved)
+    inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     model = open_model(arguments.model, config.model.attention)
     with gracefully(), lock_folder(arguments.output):
         results = evaluate(config, inputs, model, arguments.output, arguments.baseline)

@@ -1,55 +1,219 @@
-"""JSON Lines files: read with errors that name the line, written whole or not at all."""
+"""JSON and JSON Lines files: read with errors that name the place, written whole or not at all."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from sami_jax import hosts
 from sami_jax.errors import UserError
+from sami_jax.terminal import say
+
+T = TypeVar("T")
+Line = TypeVar("Line")
+DEEPEST = 100  # levels of nesting that are read
 
 
-def read_jsonl(file: Path, required: tuple[str, ...] = ()) -> list[dict]:
+class BadRow(Exception):
+    """A row that cannot be used: the reason, under which such rows are counted, and the particulars with what to do."""
+
+    def __init__(self, reason: str, particulars: str):
+        super().__init__(reason + particulars)
+        self.reason = reason
+
+
+class Skipped:
+    """Told to the readers of rows, it lets them pass over bad ones; it keeps how many, by file and reason."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def add(self, file: Path, reasons: Counter, rows: int) -> None:
+        """Keeps the reasons of a file of `rows` rows, and says them."""
+        self.counts[str(file)] = dict(reasons.most_common())
+        listed = "".join(f"; {count}: {reason}" for reason, count in self.counts[str(file)].items())
+        say(f"{file}: {reasons.total()} of {rows} rows passed over{listed}")
+
+
+def read_rows(
+    file: Path, required: tuple[str, ...], read: Callable[[dict], T], skipped: Skipped | None = None
+) -> list[tuple[int, T]]:
     """Reads one object a line; blank lines are passed over.
 
     Args:
       required: keys that every object must have.
+      read: makes of a row what is wanted; raises BadRow.
+      skipped: takes the bad rows; None: the first of them is an error.
+    Returns:
+      what `read` gave, each with its line's number, from 1.
     Raises:
-      UserError: a missing file, or a line that is not an object with the required keys; names file and line.
+      UserError: a missing file, a bad row, or no good one; names file and line.
     """
-    return [row for _, row in read_numbered(file, required)]
+    return usable(file, numbered_lines(file), lambda line: read(row_of(line, required)), skipped)
 
 
-def read_numbered(file: Path, required: tuple[str, ...] = ()) -> list[tuple[int, dict]]:
-    """Like `read_jsonl`, with each object's line number, from 1."""
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}; give the path of a JSONL file") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def read_jsonl(file: Path, required: tuple[str, ...] = ()) -> list[dict]:
+    """The objects of a file, one a line; raises UserError as `read_rows` does."""
+    return [row for _, row in read_rows(file, required, lambda row: row)]
+
+
+def usable(
+    file: Path, lines: Iterable[tuple[int, Line]], read: Callable[[Line], T], skipped: Skipped | None
+) -> list[tuple[int, T]]:
+    """What `read` makes of numbered lines; bad ones are refused or passed over, as in `read_rows`."""
+    rows, reasons = [], Counter()
+    for number, line in lines:
         try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except ValueError as error:
-            raise UserError(f"{file}:{number}: not valid JSON ({error}); mend or remove the line") from None
-        if not isinstance(row, dict):
-            raise UserError(f'{file}:{number}: not a JSON object; each line must look like {{"id": ..., ...}}')
-        if missing := [key for key in required if key not in row]:
-            raise UserError(f"{file}:{number}: key {missing[0]!r} is missing; add it to the line")
-        rows.append((number, row))
+            rows.append((number, read(line)))
+        except BadRow as bad:
+            if skipped is None:
+                raise UserError(f"{file}:{number}: {bad}") from None
+            reasons[bad.reason] += 1
+    if skipped is not None and reasons:
+        skipped.add(file, reasons, reasons.total() + len(rows))
     if not rows:
-        raise UserError(f"{file}: no lines; give a JSONL file with at least one object")
+        raise UserError(f"{file}: no lines that can be used; give a JSONL file with at least one object")
     return rows
 
 
+def numbered_lines(file: Path) -> list[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number, from 1.
+
+    Raises:
+      UserError: a file that cannot be read.
+    """
+    lines = read_bytes(file, "give the path of a JSONL file").split(b"\n")
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def row_of(line: bytes, required: tuple[str, ...]) -> dict:
+    """A line's object.
+
+    Raises:
+      BadRow: not JSON, no object, or a key is missing.
+    """
+    try:
+        row = parse(line)
+    except ValueError as error:
+        raise BadRow("not valid JSON", f" ({error}); mend or remove the line") from None
+    if not isinstance(row, dict):
+        raise BadRow("not a JSON object", '; each line must look like {"id": ..., ...}')
+    if missing := [key for key in required if key not in row]:
+        raise BadRow(f"key {missing[0]!r} is missing", "; add it to the line")
+    return row
+
+
+def id_of(row: dict) -> str:
+    """The row's "id" as a text.
+
+    Raises:
+      BadRow: it is neither a text nor a whole number.
+    """
+    id = row["id"]
+    if not isinstance(id, str | int) or isinstance(id, bool):
+        raise BadRow("id is neither a text nor a whole number", f" but {id!r:.60}; mend the line")
+    return str(id)
+
+
+def tags_of(row: dict) -> tuple[str, ...]:
+    """The row's "tags", if there are any.
+
+    Raises:
+      BadRow: they are no list of texts.
+    """
+    tags = row.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise BadRow("tags must be a list of texts", "; mend the line")
+    return tuple(tags)
+
+
+def parse(content: bytes):
+    """What a JSON text says, where it says one thing only, and that in Unicode and in finite numbers.
+
+    Raises:
+      ValueError: says why not.
+    """
+    return _parsed(content, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
+
+
+def parse_measured(content: bytes):
+    """Like `parse`, of what was measured and written by us: a number may be NaN."""
+    return _parsed(content)
+
+
+def _parsed(content: bytes, **hooks):
+    try:
+        text = content.decode("utf-8-sig")
+        value = json.loads(text, **hooks)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
+        raise ValueError("nested too deep")
+    if "\\u" in text:  # an escape can spell half a character, which no file can hold
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("an escape spells half a character, a lone surrogate") from None
+    return value
+
+
+def _depth(value) -> int:
+    depth, level = 0, [value]
+    while level := [below for one in level for below in _below(one)]:
+        depth += 1
+    return depth
+
+
+def _below(value) -> Iterable:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def read_json(file: Path, advice: str, parse: Callable[[bytes], object] = parse):
+    """What a JSON file says.
+
+    Args:
+      advice: what to do where it cannot be read.
+      parse: `parse` or `parse_measured`.
+    Raises:
+      UserError: it cannot be read, or is no JSON.
+    """
+    try:
+        return parse(read_bytes(file, advice))
+    except ValueError as error:
+        raise UserError(f"{file}: not readable JSON ({error}); {advice}") from None
+
+
+def read_bytes(file: Path, advice: str) -> bytes:
+    """
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise UserError(f"{file}: {getattr(error, 'strerror', None) or error}; {advice}") from None
+
+
 def read_appended(file: Path) -> list[dict]:
-    """The whole lines of a file of our own that may have been stopped in mid-write: a torn last line is left out."""
+    """The whole lines of a file of our own that may have been stopped in mid-write: a torn last line is left out.
+
+    Raises:
+      UserError: a whole line is no object; names it.
+    """
     if not file.exists():
         return []
-    *lines, _torn = file.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines]
+    *lines, _torn = read_bytes(file, "restore it").split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(parse_measured(line))
+        except ValueError:
+            rows.append(None)
+        if not isinstance(rows[-1], dict):
+            raise UserError(f"{file}:{number}: not a JSON object; restore the file")
+    return rows
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
@@ -68,9 +232,27 @@ def write_text(file: Path, text: str) -> None:
 def replace_text(file: Path, text: str) -> None:
     """Writes beside, then renames: readers see the old file or the new one, never half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
+    partial = file.parent / f"{file.name}.partial"
     with open(partial, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = Counter(key for key, _ in pairs)
+        raise ValueError(f"key {seen.most_common(1)[0][0]!r} stands twice")
+    return found
+
+
+def _no_number(name: str):
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    if (value := float(digits)) in (float("inf"), float("-inf")):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value

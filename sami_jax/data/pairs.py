@@ -7,9 +7,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.jsonl import read_numbered
+from sami_jax.data.jsonl import BadRow, Skipped, read_rows
 from sami_jax.data.templates import encode_prompt
-from sami_jax.errors import UserError
 
 
 def clean(response: str, config: ConfigDict) -> str:
@@ -78,27 +77,28 @@ def filter_pairs(
     return kept, dict(dropped.most_common())
 
 
-def read_pairs(file: Path, count: int) -> list[dict]:
+def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[dict]:
     """Reads and checks a pairs file: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons".
 
+    Args:
+      skipped: takes bad lines; None refuses them.
     Raises:
       UserError: a line that lacks a key, has another C than `count`, or an empty text; names file and line.
     """
-    rows = []
-    for number, row in read_numbered(file, required=("query", "constitutions", "responses")):
+
+    def pair(row: dict) -> dict:
         row = {"finish_reasons": ["stop"] * count, **row}
+        if not isinstance(row["query"], str) or not row["query"].strip():
+            raise BadRow("'query' holds no text", "; remove the line or give the text")
         for key in ("constitutions", "responses", "finish_reasons"):
             texts = row[key]
             if not isinstance(texts, list) or len(texts) != count:
-                raise UserError(
-                    f"{file}:{number}: {key!r} must list {count} texts (config.constitutions.count); mend the line"
-                )
+                raise BadRow(f"{key!r} must list {count} texts", " (config.constitutions.count); mend the line")
             if not all(isinstance(text, str) and text.strip() for text in texts):
-                raise UserError(
-                    f"{file}:{number}: {key!r} holds an empty text or none; remove the line or give the text"
-                )
-        rows.append(row)
-    return rows
+                raise BadRow(f"{key!r} holds an empty text or none", "; remove the line or give the text")
+        return row
+
+    return [row for _, row in read_rows(file, ("query", "constitutions", "responses"), pair, skipped)]
 
 
 def encode_pairs(

@@ -3,8 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from sami_jax.data.jsonl import read_numbered
-from sami_jax.errors import UserError
+from sami_jax.data.jsonl import BadRow, Skipped, id_of, read_rows, tags_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,25 +13,27 @@ class Query:
     tags: tuple[str, ...] = ()  # slices it belongs to
 
 
-def read_queries(file: Path) -> list[Query]:
+def read_queries(file: Path, skipped: Skipped | None = None) -> list[Query]:
     """Reads lines {"id", "query"} or {"id", "prompt"}, and a list of "tags" if there is one; other keys are passed over.
 
+    Args:
+      skipped: takes bad lines; None refuses them.
     Raises:
       UserError: a line without id or text, with an empty text, or with an id seen before; names file and line.
     """
-    queries, seen = [], set()
-    for number, row in read_numbered(file, required=("id",)):
+    seen: set[str] = set()
+
+    def query(row: dict) -> Query:
         text = row.get("query", row.get("prompt"))
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{file}:{number}: neither 'query' nor 'prompt' holds text; add the query")
-        if (id := str(row["id"])) in seen:
-            raise UserError(f"{file}:{number}: id {id!r} stands on an earlier line too; make ids unique")
-        tags = row.get("tags") or []
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise UserError(f"{file}:{number}: tags must be a list of texts; mend the line")
+            raise BadRow("neither 'query' nor 'prompt' holds text", "; add the query")
+        if (id := id_of(row)) in seen:
+            raise BadRow("the id stands on an earlier line too", f": {id!r}; make ids unique")
+        tags = tags_of(row)
         seen.add(id)
-        queries.append(Query(id, text.strip(), tuple(tags)))
-    return queries
+        return Query(id, text.strip(), tags)
+
+    return [query for _, query in read_rows(file, ("id",), query, skipped)]
 
 
 def split(queries: list[Query], splits: int, iteration: int) -> list[Query]:

@@ -7,7 +7,6 @@ no score, and the held-out ones stay unseen.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jsonl
 from sami_jax.data.queries import Query
+from sami_jax.data.shape import read_shaped
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.measure import EvaluationSet, measure, trained_principles
 from sami_jax.models.config import ModelConfig
@@ -28,6 +28,7 @@ from sami_jax.principles.principle import Principle
 
 NAME = "canaries"
 STOPPED = "stopped.json"
+STOP = {"update": int, "last_good": int, "rules": [str]}  # its content
 GRAM = 4  # tokens; a reply that repeats itself repeats runs of this length
 
 
@@ -167,4 +168,4 @@ class Stop:
     @classmethod
     def read(cls, folder: Path) -> "Stop | None":
         file = folder / STOPPED
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if hosts.once(file.exists) else None
+        return cls(**read_shaped(file, STOP, "restore it")) if hosts.once(file.exists) else None

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.jsonl import read_numbered
+from sami_jax.data.jsonl import BadRow, id_of, read_rows
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.errors import UserError
 from sami_jax.models.pretrained import ModelFolder
@@ -58,12 +58,16 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
     Raises:
       UserError: a line that lacks a text, an id with one line or with two queries; names file and line.
     """
-    rows = read_numbered(file, required=KEYS)
+
+    def checked(row: dict) -> dict:
+        if wrong := next((key for key in KEYS[1:] if not isinstance(row[key], str)), None):
+            raise BadRow(f"{wrong!r} must be a text", "; mend the line")
+        return row | {"id": id_of(row)}
+
+    rows = read_rows(file, KEYS, checked)
     groups: dict[str, list[tuple[int, dict]]] = {}
     for number, row in rows:
-        if wrong := next((key for key in KEYS[1:] if not isinstance(row[key], str)), None):
-            raise UserError(f"{file}:{number}: {wrong!r} must be a text; mend the line")
-        groups.setdefault(str(row["id"]), []).append((number, row))
+        groups.setdefault(row["id"], []).append((number, row))
     for id, ((first, row), *others) in groups.items():
         if not others:
             raise UserError(
@@ -73,10 +77,9 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
             raise UserError(f"{file}:{other}: id {id!r} has another query on line {first}; give each query its own id")
     answers = []
     for _, row in rows:
-        id = str(row["id"])
-        constitutions = tuple(dict.fromkeys(other["constitution"] for _, other in groups[id]))
+        constitutions = tuple(dict.fromkeys(other["constitution"] for _, other in groups[row["id"]]))
         own = constitutions.index(row["constitution"])
-        answers.append(Answer(id, row["query"], clean(row["response"], config), constitutions, own))
+        answers.append(Answer(row["id"], row["query"], clean(row["response"], config), constitutions, own))
     return answers
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sami_jax.data.jsonl import read_numbered
+from sami_jax.data.jsonl import BadRow, Skipped, id_of, numbered_lines, row_of, tags_of, usable
 from sami_jax.errors import UserError
+from sami_jax.evaluation.verdicts import MOST_TOKENS
 
 PROMPT = """\
 Two assistants answered the same query. Decide which response follows the constitution better.
@@ -93,48 +94,57 @@ def win_of(choice: str, baseline_first: bool) -> float:
     return float((choice == "B") == baseline_first)
 
 
-def read_pairs_of_files(baseline: Path, test: Path, queries: Mapping[str, str]) -> list[Pair]:
+def read_pairs_of_files(
+    baseline: Path, test: Path, queries: Mapping[str, str], skipped: Skipped | None = None
+) -> list[Pair]:
     """Aligns two response files {"id", "constitution", "response"} line by line.
 
     Args:
       queries: text by id, for lines that have no "query" of their own.
+      skipped: takes pairs of which one line is bad; None refuses them.
     Raises:
       UserError: files of different length, ids or constitutions that differ, no text of a query; names file and line.
     """
-    rows = [read_numbered(file, required=("id", "response")) for file in (baseline, test)]
-    if len(rows[0]) != len(rows[1]):
-        raise UserError(f"{test}: {len(rows[1])} responses, but {len(rows[0])} in {baseline}; judge the same queries")
-    return [
-        _pair(one, other, queries, f"{baseline}:{line}", f"{test}:{number}")
-        for (line, one), (number, other) in zip(*rows, strict=True)
-    ]
+    lines = [numbered_lines(file) for file in (baseline, test)]
+    if len(lines[0]) != len(lines[1]):
+        raise UserError(f"{test}: {len(lines[1])} responses, but {len(lines[0])} in {baseline}; judge the same queries")
+
+    def pair(both: tuple[tuple[int, bytes], bytes]) -> Pair:
+        (number, line), own = both
+        try:
+            one = _response_row(line)
+        except BadRow as bad:
+            raise BadRow(f"in {baseline.name}: {bad.reason}", f", on line {number}: {bad}") from None
+        return _pair(one, _response_row(own), queries, f"{baseline}:{number}")
+
+    beside = [(number, (one, own)) for one, (number, own) in zip(*lines, strict=True)]
+    return [found for _, found in usable(test, beside, pair, skipped)]
 
 
-def _pair(one: dict, other: dict, queries: Mapping[str, str], where_one: str, where: str) -> Pair:
+def _response_row(line: bytes) -> dict:
+    row = row_of(line, required=("id", "response"))
+    if not isinstance(row["response"], str):
+        raise BadRow("response is no text", "; mend the line")
+    return row | {"id": id_of(row)}
+
+
+def _pair(one: dict, other: dict, queries: Mapping[str, str], where_one: str) -> Pair:
     for key in ("id", "constitution"):
         if one.get(key) != other.get(key):
-            raise UserError(
-                f"{where}: {key} differs from that of {where_one}; both files must hold the same in one order"
-            )
-    for row, place in ((one, where_one), (other, where)):
-        if not isinstance(row["response"], str):
-            raise UserError(f"{place}: response is no text; mend the line")
-    id = str(other["id"])
-    query = other.get("query") or queries.get(id)
+            raise BadRow(f"{key} differs", f" from that of {where_one}; both files must hold the same in one order")
+    query, constitution = other.get("query") or queries.get(other["id"]), other.get("constitution") or ""
     if not isinstance(query, str):
-        raise UserError(f"{where}: no text of query {id!r}; add it to the line, or give --queries")
+        raise BadRow("no text of the query", f" {other['id']!r}; add it to the line, or give --queries")
+    if not isinstance(constitution, str):
+        raise BadRow("constitution is no text", "; mend the line")
     counted = [row.get("tokens") for row in (one, other)]
     # Characters where nobody counted tokens: they mean something in every script.
-    lengths = counted if all(isinstance(n, int) for n in counted) else [len(row["response"]) for row in (one, other)]
-    return Pair(
-        id,
-        query,
-        str(other.get("constitution") or ""),
-        one["response"],
-        other["response"],
-        tuple(lengths),
-        tuple(other.get("tags") or ()),
-    )
+    lengths = counted if all(map(_is_count, counted)) else [len(row["response"]) for row in (one, other)]
+    return Pair(other["id"], query, constitution, one["response"], other["response"], tuple(lengths), tags_of(other))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
 
 
 def orders(pair: Pair, both: bool) -> tuple[bool, ...]:

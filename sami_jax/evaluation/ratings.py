@@ -3,13 +3,13 @@
 import csv
 import hashlib
 import io
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from sami_jax.data.cells import from_cell, to_cell
-from sami_jax.data.jsonl import write_json, write_text
+from sami_jax.data.jsonl import read_bytes, write_json, write_text
+from sami_jax.data.shape import NUMBER, misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.evaluation.pairs import Pair
 from sami_jax.evaluation.statistics import kappa
@@ -19,6 +19,10 @@ KEY = "key.json"  # which response is whose; not for the raters
 SHEET, TASKS, LABELS = "ratings.csv", "label_studio.json", "label_studio.xml"
 COLUMNS = ("item", "query", "constitution", "response_1", "response_2", "better", "rater")
 BETTER = ("1", "2", "tie")
+ENTRY = {"id": str, "constitution": str, "baseline_first": bool, "baseline_tokens?": NUMBER, "test_tokens?": NUMBER}
+# Label Studio's JSON export, as far as it is read.
+DONE = {"completed_by?": object, "result": [{"from_name?": object, "value?": object}]}
+EXPORT = [{"data": {"item": str}, "annotations": [DONE]}]
 
 _LABELS = """\
 <View>
@@ -68,10 +72,7 @@ def import_ratings(file: Path, key_file: Path) -> list[dict]:
     Raises:
       UserError: a rating that is none, or of an item the key does not have; names file and row.
     """
-    try:
-        key = json.loads(key_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key_file}: not readable ({error}); give the key that `sami rate export` wrote") from None
+    key = read_shaped(key_file, {str: ENTRY}, "give the key that `sami rate export` wrote")
     rows = []
     for where, item, better, rater in _ratings(file):
         if item not in key:
@@ -89,30 +90,46 @@ def import_ratings(file: Path, key_file: Path) -> list[dict]:
 
 def _ratings(file: Path) -> list[tuple[str, str, str, str]]:
     """(where it stands, item, rating, rater)."""
+    return _of_label_studio(file) if file.suffix == ".json" else _of_sheet(file)
+
+
+def _of_sheet(file: Path) -> list[tuple[str, str, str, str]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".json":
-            return [
-                (
-                    f"{file}: task {number}",
-                    task["data"]["item"],
-                    result["value"]["choices"][0],
-                    str(done.get("completed_by", "")),
-                )
-                for number, task in enumerate(json.loads(text), start=1)
-                for done in task["annotations"]
-                if not done.get("was_cancelled")
-                for result in done["result"]
-                if result.get("from_name") == "better"
-            ]
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        cells = [{name: from_cell(row.get(name)) for name in ("item", "better", "rater")} for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
-        raise UserError(f"{file}: neither a filled {SHEET} nor Label Studio's JSON export ({error!r:.80})") from None
-    numbered = enumerate(cells, start=2)
+        text = read_bytes(file, f"give a filled {SHEET}").decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{file}: not a filled {SHEET} ({error!s:.80}); save it as CSV in UTF-8") from None
+    if rows and (missing := {"item", "better"} - rows[0].keys()):
+        raise UserError(f"{file}: not a filled {SHEET}: column {min(missing)!r} is missing; save the sheet as CSV")
+    cells = [{name: from_cell(row.get(name)) for name in ("item", "better", "rater")} for row in rows]
     return [
-        (f"{file}: row {n}", row["item"], row["better"].lower(), row["rater"]) for n, row in numbered if row["better"]
+        (f"{file}: row {number}", row["item"], row["better"].lower(), row["rater"])
+        for number, row in enumerate(cells, start=2)
+        if row["better"]
     ]
+
+
+def _of_label_studio(file: Path) -> list[tuple[str, str, str, str]]:
+    tasks = read_shaped(file, EXPORT, "give Label Studio's JSON export")
+    return [
+        (
+            f"{file}: task {number}",
+            task["data"]["item"],
+            _choice(result, f"{file}: task {number}"),
+            str(done.get("completed_by", "")),
+        )
+        for number, task in enumerate(tasks, start=1)
+        for done in task["annotations"]
+        if not done.get("was_cancelled")
+        for result in done["result"]
+        if result.get("from_name") == "better"
+    ]
+
+
+def _choice(result: dict, where: str) -> str:
+    if wrong := misfit(result, {"value": {"choices": (str,)}}):
+        raise UserError(f"{where}: {wrong}; a rating is one choice")
+    return result["value"]["choices"][0]
 
 
 def agreement(ratings: Path, verdicts: Path) -> tuple[float, float, float, int]:

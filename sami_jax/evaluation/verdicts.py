@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sami_jax.data.jsonl import read_numbered
-from sami_jax.errors import UserError
+from sami_jax.data.jsonl import BadRow, id_of, read_rows, tags_of
 from sami_jax.evaluation import statistics
+
+MOST_TOKENS = 2**53  # that a float tells apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +36,29 @@ def read_verdicts(file: Path) -> list[Verdict]:
     Raises:
       UserError: a line that is no verdict; names file and line.
     """
-    return [_verdict(row, f"{file}:{number}") for number, row in read_numbered(file, required=("win",))]
+    return [verdict for _, verdict in read_rows(file, ("win",), _verdict)]
 
 
-def _verdict(row: dict, where: str) -> Verdict:
+def _verdict(row: dict) -> Verdict:
     win, lengths = row["win"], (row.get("baseline_tokens"), row.get("test_tokens"))
     if win not in (1, 0.5, 0, None) or isinstance(win, bool):
-        raise UserError(f"{where}: win is {win!r}; it must be 1, 0.5, 0, or null for an invalid verdict")
+        raise BadRow("win is none of 1, 0.5, 0 and null", f" but {win!r:.60}; null stands for an invalid verdict")
     for length in lengths:
-        if length is not None and (not isinstance(length, int | float) or isinstance(length, bool) or not length >= 0):
-            raise UserError(f"{where}: {length!r} is no number of tokens; mend the line")
-    tags = row.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise UserError(f"{where}: tags must be a list of texts; mend the line")
-    id = row.get("id")
+        if length is not None and not (
+            isinstance(length, int | float) and not isinstance(length, bool) and 0 <= length < MOST_TOKENS
+        ):
+            raise BadRow("a length is no number of tokens", f" but {length!r:.60}; mend the line")
+    for key, kind in (("constitution", str), ("flipped", bool)):
+        if not isinstance(row.get(key), kind | None):
+            raise BadRow(f"{key} is of another type", f": {row[key]!r:.60}; mend the line")
     return Verdict(
         win=None if win is None else float(win),
-        id=None if id is None else str(id),
+        id=None if row.get("id") is None else id_of(row),
         constitution=row.get("constitution"),
         baseline_tokens=lengths[0],
         test_tokens=lengths[1],
         flipped=row.get("flipped"),
-        tags=tuple(tags),
+        tags=tags_of(row),
     )
 
 

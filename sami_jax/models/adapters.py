@@ -1,7 +1,6 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685): trained beside weights that stay as they are."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
+from sami_jax.data.shape import NUMBER, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
@@ -22,6 +22,7 @@ from sami_jax.sharding import gathered
 LEAVES = ("lora_a", "lora_b")
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")  # projections that may have an adapter
 RECORD = "adapter.json"  # beside a stage's checkpoints: what its adapters belong to
+CONTENT = {"base": str, "dtype": str, "adapter": {"rank": int, "alpha": NUMBER, "targets": [str]}}
 
 
 def adapted(config: ModelConfig, lora: ConfigDict) -> ModelConfig:
@@ -127,7 +128,10 @@ def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> t
     file = folder / RECORD
     if not file.exists():
         return config, {}
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_shaped(file, CONTENT, "restore it, as the run wrote it")
+    rank, alpha, targets = (record["adapter"][name] for name in LowRank._fields)
+    if not (rank > 0 and set(targets) <= set(TARGETS) and record["dtype"] in ("float32", "bfloat16")):
+        raise UserError(f"{file}: no adapters of this model; restore it, as the run wrote it")
     base = Path(record["base"])
     if not base.is_dir():
         raise UserError(f'{file}: the base model {base} is not there; put its new place under "base"')
@@ -136,7 +140,6 @@ def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> t
             f'{file}: {base} is not the model that these adapters belong to; put the right one under "base"'
         )
     check_weights(base, config)
-    rank, alpha, targets = (record["adapter"][name] for name in LowRank._fields)
     adapter = LowRank(rank, alpha, tuple(targets))
     return dataclasses.replace(config, adapter=adapter), load_params(base, config, mesh, jnp.dtype(record["dtype"]))
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+from sami_jax.data.shape import misfit
 from sami_jax.errors import UserError
 
 FAMILIES = {
@@ -17,6 +18,44 @@ WINDOWED = ("mistral", "mixtral")  # families whose sliding_window holds for eve
 
 # Switches of config.json that change the computation and that this decoder does not compute: (key, required value).
 _REQUIRED = (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False), ("use_sliding_window", False))
+
+
+# Counts of config.json, and numbers above 0; who leaves one out, or null, means a default.
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "sliding_window",
+)
+_NUMBERS = ("rope_theta", "rms_norm_eps")
+_MOST = 2**24  # of anything in a model; the longest contexts are of 10 million tokens
+
+
+def check_sizes(hf: dict, where: str) -> None:
+    """Checks the sizes that a config.json gives, before anything is made of them.
+
+    Raises:
+      UserError: one is of another type, or absurd.
+    """
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    wrong = misfit(rope, {}) and "rope_parameters is no object"
+    for content, keys in ((hf, (*_COUNTS, *_NUMBERS)), (rope if not wrong else {}, ("rope_theta", *_ROPE_KEYS))):
+        for key in keys:
+            value = content.get(key)
+            kind, most = (int, _MOST) if key in _COUNTS else (int | float, float("inf"))
+            if value is not None and (misfit(value, kind) or not 0 < value <= most or value == float("inf")):
+                wrong = wrong or f"{key} is {value!r:.40}"
+    if tied := misfit(hf.get("tie_word_embeddings", False), bool | None):
+        wrong = wrong or tied.replace("the content", "tie_word_embeddings")
+    if wrong:
+        raise UserError(f"{where}: {wrong}; this is not a Hugging Face model")
 
 
 class RopeScaling(NamedTuple):
@@ -75,10 +114,11 @@ class ModelConfig:
         for key, required in _REQUIRED:
             if hf.get(key, required) != required:
                 raise UserError(f"{where}: {key}={hf[key]!r} is not supported, only {required!r}; use another model")
+        check_sizes(hf, where)
         # transformers 5 moved rope_theta and rope_scaling into rope_parameters.
         rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
         try:
-            return cls(
+            config = cls(
                 family=family,
                 vocab_size=hf["vocab_size"],
                 d_model=hf["hidden_size"],
@@ -100,6 +140,14 @@ class ModelConfig:
             )
         except KeyError as missing:
             raise UserError(f"{where}: key {missing} is missing; this is not a complete Hugging Face model") from None
+        for holds, wrong in (
+            (config.n_heads % config.n_kv_heads == 0, "num_key_value_heads does not divide num_attention_heads"),
+            (config.head_dim > 0 and config.head_dim % 2 == 0, "the size of a head is odd or 0"),
+            (config.experts_per_token <= config.n_experts, "num_experts_per_tok is above num_local_experts"),
+        ):
+            if not holds:
+                raise UserError(f"{where}: {wrong}; this is not a Hugging Face model")
+        return config
 
     def to_hf(self) -> dict:
         """config.json for a new model (an imported model keeps its own file)."""

@@ -23,8 +23,9 @@ import safetensors.numpy
 
 from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
+from sami_jax.data.shape import read_shaped
 from sami_jax.errors import UserError
-from sami_jax.models.config import FAMILIES, ModelConfig
+from sami_jax.models.config import FAMILIES, ModelConfig, check_sizes
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.sharding import gathered
 
@@ -81,12 +82,13 @@ def read_config(folder: Path) -> ModelConfig:
         raise UserError(f"{folder}: no such model folder; give a folder in Hugging Face format")
     if not file.is_file():
         raise UserError(f"{folder}: config.json is missing; give a folder in Hugging Face format")
+    raw = read_shaped(file, {"model_type": str}, "export the model again")
+    if raw["model_type"] not in FAMILIES:
+        return ModelConfig.from_hf(raw, str(file))  # raises, naming the model type
+    check_sizes(raw, str(file))
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw.get("model_type") not in FAMILIES:
-            return ModelConfig.from_hf(raw, str(file))  # raises, naming the model type
-        filled = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
-    except (ValueError, AttributeError, TypeError, OSError) as error:
+        filled = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
+    except Exception as error:  # its checks raise many types
         raise UserError(f"{file}: not a readable config.json ({_first_line(error)}); export the model again") from None
     return ModelConfig.from_hf(raw | filled, str(file))
 
@@ -196,10 +198,7 @@ class _Files:
         self.folder = folder
         single, index = self.folder / SINGLE_FILE, self.folder / INDEX_FILE
         if index.is_file():
-            try:
-                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{index}: not a readable index of weights; download the model again") from None
+            names = read_shaped(index, {"weight_map": {str: str}}, "download the model again")["weight_map"].values()
             paths = [self.folder / name for name in sorted(set(names))]
         elif single.is_file():
             paths = [single]
@@ -213,7 +212,7 @@ class _Files:
             )
         self.tensors = {}
         for path in paths:
-            if path.parent != self.folder or not path.is_file():
+            if path.parent != self.folder or not _is_file(path):
                 raise UserError(f"{path}: weights file is missing; download the model again")
             try:
                 with safetensors.safe_open(path, framework="np"):  # checks that the file is whole
@@ -276,6 +275,13 @@ class _Stored:
             for row in range(0, len(rows), _ROWS):
                 into = target[first - cuts[0].start + row :][: min(_ROWS, len(rows) - row)]
                 into[...] = rows[row : row + _ROWS, *cuts[1:]]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _tensors(path: Path) -> dict[str, _Stored]:

@@ -1,12 +1,12 @@
 """A model ready for use: its shape, its weights on a mesh, its tokenizer and the ids that end a text."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.finite import check_finite
 from sami_jax.models.config import ModelConfig
@@ -48,11 +48,11 @@ def open_model(folder: Path | str, attention: str = "xla") -> ModelFolder:
     config = dataclasses.replace(read_config(folder), attention=attention)
     check_weights(folder, config)
     tokenizer = _load_tokenizer(folder)
-    if len(tokenizer) > config.vocab_size:
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}; they do not belong together"
+            f"{folder}: the tokenizer has a token {largest}, the model only {config.vocab_size} tokens; they do not belong together"
         )
-    return ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer))
+    return ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size))
 
 
 def _load_tokenizer(folder: Path):
@@ -61,21 +61,25 @@ def _load_tokenizer(folder: Path):
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model; save the tokenizer into the model folder")
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer.decode(tokenizer.encode("a"))  # some of its settings are not looked at before
+        return tokenizer
     except Exception as error:  # tokenizer code raises many types, some from Rust
         raise UserError(
             f"{folder}: the tokenizer cannot be read ({' '.join(str(error).split())[:160]}); save it again"
         ) from None
 
 
-def _end_tokens(folder: Path, tokenizer) -> tuple[int, ...]:
+def _end_tokens(folder: Path, tokenizer, vocab_size: int) -> tuple[int, ...]:
     """The generation config's, else the model config's, else the tokenizer's end-of-text ids."""
     ids = []
     for name in ("generation_config.json", "config.json"):
         file = folder / name
         if file.is_file() and not ids:
-            found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            ids = [found] if isinstance(found, int) else list(found or [])
+            found = read_shaped(file, {}, "save the model again").get("eos_token_id")
+            ids = [] if found is None else found if isinstance(found, list) else [found]
+            if misfit(ids, [int]) or not all(0 <= id < vocab_size for id in ids):
+                raise UserError(f"{file}: eos_token_id is {found!r:.60}; give a token of the model, or several")
     if not ids and tokenizer.eos_token_id is not None:
         ids = [tokenizer.eos_token_id]
     if not ids:

@@ -14,7 +14,7 @@ RANDOM_BYTES, RANDOM_MIXTURE = "random-bytes", "random-bytes-mixture"
 # Name, as `config.model.path` gives it -> what sets its shape apart.
 UNTRAINED = {
     RANDOM_BYTES: {"family": "mistral"},
-    RANDOM_MIXTURE: {"family": "mixtral", "n_experts": 4, "experts_per_token": 2},
+    RANDOM_MIXTURE: {"family": "mixtral", "n_experts": 4, "experts_per_token": 2},  # nosec B105: a count, no password
 }
 END = "</s>"
 

@@ -10,12 +10,11 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from sami_jax.data.cells import from_cell, to_cell
-from sami_jax.data.jsonl import write_json, write_text
+from sami_jax.data.jsonl import read_bytes, read_json, write_json, write_text
 from sami_jax.errors import UserError
 from sami_jax.principles.constitutions import numbered, statements
 from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
@@ -38,7 +37,7 @@ def import_principles(source: Path) -> list[Principle]:
     elif source.suffix == ".csv":
         principles = _read_csv(source)
     elif source.suffix == ".json":
-        content = _read_json(source)
+        content = read_json(source, "mend the file")
         is_constitution = isinstance(content, dict) and "identifiers" in content
         principles = _read_constitutions([source], source) if is_constitution else _read_definitions(source, content)
     else:
@@ -98,13 +97,6 @@ def _single_wording(principles: Sequence[Principle], form: str) -> Sequence[Prin
     return principles
 
 
-def _read_json(file: Path):
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not readable JSON ({error}); mend the file") from None
-
-
 def _read_definitions(file: Path, content) -> list[Principle]:
     try:
         pairs = {id: (entry["definition"].strip(), entry["antithesis"].strip()) for id, entry in content.items()}
@@ -124,7 +116,7 @@ def _read_constitutions(files: Sequence[Path], source: Path) -> list[Principle]:
         raise UserError(f"{source}: no constitution files (*.json) here; give a folder that holds some")
     sides: dict[str, dict[str, str]] = {}
     for file in files:
-        content = _read_json(file)
+        content = read_json(file, "mend the file")
         try:
             for column in ("positive", "negative"):
                 shown = [text.strip() for text in statements(content[column])]
@@ -169,8 +161,9 @@ def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
 
 def _read_csv(file: Path) -> list[Principle]:
     try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+        text = read_bytes(file, "give a CSV file").decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{file}: not a readable CSV file ({error}); save it as UTF-8") from None
     if not rows:
         raise UserError(f"{file}: no rows; the first line names the columns {', '.join(COLUMNS)}")

@@ -36,6 +36,8 @@ from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
 KEYS = ("id", "version", "principle", "antithesis", "phrasings", "source", "tags", "notes", "reviews")
 ID = re.compile(r"[^\W_][\w.-]*")  # letters of any script; no "@", no "/", nothing that hides a file
 
+MOST_NODES = 10_000  # of a file
+
 
 def read_principles(folder: Path) -> tuple[Principle, ...]:
     """Reads every principle of a folder, all versions, in the order of ids and versions.
@@ -137,11 +139,31 @@ def file_of(folder: Path, principle: Principle) -> Path:
 
 def _load(file: Path, yaml: YAML):
     try:
-        return yaml.load(file.read_text(encoding="utf-8-sig"))
+        content = yaml.load(file.read_text(encoding="utf-8-sig"))
+        _check(content)
+        return content
     except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable YAML ({' '.join(str(error).split())[:160]}); mend the file") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}; give a file that can be read") from None
+
+
+def _check(content) -> None:
+    """Looks at all of a file's content, by whatever ways it is reached: aliases can make a small file endless.
+
+    Raises:
+      ValueError: it is too much, or a text in it holds half a character.
+    """
+    waiting, seen = [content], 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > MOST_NODES:
+            raise ValueError("too much in it for a principle")
+        if isinstance(one, dict | list):
+            waiting += [*one, *one.values()] if isinstance(one, dict) else one
+        elif isinstance(one, str) and any("\ud800" <= character <= "\udfff" for character in one):
+            raise ValueError("an escape spells half a character, a lone surrogate")
 
 
 def _wording(file: Path, wording) -> tuple[str, str]:

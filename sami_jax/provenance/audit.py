@@ -12,11 +12,25 @@ import os
 from pathlib import Path
 
 from sami_jax import hosts
+from sami_jax.data.jsonl import parse, read_bytes
+from sami_jax.data.shape import misfit
 from sami_jax.errors import UserError
 from sami_jax.provenance.digests import json_digest
 from sami_jax.redaction import redacted
 
 START = "0" * 64
+# What readers rely on in an event.
+EVENT = {
+    "number": int,
+    "time": str,
+    "event": str,
+    "iteration?": int,
+    "files?": {str: str},
+    "digest?": str,
+    "fields?": {str: str},
+    "previous": str,
+    "hash": str,
+}
 
 
 class AuditLog:
@@ -83,13 +97,8 @@ def read_audit(file: Path) -> list[dict]:
     if not file.exists():
         raise UserError(f"{file}: missing; a run's folder holds its audit log")
     events, previous = [], START
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        try:
-            event = json.loads(line)
-            intact = event["hash"] == json_digest({key: value for key, value in event.items() if key != "hash"})
-        except (ValueError, KeyError, TypeError, AttributeError):
-            intact = False
-        if not intact:
+    for number, line in enumerate(read_bytes(file, "restore it").splitlines(), start=1):
+        if (event := _event(line)) is None:
             raise UserError(f"{file}:{number}: the line was changed: its hash does not fit its content")
         if event["previous"] != previous or event["number"] != number:
             raise UserError(
@@ -98,3 +107,15 @@ def read_audit(file: Path) -> list[dict]:
         events.append(event)
         previous = event["hash"]
     return events
+
+
+def _event(line: bytes) -> dict | None:
+    """A line's event; None where the line was changed."""
+    try:
+        event = parse(line)
+        if misfit(event, EVENT):
+            return None
+        datetime.datetime.fromisoformat(event["time"])
+    except ValueError:
+        return None
+    return event if event["hash"] == json_digest({k: v for k, v in event.items() if k != "hash"}) else None

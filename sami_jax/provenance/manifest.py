@@ -14,6 +14,7 @@ from pathlib import Path
 import sami_jax
 from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
+from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.provenance.audit import AuditLog
 from sami_jax.provenance.digests import file_digests, json_digest
@@ -37,6 +38,36 @@ PACKAGES = (
 SHOWN = 4  # differences said in one line
 # Config fields that name places. The content there is compared instead, so that a run may be moved with its data.
 PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
+
+# What readers rely on in a statement.
+CONTENT = {
+    "_type": str,
+    "predicateType": str,
+    "subject": [{"name": str, "digest": {"sha256": str}}],
+    "predicate": {
+        "config": {"constitutions": {"count": int}, "objective": {"normalize": str}, "evaluation": {"judge": str}},
+        "seed": int,
+        "principles": [
+            {
+                "id": str,
+                "version": int,
+                "hash": str,
+                "role": str,
+                "status": str,
+                "approved_by?": [str],
+                "phrasings": [(str, str)],
+            }
+        ],
+        "review": {"unapproved": [str]},
+        "inputs": {str: {"path": str, "sha256": str}},
+        "evaluation_plan?": {"sha256": str},
+        "base_model": {"path": str, "files": {str: str}},
+        "code": {"version": str, "sha256": str},
+        "versions": {str: str},
+        "devices": {"kind": str, "count": int},
+        "status": str,
+    },
+}
 
 
 class RunRecord:
@@ -116,16 +147,29 @@ def read_statement(workdir: Path) -> dict:
     Raises:
       UserError: missing, or no statement of a run.
     """
+    statement = read_unchecked(workdir)
+    check_statement(workdir, statement)
+    return statement
+
+
+def read_unchecked(workdir: Path) -> dict:
+    """Like `read_statement`, of a statement that may lack anything."""
     file = workdir / MANIFEST
-    try:
-        statement = json.loads(file.read_text(encoding="utf-8"))
-        if statement["_type"] == STATEMENT and statement["predicateType"] == PREDICATE and statement["predicate"]:
-            return statement
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}; give the folder of a run") from None
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{file}: damaged manifest; restore it, or use another folder")
+    if not file.is_file():
+        raise UserError(f"{file}: No such file; give the folder of a run")
+    return read_shaped(file, {}, "a damaged manifest: restore it, or use another folder")
+
+
+def check_statement(workdir: Path, statement: dict) -> None:
+    """
+    Raises:
+      UserError: it is none of a run.
+    """
+    wrong = misfit(statement, CONTENT)
+    if not wrong and (statement["_type"], statement["predicateType"]) != (STATEMENT, PREDICATE):
+        wrong = "it is of another type"
+    if wrong:
+        raise UserError(f"{workdir / MANIFEST}: damaged manifest: {wrong}; restore it, or use another folder")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from sami_jax.errors import UserError
 from sami_jax.provenance.audit import read_audit
 from sami_jax.provenance.digests import file_digest, json_digest
-from sami_jax.provenance.manifest import AUDIT, MANIFEST, leaves, read_statement
+from sami_jax.provenance.manifest import AUDIT, MANIFEST, check_statement, leaves, read_unchecked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,10 @@ def verify(workdir: Path) -> Verified:
     Raises:
       UserError: names the first thing that differs.
     """
-    statement = read_statement(workdir)
+    statement = read_unchecked(workdir)
     events = read_audit(workdir / AUDIT)
     _check_manifest(workdir, statement, events)
+    check_statement(workdir, statement)
     files = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
     for event in events:
         files |= event.get("files", {})

@@ -1,11 +1,11 @@
 """What a run's folder tells, gathered. No model is loaded; the only thing judged anew is what an exact judge can read off texts."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sami_jax.data.jsonl import read_appended
+from sami_jax.data.jsonl import parse_measured, read_appended
+from sami_jax.data.shape import NUMBER, misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.evaluation.judges import MiniatureJudge
 from sami_jax.principles import constitutions as composing
@@ -15,6 +15,29 @@ from sami_jax.provenance.verify import Verified, verify
 
 EXACT_JUDGE = "miniature"  # of config.evaluation.judge: the one that costs nothing and is never wrong
 MAIN_SET = "trained"
+# What is relied on in the files of an iteration.
+SHARE = (NUMBER, NUMBER)
+MEASURED = {
+    "responses": int,
+    "mean_tokens": NUMBER,
+    "mi_posterior_bound": NUMBER,
+    "mean_s?": [[NUMBER]],
+    "mi_posterior_bound_interval?": SHARE,
+    "following?": NUMBER,
+    "following_interval?": SHARE,
+    "well_formed?": NUMBER,
+    "win_rate?": NUMBER,
+    "win_rate_interval?": SHARE,
+}
+SAMPLED = {"response": str, "tokens": int, "sampled_tokens?": int}
+ANSWER = SAMPLED | {"id": str | int, "query": str, "constitution": str}
+DROPPED = {"queries": int, "kept": int, "dropped": {str: int}}
+STOPPED = {"update": int, "last_good": int, "rules": [str]}
+EXPLAINED = {
+    "query": str,
+    "tokens": [{"text": str, "pmi": NUMBER}],
+    "principles": [{"id": str | None, "text": str, "share": NUMBER}],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +55,11 @@ class Iteration:
 
     def responses(self, name: str) -> list[dict]:
         """The responses to an evaluation set."""
-        return _rows(self.folder / "evaluation" / f"{name}.jsonl")
+        return _rows(self.folder / "evaluation" / f"{name}.jsonl", ANSWER)
 
     def sampled(self) -> list[dict]:
         """The responses that it was to be trained on."""
-        return _rows(self.folder / "responses.jsonl")
+        return _rows(self.folder / "responses.jsonl", SAMPLED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,32 +185,31 @@ def _iteration(number: int, folder: Path) -> Iteration:
     return Iteration(
         number=number,
         folder=folder,
-        evaluation=_object(folder / "evaluation.json"),
-        metrics=_rows(folder / "metrics.jsonl"),
-        canaries=_rows(folder / "canaries.jsonl"),
-        dropped=_object(folder / "dropped.json"),
-        stopped=_object(folder / "stopped.json"),
-        explained=_rows(folder / "explain.jsonl"),
+        evaluation=_measured(folder / "evaluation.json"),
+        metrics=_rows(folder / "metrics.jsonl", {"step": int}, {str: NUMBER | None}),
+        canaries=_rows(folder / "canaries.jsonl", {"update": int}, {str: NUMBER}),
+        dropped=_object(folder / "dropped.json", DROPPED),
+        stopped=_object(folder / "stopped.json", STOPPED),
+        explained=_rows(folder / "explain.jsonl", EXPLAINED),
     )
 
 
-def _rows(file: Path) -> list[dict]:
+def _measured(file: Path) -> dict[str, dict]:
+    found = _object(file, {str: MEASURED})
+    if strange := next((name for name in found if not name.isidentifier()), None):  # it names a file too
+        raise UserError(f"{file}: {strange!r:.60} is no evaluation set; restore it")
+    return found
+
+
+def _rows(file: Path, *shapes: dict) -> list[dict]:
     """The objects of a JSONL file; none where there is no file yet."""
-    try:
-        rows = read_appended(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); restore it") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{file}: a line is not a JSON object; restore it")
+    rows = read_appended(file)
+    for number, row in enumerate(rows, start=1):
+        if wrong := next(filter(None, (misfit(row, shape) for shape in shapes)), None):
+            raise UserError(f"{file}:{number}: {wrong}; restore it")
     return rows
 
 
-def _object(file: Path) -> dict:
+def _object(file: Path, shape: dict) -> dict:
     """The object in a JSON file; an empty one where there is no file yet."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); restore it") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: not a JSON object; restore it")
-    return content
+    return read_shaped(file, shape, "restore it", parse_measured) if file.exists() else {}

@@ -22,19 +22,29 @@ def write_report(workdir: Path, output: Path | None = None, language: str = "en"
     Returns:
       the file.
     Raises:
-      UserError: no run's folder, a file in it that cannot be read, or no place to write to.
+      UserError: no run's folder, or a file in it that cannot be read.
     """
     page = render(gather(workdir), Words(language))
     file = output or workdir / NAMES[language]
-    try:
-        write_text(file, page)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}; choose another --output") from None
+    write_text(file, page)
     return file
 
 
 def render(run: Run, words: Words) -> str:
-    """The page as text. The same run gives the same text."""
+    """The page as text. The same run gives the same text.
+
+    Raises:
+      UserError: the run's files were changed, and cannot be shown any more.
+    """
+    try:
+        return _page(run, words)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        if not run.complaint:  # all is as it was recorded: the fault is ours
+            raise
+        raise UserError(f"{run.complaint}; what is left of the run cannot be shown ({error!r:.60})") from None
+
+
+def _page(run: Run, words: Words) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -53,7 +63,8 @@ def render(run: Run, words: Words) -> str:
         lstrip_blocks=True,
     )
     # Curves are made of numbers and of our own words alone: they go to the page as they are.
-    figures = [figure | {"svg": Markup(figure["svg"])} for figure in results.figures(run, words)]
+    figures = results.figures(run, words)
+    figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # nosec B704: as said above
     return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
 
 

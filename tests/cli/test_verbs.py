@@ -38,7 +38,7 @@ def complaint(capsys, *argv: str) -> str:
     ("override", "words"),
     [
         ("--config.optim.learning_rat=1", "did you mean --config.optim.learning_rate?"),
-        ("--config.optim.learning_rate=nan", "config.optim.learning_rate=nan: must be above 0"),
+        ("--config.optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
         ("--config.optim.learning_rate=-1", "config.optim.learning_rate=-1.0: must be above 0"),
         ("--config.optim.learning_rate=fast", "could not convert"),
         ("--config.optim.name=adam", "did you mean 'adamw'?"),
@@ -97,7 +97,7 @@ GOOD_PROMPT = {"id": 1, "prompt": "Human: How do I fix the bike?\n\nAssistant:"}
         ({"id": 2}, "input.jsonl:2: key 'prompt' is missing"),
         ({"id": 2, "prompt": ""}, "input.jsonl:2: prompt is empty"),
         ({"id": 2, "prompt": None}, "input.jsonl:2: prompt is empty or not a text"),
-        ({"id": 2, "prompt": "the " * 300}, "input.jsonl:2: prompt of 301 and response of up to 8 tokens exceed"),
+        ({"id": 2, "prompt": "the " * 300}, "context of 256: prompt of 301 and response of up to 8 tokens; shorten"),
     ],
 )
 def test_bad_prompts(capsys, tmp_path, row, words):
@@ -117,7 +117,7 @@ def test_bad_prompts(capsys, tmp_path, row, words):
         ({"id": 1, "responses": [" b"]}, "neither 'prompts' nor 'query' and 'constitutions'"),
         (
             {"id": 1, "prompts": ["the " * 250], "responses": [" the the the the the the the"]},
-            "exceed the model's context",
+            "longer than the model's context",
         ),
     ],
 )

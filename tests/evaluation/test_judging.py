@@ -168,7 +168,7 @@ def test_the_likelihood_judge_compares_a_and_b(tmp_path):
             {"1": "q"},
             "test.jsonl:2: response is no text",
         ),
-        ([{"id": "1", "response": "a"}, {"id": "2", "response": "b"}], {}, "test.jsonl:1: no text of query '1'"),
+        ([{"id": "1", "response": "a"}, {"id": "2", "response": "b"}], {}, "test.jsonl:1: no text of the query '1'"),
     ],
 )
 def test_files_that_do_not_align_are_named(tmp_path, test, queries, words):

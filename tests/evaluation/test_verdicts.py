@@ -85,12 +85,12 @@ def test_human_readable(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"win": 2}', "v.jsonl:2: win is 2"),
-        ('{"win": true}', "v.jsonl:2: win is True"),
-        ('{"win": "1"}', "v.jsonl:2: win is '1'"),
+        ('{"win": 2}', "v.jsonl:2: win is none of 1, 0.5, 0 and null but 2"),
+        ('{"win": true}', "null but True"),
+        ('{"win": "1"}', "null but '1'"),
         ('{"won": 1}', "v.jsonl:2: key 'win' is missing"),
-        ('{"win": 1, "test_tokens": -1}', "v.jsonl:2: -1 is no number of tokens"),
-        ('{"win": 1, "test_tokens": NaN}', "v.jsonl:2: nan is no number of tokens"),
+        ('{"win": 1, "test_tokens": -1}', "v.jsonl:2: a length is no number of tokens but -1"),
+        ('{"win": 1, "test_tokens": NaN}', "v.jsonl:2: not valid JSON .NaN is no number"),
         ('{"win": 1, "tags": "a"}', "v.jsonl:2: tags must be a list"),
     ],
 )

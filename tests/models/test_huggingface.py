@@ -173,7 +173,7 @@ def edit_config(folder, **changes):
     [
         (lambda f: shutil.rmtree(f), "no such model folder"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "config.json").write_text("{"), "not a readable config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "not readable JSON"),
         (lambda f: edit_config(f, model_type="gpt2"), "model_type 'gpt2' is not supported"),
         (lambda f: edit_config(f, hidden_act="gelu"), "hidden_act='gelu'"),
         (

@@ -11,7 +11,16 @@ from sami_jax.provenance.manifest import RunRecord, read_statement, uses
 from sami_jax.provenance.verify import verify
 
 PREDICATE = {
-    "config": {"seed": 0, "model": {"path": "/a/base"}, "optim": {"learning_rate": 1e-4}},
+    "config": {
+        "seed": 0,
+        "model": {"path": "/a/base"},
+        "constitutions": {"count": 2},
+        "objective": {"normalize": "mean"},
+        "optim": {"learning_rate": 1e-4},
+        "evaluation": {"judge": "none"},
+    },
+    "seed": 0,
+    "review": {"unapproved": []},
     "principles": [
         {
             "id": "kind",
@@ -20,6 +29,7 @@ PREDICATE = {
             "status": "approved",
             "role": "trained",
             "approved_by": ["ann"],
+            "phrasings": [["Be kind.", "Be cruel."]],
         }
     ],
     "inputs": {"queries": {"path": "/a/q.jsonl", "sha256": "12"}},

@@ -1,7 +1,6 @@
 """The report: it tells what the run's files say, in two languages, and nothing in them can do harm or leak."""
 
 import html
-import json
 import os
 import re
 import shutil
@@ -10,6 +9,17 @@ import subprocess
 import sys
 
 import pytest
+from fabricated_run import (
+    ALARM,
+    QUERY,
+    SETS,
+    THANKFUL,
+    answers,
+    fabricate,
+    predicate,
+    principle,
+    write,
+)
 
 from sami_jax.cli import main
 from sami_jax.provenance.manifest import RunRecord
@@ -18,97 +28,7 @@ from sami_jax.report.data import compare, gather
 from sami_jax.report.texts import LANGUAGES, TEXTS, Words
 from sami_jax.report.write import render, write_report
 
-SETS = ("trained", "held_out_principles")
-QUERIES = 4
-ALARM = "length: <b>replies</b> have 80.0 tokens, 20.0 in the base"
-PLAIN = " Perhaps you can clean the chair with a cloth."
-THANKFUL = " Thank you for asking. Perhaps you can clean the chair with a cloth."
-QUERY = "How do I clean the chair?"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-def principle(id: str, role: str, *pairs: tuple[str, str], status: str = "approved") -> dict:
-    approved_by = ["Aiko Tanaka"] if status == "approved" else []
-    facts = {"id": id, "version": 1, "hash": "sha256:" + "ab" * 32, "status": status, "approved_by": approved_by}
-    return {**facts, "phrasings": [list(pair) for pair in pairs], "role": role}
-
-
-def predicate(judge: str = "miniature") -> dict:
-    return {
-        "config": {
-            "constitutions": {"count": 2},
-            "evaluation": {"judge": judge},
-            "objective": {"normalize": "mean"},
-            "data": {"queries": "queries.jsonl"},
-        },
-        "seed": 0,
-        "principles": [
-            principle("thanks", "trained", ("Say thank you.", "Say no thanks."), ("Be grateful.", "Be ungrateful.")),
-            principle("question", "held out", ("End with a question.", "Ask nothing.")),
-        ],
-        "review": {"fraction": 1.0, "unapproved": [], "accepted": 1.0, "edited": 0.0, "rejected": 0.0, "open": 0.0},
-        "inputs": {"queries": {"path": "queries.jsonl", "sha256": "12" * 32}},
-        "evaluation_plan": {"sha256": "34" * 32},
-        "base_model": {"path": "base", "files": {"model.safetensors": "56" * 32}},
-        "status": "running",
-    }
-
-
-def measured(win: tuple | None, following: float, judged: bool = True) -> dict:
-    row = {
-        "responses": 2 * QUERIES,
-        "mean_tokens": 20.0,
-        "mi_posterior_bound": 0.3,
-        "mean_s": [[-0.5, -0.9], [-0.8, -0.4]],
-    }
-    if judged:
-        interval = [following - 0.05, following + 0.05]
-        row |= {"following": following, "following_interval": interval, "well_formed": 0.98}
-    return row | ({"win_rate": win[0], "win_rate_interval": list(win[1:])} if judged and win else {})
-
-
-def write(file, *rows) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def answers(response: str) -> list[dict]:
-    """Each query under a principle, then under its antithesis."""
-    return [
-        {"id": f"q{n}", "query": QUERY, "constitution": f"1. {text}", "response": response, "tokens": 9, "finish_reason": "stop"}
-        for n in range(QUERIES)
-        for text in ("Say thank you.", "Say no thanks.")
-    ]  # fmt: skip
-
-
-def fabricate(folder, *, judge="miniature", win=(0.8, 0.7, 0.9), trained=1, stopped=None, measure_base=True, **changes):
-    """A run's folder as a run would have left it, without a model."""
-    record = RunRecord(folder, predicate(judge) | changes, {"kind": "cpu", "count": 1, "processes": 1})
-    judged = judge != "none"
-    for n in range(trained + 1):
-        iteration = folder / f"iteration_{n}"
-        outputs = [iteration / "evaluation", iteration / "evaluation.json"]
-        if n:
-            losses = [{"step": k, "loss": 0.7 - 0.01 * k, "mi_posterior_bound": 0.1 * k} for k in (1, 2, 3)]
-            write(iteration / "metrics.jsonl", *losses)
-            signs = {"well_formed": 1.0, "mean_tokens": 20.0, "repetition": 0.0, "refusal": 0.0, "mi_share": 0.4}
-            write(iteration / "canaries.jsonl", {"update": 0, **signs}, {"update": 3, **signs})
-            write(iteration / "responses.jsonl", {"id": "t", "response": PLAIN, "tokens": 9})
-            write(iteration / "dropped.json", {"queries": 4, "kept": 3, "dropped": {"cut off": 1}})
-            record.stage("sampled", n, [iteration / "responses.jsonl"])
-            record.stage("trained", n, [iteration / "metrics.jsonl"], canaries=None)
-        if n == trained and stopped:
-            write(iteration / "stopped.json", {"update": 3, "last_good": stopped["last_good"], "rules": [ALARM]})
-            if not stopped["last_good"]:
-                break
-        if n or measure_base:
-            sets = {name: measured(win if n else None, 0.9 if n else 0.5, judged) for name in SETS}
-            write(iteration / "evaluation.json", sets)
-            for name in SETS:
-                write(iteration / "evaluation" / f"{name}.jsonl", *answers(THANKFUL if n else PLAIN))
-            record.stage("evaluated", n, outputs)
-    record.finish("stopped by canaries" if stopped else "complete")
-    return folder
 
 
 @pytest.fixture
@@ -215,7 +135,7 @@ EVIL = "<script>alert(1)</script><img src=\"https://example.com/x\" onerror='ale
 def test_texts_stay_texts(tmp_path):
     cruel = [principle(EVIL, EVIL, (EVIL, EVIL), status=EVIL) | {"approved_by": [EVIL], "hash": EVIL}]
     folder = fabricate(tmp_path / "<script>alert(3)", principles=[*predicate()["principles"], *cruel])
-    rows = answers(EVIL + "\x1b[31m\u202e\ud800{{ 7 * 7 }}")
+    rows = answers(EVIL + "\x1b[31m\u202e{{ 7 * 7 }}")
     write(folder / "iteration_1" / "evaluation" / "trained.jsonl", *[row | {"query": EVIL} for row in rows])
     write(folder / "iteration_0" / "evaluation" / "trained.jsonl", *[row | {"query": EVIL} for row in rows])
     tokens = [{"text": EVIL[:9], "pmi": 0.5}, {"text": " " + EVIL[9:], "pmi": -0.5}]
@@ -227,7 +147,7 @@ def test_texts_stay_texts(tmp_path):
         text = page(folder, language)
         assert "<script" not in text and "<img" not in text and "onerror='" not in text
         assert html.escape(EVIL).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
-        assert r"\x1b[31m\x202e\ud800{{ 7 * 7 }}" in text and "\x1b" not in text and "\u202e" not in text
+        assert r"\x1b[31m\x202e{{ 7 * 7 }}" in text and "\x1b" not in text and "\u202e" not in text
 
 
 def test_asks_nothing_of_the_network(folder):
@@ -320,10 +240,10 @@ def test_the_verb(folder, tmp_path, capsys):
     [
         ("run.json", None, "give the folder of a run"),
         ("run.json", "{", "damaged manifest"),
-        ("iteration_1/evaluation.json", "[", "cannot be read"),
-        ("iteration_1/evaluation.json", "[]", "not a JSON object"),
-        ("iteration_1/metrics.jsonl", "{\n", "cannot be read"),
-        ("iteration_1/metrics.jsonl", "[1]\n", "a line is not a JSON object"),
+        ("iteration_1/evaluation.json", "[", "not readable JSON"),
+        ("iteration_1/evaluation.json", "[]", "the content is [], not an object"),
+        ("iteration_1/metrics.jsonl", "{\n", "metrics.jsonl:1: not a JSON object"),
+        ("iteration_1/metrics.jsonl", "[1]\n", "metrics.jsonl:1: not a JSON object"),
     ],
 )
 def test_a_bad_folder_is_one_line(folder, capsys, file, content, words):
@@ -334,8 +254,9 @@ def test_a_bad_folder_is_one_line(folder, capsys, file, content, words):
 
 
 def test_a_place_that_cannot_be_written_is_one_line(folder, capsys):
-    assert main(["report", str(folder), "--output", str(folder / "run.json" / "report.html")]) == 2
-    assert "choose another --output" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as refused:
+        main(["report", str(folder), "--output", str(folder / "run.json" / "report.html")])
+    assert refused.value.code == 2 and "run.json is no folder; give another place" in capsys.readouterr().err
 
 
 @pytest.mark.slow
