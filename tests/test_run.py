@@ -14,8 +14,9 @@ import pytest
 import safetensors.numpy
 from short_run import SHORT, assert_same, finish, sami, weights
 
-from sami_jax import miniature
+from sami_jax import miniature, run
 from sami_jax.cli import main
+from sami_jax.provenance.audit import read_audit
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +263,28 @@ def test_paper_configs_run_on_real_text(config, tmp_path):
     assert "the query was cut to fit" in finished.stderr or "hh" in config
     assert json.loads((tmp_path / "iteration_1/dropped.json").read_text())["queries"] == 2
     assert len((tmp_path / "iteration_0/evaluation/trained.jsonl").read_text()) > 500
+
+
+def test_rows_passed_over_are_in_the_audit_log(tmp_path, monkeypatch, capsys):
+    class Begun(Exception):
+        pass
+
+    def begun(*_):
+        raise Begun
+
+    monkeypatch.setattr(run, "evaluate", begun)
+    good = (miniature.QUERIES / "train.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "q.jsonl").write_text('{"id": 1}\n{"id": 2, "query"\n' + good, encoding="utf-8")
+    argv = [
+        "run",
+        "--workdir",
+        str(tmp_path / "run"),
+        f"--config.data.queries={tmp_path}/q.jsonl",
+        "--config.mesh.data=8",
+    ]
+    assert main(argv) == 2 and "q.jsonl:1: neither 'query' nor 'prompt' holds text" in capsys.readouterr().err
+    with pytest.raises(Begun):
+        main([*argv, "--skip_bad_rows"])
+    [event] = [e for e in read_audit(tmp_path / "run" / "audit.jsonl") if e["event"] == "rows passed over"]
+    reasons = {"neither 'query' nor 'prompt' holds text": 1, "not valid JSON": 1}
+    assert event["counts"] == {str(tmp_path / "q.jsonl"): reasons}
