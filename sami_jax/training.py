@@ -143,14 +143,15 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
         for batch in microbatches:
             total, metrics = add(state.params, frozen, total, put_batch(batch, mesh), reference)
             of_each.append(metrics)
-        return apply(state, total, of_each)
+        state, metrics, _ = apply(state, total, of_each)
+        return state, metrics
 
     return update
 
 
 def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Callable, ...]:
     """What an update is made of, jitted, not compiled yet: `start` makes a total of zeros, `add` adds a microbatch's gradient to
-    it, `apply` changes the weights."""
+    it, `apply` changes the weights, and leaves the updates where the gradient was: they need no room of their own."""
     optimizer = make_optimizer(config.optim)
     shardings = state_shardings(model_config, config, mesh)
     everywhere = named_sharding(mesh)
@@ -167,12 +168,12 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
         norms = {"gradient_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
-        return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms
+        return TrainState(params, opt_state, state.step + 1), mean_metrics(of_each) | norms, updates
 
     return (
         jax.jit(start, out_shardings=shardings.params),
         jax.jit(add, donate_argnums=2, out_shardings=(shardings.params, everywhere)),
-        jax.jit(apply, donate_argnums=0, out_shardings=(shardings, everywhere)),
+        jax.jit(apply, donate_argnums=(0, 1), out_shardings=(shardings, everywhere, shardings.params)),
     )
 
 
