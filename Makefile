@@ -19,7 +19,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/shellcheck launch/*.sh
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
 
-# The fault suite in its long form: ten thousand damaged inputs, about ten minutes on two cores.
+# The fault suite in its long form, docs/reliability.md: about half an hour on two cores.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m faults
 

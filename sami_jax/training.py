@@ -149,7 +149,7 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
         metrics = {name: float(value) for name, value in mean_metrics(jax.device_get(of_each)).items()}
         metrics |= {"gradient_norm": float(norm(total)) / len(of_each), "update_norm": 0.0}
         if math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
-            state, update_norm = apply(state, total, count=len(of_each))
+            state, update_norm, _ = apply(state, total, count=len(of_each))
             return state, metrics | {"update_norm": float(update_norm)}
         return state._replace(step=put(np.int32(state.step + 1), mesh)), metrics
 
@@ -162,7 +162,8 @@ class Programs(NamedTuple):
     start: Callable  # params -> a total of zeros
     add: Callable  # (params, frozen, total, batch, reference) -> (total with the batch's gradient, metrics)
     norm: Callable  # total -> its global norm
-    apply: Callable  # (state, total, count of microbatches in it) -> (state, norm of the change)
+    # (state, total, count of microbatches in it) -> (state, norm of the change, the change, which takes the total's memory)
+    apply: Callable
 
 
 def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> Programs:
@@ -182,13 +183,18 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
-        return TrainState(params, opt_state, state.step + 1), optax.tree.norm(updates)
+        return TrainState(params, opt_state, state.step + 1), optax.tree.norm(updates), updates
 
     return Programs(
         start=jax.jit(start, out_shardings=shardings.params),
         add=jax.jit(add, donate_argnums=2, out_shardings=(shardings.params, everywhere)),
         norm=jax.jit(optax.tree.norm, out_shardings=everywhere),
-        apply=jax.jit(apply, donate_argnums=0, static_argnames="count", out_shardings=(shardings, everywhere)),
+        apply=jax.jit(
+            apply,
+            donate_argnums=(0, 1),
+            static_argnames="count",
+            out_shardings=(shardings, everywhere, shardings.params),
+        ),
     )
 
 
