@@ -76,3 +76,8 @@ def random_batch(seed: int, queries: int, count: int, prefix: int = 12, response
 
     examples = [ContrastExample(texts(prefix), texts(response)) for _ in range(queries)]
     return pack(examples, Shape(prefix + count * response, Sizes(prefix, response, count * response)))
+
+
+def pytest_collection_modifyitems(items):
+    """The soak takes as long as all other fault tests together: it starts first, and they run beside it."""
+    items.sort(key=lambda item: "test_soak" not in item.nodeid)
