@@ -5,6 +5,7 @@ import math
 import random
 from pathlib import Path
 
+import fabricated_run
 import numpy as np
 import pytest
 import scipy.stats
@@ -25,6 +26,7 @@ from sami_jax.models.pretrained import open_model
 from sami_jax.models.untrained import write_random_bytes_model
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
+from sami_jax.provenance.manifest import RunRecord
 from sami_jax.scoring import score, score_tokens
 
 
@@ -228,15 +230,13 @@ def test_explain_finds_the_words_that_the_constitution_caused(trained, tmp_path,
 def run(tmp_path) -> Path:
     """As much of a run's folder as explaining the base's responses takes."""
     config, _ = load_config("tiny", [])
-    predicate = {
+    predicate = fabricated_run.predicate() | {
         "config": json.loads(config.to_json()),
-        "principles": [{"id": "calm", "phrasings": [["Be calm.", "Be wild."]]}],
-        "base_model": {"path": str(miniature.BASE)},
+        "principles": [fabricated_run.principle("calm", "trained", ("Be calm.", "Be wild."))],
+        "base_model": {"path": str(miniature.BASE), "files": {}},
     }
-    statement = {"_type": "https://in-toto.io/Statement/v1", "predicateType": "urn:sami_jax:run:v1"}
     folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "run.json").write_text(json.dumps(statement | {"predicate": predicate}))
+    RunRecord(folder, predicate, {"kind": "cpu", "count": 1, "processes": 1})
     return folder
 
 
@@ -275,6 +275,6 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, lines, more, words):
 
 def test_no_run_and_no_such_set_are_one_line(run, tmp_path, capsys):
     assert main(["explain", str(tmp_path / "none")]) == 2
-    assert "run.json: No such file or directory; give the folder of a run" in capsys.readouterr().err
-    assert main(["explain", str(run), "--set", "validation"]) == 2
-    assert "iteration_0/evaluation/validation.jsonl: No such file" in capsys.readouterr().err
+    assert "run.json: No such file; give the folder of a run" in capsys.readouterr().err
+    assert main(["explain", str(run), "--set", "held_out_principles"]) == 2
+    assert "iteration_0/evaluation/held_out_principles.jsonl: No such file" in capsys.readouterr().err
