@@ -35,7 +35,9 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
             raise UserError(
                 f"--config.{field}: no such field" + (f"; did you mean --config.{close[0]}?" if close else "")
             )
-    argv, values = ["sami", *overrides], flags.FlagValues()
+    # Of a field that is given twice the last holds, as for any option; tuples would be joined.
+    last = {override.partition("=")[0]: override for override in overrides}
+    argv, values = ["sami", *last.values()], flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=True, sys_argv=argv)
     try:
         values(argv)

@@ -170,3 +170,8 @@ def test_every_field_says_what_it_is(function):
     for line in inspect.getsource(function).splitlines():
         if " = " in line and "ConfigDict()" not in line:
             assert "  # " in line, line
+
+
+def test_of_a_field_given_twice_the_last_holds():
+    config, _ = load_config("tiny", ["--config.train.updates=(3,3)", "--config.seed=1", "--config.train.updates=(4,)"])
+    assert config.train.updates == (4,) and config.seed == 1
