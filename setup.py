@@ -7,6 +7,10 @@ from setuptools import find_packages, setup
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
+HUB = "datasets>=4.0"  # hub datasets, CSV and Parquet
+WANDB = "wandb>=0.21"
+MLFLOW = ["mlflow-skinny>=3.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
 
 setup(
     name="sami_jax",
@@ -43,19 +47,37 @@ setup(
         "statsmodels>=0.14.4",
         "choix>=0.4",
         "numpy>=2",
+        "huggingface_hub>=1.3",
+        "jaxtyping>=0.3",
+        "packaging>=24",
+        "shtab>=1.7",
     ],
     extras_require={
         "tpu": [TPU],  # libtpu, which `sami plan` compiles with, also where there is no TPU
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
         "openai": [OPENAI],
+        "hub": [HUB],
+        "wandb": [WANDB],
+        "mlflow": MLFLOW,
+        "docs": DOCS,
         "dev": [
             OPENAI,
+            HUB,
+            WANDB,
+            *MLFLOW,
+            *DOCS,
             TPU,
             "transformers[serving]",
             "torch==2.13.0",
             "peft>=0.17",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "pytest-cov>=6",
+            "nbmake>=1.5",
+            "ipykernel>=6.29",
+            "pyright>=1.1.400",
+            "build>=1.2",
+            "twine>=6",
             "hypothesis>=6.100",
             "ruff>=0.12",
             "bandit>=1.8",
