@@ -176,7 +176,7 @@ def _with_computation(sub: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from sami_jax.config_file import load_config
-    from sami_jax.run import run
+    from sami_jax.loop import run
 
     config, name = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path("runs") / name
@@ -210,7 +210,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from sami_jax.config_file import load_config
     from sami_jax.models.pretrained import open_model
     from sami_jax.preparation import prepare
-    from sami_jax.run import evaluate
+    from sami_jax.loop import evaluate
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))

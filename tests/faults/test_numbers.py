@@ -30,7 +30,7 @@ def sampled(tmp_path_factory):
     """A run's folder up to the first pairs."""
     folder = tmp_path_factory.mktemp("sampled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sami_jax.run.train", _stop)
+        patch.setattr("sami_jax.loop.train", _stop)
         with pytest.raises(_HereError):
             main(["run", *ONE, "--workdir", str(folder)])
     return folder / "iteration_1/pairs.jsonl"
