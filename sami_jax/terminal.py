@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +27,8 @@ _CONTROL = re.compile(
     r"\U000e0000-\U000e007f\ud800-\udfff]"
 )
 
+PIPE_WIDTH = 1000  # characters
+
 console = Console(stderr=True, highlight=False)  # progress and news
 results = Console(highlight=False)  # what the user asked for
 
@@ -39,6 +41,12 @@ def say(line: str) -> None:
 def show(line: str = "", style: str | None = None) -> None:
     """One line of results."""
     results.print(visible(redact(line)), style=style, markup=False, soft_wrap=True)
+
+
+def show_table(table: RenderableType) -> None:
+    """A table or panel of results. Where no terminal sets the width, as in a pipe, nothing is cut or wrapped."""
+    wide = Console(width=PIPE_WIDTH, highlight=False, quiet=results.quiet)
+    (results if results.is_terminal else wide).print(table)
 
 
 def visible(text: str) -> str:

@@ -1,9 +1,10 @@
 """The `sami` command: parses, validates, calls.
 
 Exit status, each but 0 said in one line on stderr:
-    0  done                                     4  another process of the run was lost
-    2  bad input, or a disk that cannot hold it     5  weights, losses or log-likelihoods are no numbers
-    3  stopped by its canaries                  130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
+    0  done                                         4  another process of the run was lost
+    1  `sami doctor`: something is missing          5  weights, losses or log-likelihoods are no numbers
+    2  bad input, or a disk that cannot hold it     130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
+    3  stopped by its canaries
 """
 
 import argparse
@@ -17,7 +18,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from sami_jax import hosts
-from sami_jax.cli.parser import join, new_parser
+from sami_jax.cli.parser import hushed, join, new_parser
 from sami_jax.disk import disk_fault
 from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
 from sami_jax.redaction import redact
@@ -43,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "distributed" in arguments:
             join(arguments)
-        with at_once():
-            arguments.call(arguments)
+        with at_once(), hushed(arguments):
+            status = arguments.call(arguments)
             hosts.leave()
+            return status or 0
     except UserError as error:
         return _complain(str(error))
     except StoppedByCanary as stop:
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if fault := disk_fault(error, _output(arguments)):
             return _complain(fault)
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "sami_jax").startswith("sami_jax"):
+            return _complain(f"{error.name} is not installed; `sami doctor` says what is missing and how to install it")
         if isinstance(error, OSError):  # a place that cannot be read or written
             where = error.filename2 or error.filename or "a file"
             return _complain(f"{where}: {error.strerror or error}; give another place, or mend this one")

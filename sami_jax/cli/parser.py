@@ -1,8 +1,10 @@
 """The parser of the whole command line, and what its verbs share."""
 
 import argparse
+import contextlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sami_jax import hosts
@@ -19,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser() -> Parser:
-    from sami_jax.cli import planning, principles, proof, verbs
+    from sami_jax.cli import doctor, planning, principles, proof, verbs
 
     parser = Parser(prog="sami", description="Teach a language model to follow written principles, without labels.")
     sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
@@ -27,6 +29,7 @@ def new_parser() -> Parser:
     planning.add_verbs(sub)
     proof.add_verbs(sub)
     principles.add_verbs(sub)
+    doctor.add_verbs(sub)
     return parser
 
 
@@ -34,7 +37,7 @@ def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) 
     """Adds a verb whose help ends in an example.
 
     Args:
-      call: takes the parsed arguments; None for a verb that has verbs of its own.
+      call: takes the parsed arguments, may return an exit status; None for a verb that has verbs of its own.
     """
     parser = sub.add_parser(
         name,
@@ -45,7 +48,37 @@ def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(call=call)
+    if call:
+        parser.add_argument("--quiet", action="store_true", help="no progress and no news: the results and errors only")
     return parser
+
+
+def with_results(sub: argparse.ArgumentParser) -> None:
+    """Lets a verb give its results to programs; see `tell_programs`."""
+    sub.add_argument("--json", action="store_true", help="the results as JSON, for programs")
+
+
+@contextlib.contextmanager
+def hushed(arguments: argparse.Namespace) -> Iterator[None]:
+    """Within, nothing is said that --quiet or --json keep out."""
+    from sami_jax import terminal
+
+    kept = terminal.console.quiet, terminal.results.quiet
+    terminal.console.quiet |= arguments.quiet
+    terminal.results.quiet |= getattr(arguments, "json", False)
+    try:
+        yield
+    finally:
+        terminal.console.quiet, terminal.results.quiet = kept
+
+
+def tell_programs(arguments: argparse.Namespace, content) -> None:
+    """Where --json is given, prints the results, which then are all there is on stdout. Text is in ASCII: none of it can steer a
+    terminal."""
+    from sami_jax.redaction import redacted
+
+    if arguments.json and hosts.first():
+        print(json.dumps(redacted(content), indent=2))
 
 
 def new_file(text: str) -> Path:

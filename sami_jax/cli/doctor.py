@@ -1,0 +1,44 @@
+"""`sami doctor`: its options, and what it prints."""
+
+import argparse
+
+from sami_jax.cli.parser import add_verb, tell_programs, with_results
+
+
+def add_verbs(verbs) -> None:
+    doctor = add_verb(
+        verbs, "doctor", _doctor, "is this machine ready? versions, devices, memory, what is missing", "sami doctor"
+    )
+    with_results(doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Exit status 0 if the machine is ready, 1 if something needed is missing."""
+    import dataclasses
+
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from sami_jax.doctor.finding import MISSING, NOTE, OK
+    from sami_jax.doctor.machine import devices, host
+    from sami_jax.doctor.packages import installed
+    from sami_jax.terminal import show, show_table, visible
+
+    findings = [*installed(), *host(), *devices()]
+    missing = [finding for finding in findings if finding.state == MISSING]
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    tell_programs(arguments, {"ready": not missing, "findings": rows})
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("what", "found", "to do"):
+        table.add_column(column, overflow="fold")
+    styles = {OK: "", NOTE: "yellow", MISSING: "bold red"}
+    for finding in findings:
+        style = styles[finding.state]
+        table.add_row(finding.about, Text(visible(finding.found), style), Text(visible(finding.advice), style))
+    show_table(table)
+    if missing:
+        show(f"Not ready: {', '.join(finding.about for finding in missing)}; see above what to do", style="bold red")
+        return 1
+    show("Ready.", style="bold green")
+    return 0

@@ -1,0 +1,1 @@
+"""`sami doctor`: is this machine ready, and if not, what is to be done?"""
