@@ -32,7 +32,7 @@ setup(
         "flax>=0.12",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
-        "transformers>=5",
+        "transformers>=5.20",  # from then on, control tokens in the texts of a chat stay text
         "tokenizers>=0.22",
         "safetensors>=0.6",
         "ml_collections>=1.0",
@@ -40,7 +40,7 @@ setup(
         "grain>=0.2.10",
         "tensorboardX>=2.6",
         "rich>=13",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "matplotlib>=3.9",
         "ruamel.yaml>=0.18",
         "scipy>=1.14",

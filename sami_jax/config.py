@@ -26,6 +26,7 @@ from sami_jax.sharding import MESH_AXES
 JUDGES = ("none", "miniature")
 CANARY_ACTIONS = ("stop", "alert", "off")
 CANARY_SHARES = ("well_formed_drop", "repetition_rise", "refusal_rise", "saturation", "following_drop")
+SYSTEM = "Your reply follows this constitution:\n{constitution}"  # begins the user's message where a chat has no system
 REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
 
 
@@ -67,7 +68,9 @@ def defaults() -> ConfigDict:
     c.data.splits = 2  # disjoint splits of the queries that take turns by iteration (P)
 
     c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
-    c.prompt.generation = ""  # template under which responses are sampled
+    c.prompt.chat = False  # ask by the tokenizer's own chat template, as instruct models want it (ours; P: base models)
+    c.prompt.system = SYSTEM  # of a chat, the system's message: {constitution}; "" sends none (ours)
+    c.prompt.generation = ""  # template under which responses are sampled; in a chat, of the user's message
     c.prompt.training = ""  # template under which they are scored and trained on; may be shorter (P)
     c.prompt.shuffle = True  # shuffle the order of the principles in training prompts (R)
     c.prompt.max_tokens = 1024  # longest prompt, tokens; the query's end is cut to fit, and counted (ours)
@@ -90,7 +93,7 @@ def defaults() -> ConfigDict:
 
     c.objective = ConfigDict()
     c.objective.normalize = "mean"  # mean over response tokens (R) | sum (P, as written)
-    c.objective.score_eos = False  # score the end-of-text token of responses that ended by themselves (R: never)
+    c.objective.score_eos = False  # score the end-of-text token where a response ended by itself (R: no; chats: always)
     c.objective.row_weight = 0.5  # of the contrast over responses (P: both one half)
     c.objective.column_weight = 0.5  # of the contrast over constitutions
     c.objective.kl_weight = 0.0  # beta of KL(policy || base), nats (P: 0 in every published run)
@@ -385,10 +388,15 @@ def validate(config: ConfigDict) -> None:
         at_once == 0 or config.constitutions.count % at_once == 0,
         f"0 or a divisor of constitutions.count={config.constitutions.count}",
     )
-    check_template(config.prompt.generation, "config.prompt.generation")
-    check_template(config.prompt.training, "config.prompt.training")
+    system = config.prompt.system if config.prompt.chat else ""
+    check("prompt.system", "{query}" not in system, "free of {query}, which the user asks")
+    check_template(config.prompt.generation, "config.prompt.generation", system)
+    check_template(config.prompt.training, "config.prompt.training", system)
+    primed = config.prompt.chat and config.filter.prefix
+    check("filter.prefix", not primed, "'' where config.prompt.chat is True: a chat primes no words")
     mark, cuts = config.filter.keep_after, (*config.filter.cut_at, *config.sampling.stop)
-    check("filter.keep_after", mark in config.prompt.generation, "a text that config.prompt.generation asks for")
+    asked = config.prompt.generation + system
+    check("filter.keep_after", mark in asked, "a text that config.prompt.generation asks for")
     uncut = not any(cut in mark for cut in cuts)
     check("filter.keep_after", uncut, "free of what sampling.stop and filter.cut_at cut at")
     if config.constitutions.rule == "complement":

@@ -158,9 +158,9 @@ def _make_updates(
 
 def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:
     base = inputs.base
-    end_token = base.end_tokens[0] if config.objective.score_eos else None
+    end_token = base.scored_end(config.objective.score_eos)
     rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
-    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token)
+    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token, base.chat)
     longest = max(example.longest_text for example in examples)
     if longest > base.config.max_positions:
         raise UserError(

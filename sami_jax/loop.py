@@ -95,7 +95,7 @@ def _iterate(
         trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter")]
         record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:
-            sampler = open_model(folder / "model", config.model.attention)
+            sampler = open_model(folder / "model", config.model.attention, config.prompt)
             results = evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
             if record.stage("evaluated", n, [folder / "evaluation", folder / "evaluation.json"]):
                 show_evaluation(workdir / "tensorboard", n, results, folder / "evaluation")
@@ -203,8 +203,8 @@ def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: 
     prompts, cut = [], 0
     for query, constitutions in zip(queries, composed, strict=True):
         for text in map(composing.text, constitutions):
-            template = config.prompt.generation
-            ids, missing = encode_prompt(sampler.tokenizer, template, text, query.text, config.prompt.max_tokens)
+            asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
+            ids, missing = encode_prompt(sampler.tokenizer, *asked, sampler.chat)
             prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
             cut += missing > 0
     return prompts, cut

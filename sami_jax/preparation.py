@@ -75,7 +75,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
             f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
         )
     hosts.check_shared(workdir)
-    base = open_model(_base_folder(config, workdir), config.model.attention)
+    base = open_model(_base_folder(config, workdir), config.model.attention, config.prompt)
     adapted(base.config, config.lora)
     _check_attention(config, base)
     _check_offload(config)

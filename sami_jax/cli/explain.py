@@ -22,7 +22,8 @@ from sami_jax.terminal import results, say, show, visible
 
 SHOWN = 4  # responses
 # What is needed of a run's config.
-SETTINGS = {"filter": {"prefix": str, "cut_at": [str]}, "prompt": {"training": str, "max_tokens": int}}
+PROMPT = {"training": str, "max_tokens": int, "chat?": bool, "system?": str}  # chats are younger than some runs
+SETTINGS = {"filter": {"prefix": str, "cut_at": [str]}, "prompt": PROMPT}
 NAMED = 3  # words, of those a principle moved most
 LEAST = 0.1  # nats; words that a principle moved less are not named
 # From which share of log C, the most a token's mutual information can be, a word is shown in which style.
@@ -39,10 +40,13 @@ def explain_run(arguments: argparse.Namespace) -> None:
     if wrong := misfit(made_from["config"], SETTINGS):
         raise UserError(f"{arguments.run}: the manifest's config: {wrong}; restore run.json")
     config = ConfigDict(made_from["config"])
-    check_template(config.prompt.training, f"{arguments.run}: the manifest's config.prompt.training")
+    config.prompt.update({"chat": False, "system": "", **made_from["config"]["prompt"]})
+    system = config.prompt.system if config.prompt.chat else ""
+    check_template(config.prompt.training, f"{arguments.run}: the manifest's config.prompt.training", system)
     iteration = _iteration(arguments.run, arguments.iteration)
     folder = arguments.run / f"iteration_{iteration}"
-    model = open_model(folder / "model" if iteration else made_from["base_model"]["path"])
+    path = folder / "model" if iteration else made_from["base_model"]["path"]
+    model = open_model(path, prompt=config.prompt)
     responses = arguments.responses or folder / "evaluation" / f"{arguments.set}.jsonl"
     answers = read_answers(responses, config.filter)[: arguments.limit]
     ids = {text: p["id"] for p in made_from["principles"] for phrasing in p["phrasings"] for text in phrasing}

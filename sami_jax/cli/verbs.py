@@ -214,7 +214,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
-    model = open_model(arguments.model, config.model.attention)
+    model = open_model(arguments.model, config.model.attention, config.prompt)
     with gracefully(), lock_folder(arguments.output):
         results = evaluate(config, inputs, model, arguments.output, arguments.baseline)
     if hosts.first():

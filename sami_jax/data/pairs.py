@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
+from sami_jax.data.chat import Chat
 from sami_jax.data.jsonl import BadRow, Skipped, read_rows
 from sami_jax.data.templates import encode_prompt
 
@@ -102,9 +103,9 @@ def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[d
 
 
 def encode_pairs(
-    rows: Sequence[dict], tokenizer, prompt: ConfigDict, end_token: int | None
+    rows: Sequence[dict], tokenizer, prompt: ConfigDict, end_token: int | None, chat: Chat | None = None
 ) -> tuple[list[ContrastExample], int]:
-    """Tokenises pairs under the training prompt.
+    """Tokenises pairs under the training prompt, or as the turns of a chat.
 
     Args:
       rows: {"query", "constitutions", "responses", "finish_reasons"}.
@@ -117,12 +118,14 @@ def encode_pairs(
     for row in rows:
         prompts = []
         for constitution in row["constitutions"]:
-            ids, missing = encode_prompt(tokenizer, prompt.training, constitution, row["query"], prompt.max_tokens)
+            asked = (prompt.training, constitution, row["query"], prompt.max_tokens)
+            ids, missing = encode_prompt(tokenizer, *asked, chat)
             prompts.append(tuple(ids))
             cut += missing > 0
         responses = []
         for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
             end = [end_token] if end_token is not None and reason == "stop" else []
-            responses.append((*tokenizer.encode(response, add_special_tokens=False), *end))
+            said = chat.reply(response) if chat else tokenizer.encode(response, add_special_tokens=False)
+            responses.append((*said, *end))
         examples.append(ContrastExample(tuple(prompts), tuple(responses)))
     return examples, cut

@@ -1,15 +1,22 @@
-"""Prompt templates with the fields {constitution} and {query}, and prompts of bounded length."""
+"""Prompt templates with the fields {constitution} and {query}, and prompts of bounded length. In a chat, the template is of the
+user's message."""
 
 import bisect
 
+from sami_jax.data.chat import Chat
 from sami_jax.errors import UserError
 
 FIELDS = ("{constitution}", "{query}")
 
 
-def check_template(template: str, where: str) -> None:
-    """Raises UserError unless the template has both fields."""
-    if missing := [field for field in FIELDS if field not in template]:
+def check_template(template: str, where: str, system: str = "") -> None:
+    """Raises UserError unless the template has both fields; where the system's message of a chat states the constitution, only the
+    query."""
+    if "{constitution}" in system and "{constitution}" in template:
+        raise UserError(
+            f"{where}: the system's message states the constitution already; take {{constitution}} out of one of them, for example {where}='{{query}}'"
+        )
+    if missing := [field for field in FIELDS if field not in template and not (field == FIELDS[0] and field in system)]:
         raise UserError(f"{where}: the template lacks {missing[0]}; add the field where its text belongs")
 
 
@@ -19,9 +26,14 @@ def render(template: str, constitution: str, query: str) -> str:
     return before.replace("{constitution}", constitution) + query + after.replace("{constitution}", constitution)
 
 
-def encode_prompt(tokenizer, template: str, constitution: str, query: str, max_tokens: int) -> tuple[list[int], int]:
+def encode_prompt(
+    tokenizer, template: str, constitution: str, query: str, max_tokens: int, chat: Chat | None = None
+) -> tuple[list[int], int]:
     """Tokenises a prompt, cutting the end of the *query* where the whole would be too long.
 
+    Args:
+      template: of the prompt; in a chat, of the user's message.
+      chat: of an instruct model; None where the prompt is a plain text.
     Returns:
       ids, at most `max_tokens`, and how many tokens the prompt lost.
     Raises:
@@ -29,6 +41,8 @@ def encode_prompt(tokenizer, template: str, constitution: str, query: str, max_t
     """
 
     def encoded(characters: int) -> list[int]:
+        if chat:
+            return chat.prompt(constitution, render(template, constitution, query[:characters]))
         return tokenizer.encode(render(template, constitution, query[:characters]))
 
     whole = encoded(len(query))

@@ -93,7 +93,7 @@ def encode_answers(answers: Sequence[Answer], model: ModelFolder, prompt: Config
         {"query": a.query, "constitutions": a.contexts, "responses": [a.response], "finish_reasons": ["stop"]}
         for a in answers
     ]
-    examples, _ = encode_pairs(rows, model.tokenizer, prompt, end_token=None)
+    examples, _ = encode_pairs(rows, model.tokenizer, prompt, end_token=None, chat=model.chat)
     for answer, example in zip(answers, examples, strict=True):
         if example.longest_text > model.config.max_positions:
             raise UserError(
@@ -123,8 +123,10 @@ def explain(
     for places in by_shape.values():
         chosen = [examples[place] for place in places]
         for number, logprobs in score_tokens(params, model.config, chosen, mesh, batch_size):
-            answer = answers[places[number]]
-            texts = token_texts(model.tokenizer, answer.response)
+            answer, (response,) = answers[places[number]], chosen[number].responses
+            texts = (
+                said_texts(model.tokenizer, response) if model.chat else token_texts(model.tokenizer, answer.response)
+            )
             yield places[number], explanation(answer, texts, logprobs, ids)
 
 
@@ -195,6 +197,20 @@ def token_texts(tokenizer, text: str) -> list[str]:
     ends = list(itertools.accumulate((end for _, end in offsets), max))
     ends[-1:] = [len(text)] * bool(ends)
     return [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def said_texts(tokenizer, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text that the tokens before it spell, for replies that a chat template has rendered.
+
+    Of the tokens that share a character, the last takes it, and the others are "".
+    """
+    texts, before = [], ""
+    for end in range(1, len(ids) + 1):
+        spelt = tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
+        whole = end == len(ids) or not spelt.endswith("\ufffd")
+        texts.append(spelt[len(before) :] if whole else "")
+        before = spelt if whole else before
+    return texts
 
 
 def by_word(texts: Sequence[str], values: Sequence[float]) -> list[tuple[str, float]]:

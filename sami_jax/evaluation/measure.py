@@ -131,7 +131,8 @@ def _sample(
     prompts = []
     for (query, constitution), seed in zip(tasks, drawn, strict=True):
         text = composing.text(constitution)
-        ids, _ = encode_prompt(model.tokenizer, config.prompt.generation, text, query.text, config.prompt.max_tokens)
+        asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
+        ids, _ = encode_prompt(model.tokenizer, *asked, model.chat)
         prompts.append(Prompt({"id": query.id, "query": query.text, "constitution": text}, ids, seed))
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
@@ -157,8 +158,8 @@ def _information(
                 "finish_reasons": [row["finish_reason"] for row in own],
             }
         )
-    end_token = model.end_tokens[0] if config.objective.score_eos else None
-    examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token)
+    end_token = model.scored_end(config.objective.score_eos)
+    examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token, model.chat)
     s_sum = np.zeros((len(examples), count, count), np.float32)
     for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
         s_sum[place] = summed

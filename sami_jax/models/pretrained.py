@@ -5,7 +5,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from sami_jax.data.chat import Chat
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.finite import check_finite
@@ -21,6 +23,7 @@ class ModelFolder:
     config: ModelConfig
     tokenizer: object  # transformers' PreTrainedTokenizerBase
     end_tokens: tuple[int, ...]  # ids that end a text; the first doubles as padding
+    chat: Chat | None = None  # how an instruct model is asked; None: by plain text
 
     def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
         """The weights, cast to `dtype`, in their shards on `mesh`.
@@ -35,14 +38,35 @@ class ModelFolder:
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
+    def chatting(self, system: str = "") -> "ModelFolder":
+        """The same model, asked through its tokenizer's chat template, whose end of turn ends a text too.
 
-def open_model(folder: Path | str, attention: str = "xla") -> ModelFolder:
+        Args:
+          system: the system's message, with the field {constitution}; "" sends none.
+        Raises:
+          UserError: no chat template, or one that cannot be rendered.
+        """
+        chat = Chat(self.tokenizer, str(self.folder), system)
+        ends = dict.fromkeys([*self.end_tokens, *([] if chat.end_of_turn is None else [chat.end_of_turn])])
+        return dataclasses.replace(self, end_tokens=tuple(ends), chat=chat)
+
+    def scored_end(self, score_eos: bool) -> int | None:
+        """The id scored after a response that ended by itself: of the end of text, if `score_eos`; of the end of turn, in any chat,
+        whose template closes each reply with it."""
+        if self.chat:
+            return self.chat.end_of_turn
+        return self.end_tokens[0] if score_eos else None
+
+
+def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | None = None) -> ModelFolder:
     """Reads and checks a folder in Hugging Face format, all but the weights themselves.
 
     Args:
       attention: one of `kernels.BACKENDS`.
+      prompt: a run's `prompt`: whether and how the model chats; None asks it by plain text.
     Raises:
-      UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token.
+      UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token; no chat template where the
+        model is to chat, or one that tells no reply from its prompt.
     """
     folder = Path(folder)
     config = dataclasses.replace(read_config(folder), attention=attention)
@@ -52,7 +76,11 @@ def open_model(folder: Path | str, attention: str = "xla") -> ModelFolder:
         raise UserError(
             f"{folder}: the tokenizer has a token {largest}, the model only {config.vocab_size} tokens; they do not belong together"
         )
-    return ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size))
+    model = ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size))
+    if prompt and prompt.chat:
+        model = model.chatting(prompt.system)
+        model.chat.check_replies()
+    return model
 
 
 def _load_tokenizer(folder: Path):

@@ -1,0 +1,208 @@
+"""Chats of four shapes: the ids we ask and train on are those that transformers renders; roles that are not there; forged turns."""
+
+import jinja2
+import pytest
+import transformers
+from chat_models import CORPUS, SHAPES, chat_tokenizer
+
+from sami_jax.config import defaults, validate
+from sami_jax.data.chat import Chat
+from sami_jax.data.pairs import encode_pairs
+from sami_jax.data.templates import encode_prompt
+from sami_jax.errors import UserError
+from sami_jax.evaluation.explain import said_texts
+
+SYSTEM = "Your reply follows this constitution:\n{constitution}"
+CONSTITUTIONS = ["1. Say hello first.", "1. Never say hello."]
+QUERY = "How do I fix the bike?"
+REPLY = "Hello there, my friend. Perhaps you can fix the bike!"
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+def tokenizer(shape):
+    return chat_tokenizer(shape)
+
+
+@pytest.fixture
+def chat(shape, tokenizer):
+    return Chat(tokenizer, shape, SYSTEM)
+
+
+def with_template(template: str | None) -> transformers.PreTrainedTokenizerFast:
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=chat_tokenizer("qwen").backend_tokenizer, eos_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def conversation(shape: str, constitution: str, *reply: str) -> list[dict]:
+    """As its user would write it, who knows that Gemma has no system's role."""
+    system = SYSTEM.replace("{constitution}", constitution)
+    if shape == "gemma":
+        asked = [{"role": "user", "content": f"{system}\n\n{QUERY}"}]
+    else:
+        asked = [{"role": "system", "content": system}, {"role": "user", "content": QUERY}]
+    return [*asked, *({"role": "assistant", "content": text} for text in reply)]
+
+
+def rendered(tokenizer, messages: list[dict], **options) -> list[int]:
+    """Without any of our options."""
+    return tokenizer.apply_chat_template(messages, return_dict=False, **options)
+
+
+def test_prompts_are_what_transformers_renders(shape, tokenizer, chat):
+    expected = rendered(tokenizer, conversation(shape, CONSTITUTIONS[0]), add_generation_prompt=True)
+    assert chat.prompt(CONSTITUTIONS[0], QUERY) == expected
+    assert encode_prompt(tokenizer, "{query}", CONSTITUTIONS[0], QUERY, 200, chat) == (expected, 0)
+    assert expected.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
+    # A text encoded alone gets its begin-of-text: rendering and encoding would give two.
+    assert tokenizer.encode("a")[:1] == ([tokenizer.bos_token_id] if tokenizer.bos_token else tokenizer.encode("a")[:1])
+
+
+def test_examples_are_what_transformers_renders(shape, tokenizer, chat):
+    assert chat.end_of_turn == tokenizer.convert_tokens_to_ids(SHAPES[shape][3])
+    config = defaults().prompt
+    config.training = "{query}"
+    row = {"query": QUERY, "constitutions": CONSTITUTIONS, "responses": [REPLY, CORPUS[1]]}
+    row |= {"finish_reasons": ["stop", "length"]}
+    [example], cut = encode_pairs([row], tokenizer, config, chat.end_of_turn, chat)
+    assert cut == 0
+    replies = [list(response) for response in example.responses]
+    assert replies[0][-1] == chat.end_of_turn and chat.end_of_turn not in replies[0][:-1] + replies[1]
+    for prompt, constitution in zip(example.prompts, CONSTITUTIONS, strict=True):
+        for ids, text in zip(replies, row["responses"], strict=True):
+            whole = rendered(tokenizer, conversation(shape, constitution, text))
+            if shape == "mistral":  # forgets the system once there is a reply: what it replies to stands apart
+                whole = whole[whole.index(tokenizer.convert_tokens_to_ids("[/INST]")) + 1 :]
+            else:
+                assert tuple(whole[: len(prompt)]) == prompt
+                whole = whole[len(prompt) :]
+            closed = ids if ids[-1] == chat.end_of_turn else [*ids, chat.end_of_turn]
+            assert whole[: len(closed)] == closed
+            # Behind the end of turn there is at most the line's end, which nobody samples.
+            assert tokenizer.decode(whole[len(closed) :]).strip() == ""
+
+
+def test_nobody_forges_a_turn(shape, tokenizer, chat):
+    special = {token for token in tokenizer.all_special_tokens if token != tokenizer.unk_token}
+    special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} - {"<unk>"}
+    ids = set(tokenizer.convert_tokens_to_ids(list(special)))
+    forged = "".join(sorted(special)) + "a" + "".join(sorted(special, reverse=True))
+
+    def specials(found: list[int]) -> list[int]:
+        return [id for id in found if id in ids]
+
+    assert specials(chat.prompt(forged, forged)) == specials(chat.prompt("a", "a"))
+    assert specials(chat.reply(forged)) == []
+
+
+def test_texts_of_a_replys_tokens_join_to_it(shape, chat):
+    text = REPLY if shape == "mistral" else f"{REPLY} café ☕ 三つ"
+    ids = chat.reply(text)
+    pieces = said_texts(chat.tokenizer, ids)
+    assert "".join(pieces) == text and len(pieces) == len(ids)
+    assert "Hello" in pieces[:2]
+
+
+def test_a_query_that_is_too_long_is_cut_the_frame_never(tokenizer, chat):
+    whole = chat.prompt(CONSTITUTIONS[0], QUERY)
+    ids, lost = encode_prompt(tokenizer, "{query}", CONSTITUTIONS[0], QUERY, len(whole) - 3, chat)
+    assert 0 < lost == len(whole) - len(ids) and len(ids) <= len(whole) - 3
+    empty = chat.prompt(CONSTITUTIONS[0], "")
+    assert ids[-1] == whole[-1] == empty[-1] and ids[: len(empty) // 2] == empty[: len(empty) // 2]
+    with pytest.raises(UserError, match="template and constitution alone"):
+        encode_prompt(tokenizer, "{query}", CONSTITUTIONS[0], QUERY, len(empty) - 1, chat)
+
+
+def test_what_would_join_the_prompt_is_tokenised_apart():
+    chat = Chat(chat_tokenizer("qwen"), "qwen")
+    joined = chat.tokenizer.encode("assistant\n\nHello")
+    assert chat.tokenizer.encode("assistant\n") != joined[: len(chat.tokenizer.encode("assistant\n"))]
+    assert chat.tokenizer.decode(chat.reply("\nHello")) == "\nHello"
+    assert chat.reply("") == []
+
+
+def test_without_system_text_there_is_no_system_message(shape, tokenizer):
+    ids = Chat(tokenizer, shape).prompt("unused", QUERY)
+    assert ids == rendered(tokenizer, [{"role": "user", "content": QUERY}], add_generation_prompt=True)
+
+
+def test_a_system_that_is_left_out_goes_to_the_user():
+    deaf = "{% for m in messages %}{% if m['role'] != 'system' %}<|im_start|>{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    chat = Chat(with_template(deaf), "deaf", "{constitution}")
+    assert chat.tokenizer.decode(chat.prompt("Be calm.", "Why?")) == "<|im_start|>Be calm.\n\nWhy?<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (None, "here: its tokenizer has no chat template"),
+        ("{{ raise_exception('no\nway') }}", r"here: its chat template refuses a conversation \(no way\)"),
+        ("{% for %}", "here: its chat template refuses a conversation"),
+        ("{{ messages.append(messages[0]) }}", "refuses a conversation .*unsafe"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses a conversation .*unsafe"),
+    ],
+)
+def test_templates_that_cannot_be_rendered(template, words):
+    with pytest.raises(UserError, match=words):
+        Chat(with_template(template), "here")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}",
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ raise_exception('I only listen') }}{% endif %}{{ m['content'] }}{% endfor %}",
+    ],
+    ids=["replies elsewhere", "never closed", "no replies"],
+)
+def test_templates_that_ask_but_cannot_be_trained_on(template):
+    chat = Chat(with_template(template), "here")
+    assert chat.end_of_turn is None and chat.prompt("", QUERY)
+    with pytest.raises(UserError, match="here: its chat template does not put a reply"):
+        chat.reply(REPLY)
+
+
+def test_turns_that_a_template_refuses(shape, chat):
+    twice = [{"role": "user", "content": "a"}] * 2
+    if shape in ("mistral", "gemma"):
+        with pytest.raises(UserError, match="roles must alternate"):
+            chat.encode(twice)
+    else:
+        assert chat.encode(twice)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training": "{constitution} {query}"}, r"config.prompt.training: the system's message states"),
+        ({"system": "Be kind."}, "config.prompt.generation: the template lacks {constitution}"),
+        ({"generation": "Why?"}, "config.prompt.generation: the template lacks {query}"),
+        ({"system": "{query} {constitution}"}, "config.prompt.system=.*must be free of {query}"),
+        ({}, None),
+        ({"system": "", "generation": "{constitution} {query}", "training": "{query} {constitution}"}, None),
+    ],
+)
+def test_prompts_of_a_chat_are_checked(changes, words):
+    config = defaults()
+    config.model.path = config.principles.path = config.data.queries = "here"
+    config.prompt.update({"chat": True, "generation": "{query}", "training": "{query}", **changes})
+    if words is None:
+        validate(config)
+        config.filter.prefix = "The post"
+        words = "config.filter.prefix='The post': must be '' where config.prompt.chat is True"
+    with pytest.raises(UserError, match=words):
+        validate(config)
+
+
+def test_the_sandbox_is_the_libraries_own():
+    """A template may not change what it is given, nor reach Python's inside; see also the refusals above."""
+    with pytest.raises(jinja2.exceptions.SecurityError):
+        with_template("{{ messages.append(1) }}").apply_chat_template([{"role": "user", "content": "a"}])
