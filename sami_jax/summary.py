@@ -1,14 +1,16 @@
-"""What a finished run prints: one table, and three queries before and after."""
+"""What a finished run prints: one table, and three queries before and after. What programs are told of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sami_jax.data.jsonl import parse_measured, read_json, read_jsonl
-from sami_jax.terminal import results, show
+from sami_jax.provenance.manifest import read_statement
+from sami_jax.terminal import results, show, show_table, visible
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
@@ -23,23 +25,50 @@ def print_summary(folders: Sequence[Path]) -> None:
     """Reads everything from the iterations' folders, the base's first."""
     measured = [read_json(folder / "evaluation.json", "restore it", parse_measured) for folder in folders]
     results.print()
+    labels = ["base", *(f"iteration {number}" for number in range(1, len(measured)))]
     for name in measured[0]:
-        results.print(_table(name, [one[name] for one in measured]))
+        show_table(_table(name, dict(zip(labels, (one[name] for one in measured), strict=True))))
     if len(folders) > 1:
         _print_examples(next(iter(measured[0])), folders[0], folders[-1])
         show(f"Model: {folders[-1] / 'model'}")
 
 
-def _table(name: str, rows: list[dict]) -> Table:
-    title = f"Held-out queries, {SET_TITLES[name]}: {rows[0]['responses']} responses each"
+def print_evaluation(label: str, measured: Mapping[str, dict]) -> None:
+    """One model's evaluation.json."""
+    for name, row in measured.items():
+        show_table(_table(name, {label: row}))
+
+
+def as_json(workdir: Path) -> dict:
+    """How a run ended: its status, and the evaluation and the model folder of each iteration, the base's first."""
+    folders = {f.name.removeprefix("iteration_"): f for f in workdir.glob("iteration_*")}
+    measured = sorted(int(n) for n, f in folders.items() if n.isdecimal() and (f / "evaluation.json").is_file())
+    return {
+        "workdir": str(workdir),
+        "status": read_statement(workdir)["predicate"]["status"],
+        "iterations": [
+            {
+                "iteration": n,
+                "model": str(folders[str(n)] / "model") if (folders[str(n)] / "model").is_dir() else None,
+                "evaluation": read_json(folders[str(n)] / "evaluation.json", "restore it", parse_measured),
+            }
+            for n in measured
+        ],
+        "report": str(workdir / "report.html"),
+    }
+
+
+def _table(name: str, rows: Mapping[str, dict]) -> Table:
+    """Of an evaluation set: a row a model."""
+    title = f"Held-out queries, {SET_TITLES[name]}: {next(iter(rows.values()))['responses']} responses each"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
     # Intervals are 95 %.
     for column in ("following", "wins over base", "well-formed", "MI, nats", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
-    for number, row in enumerate(rows):
+    for label, row in rows.items():
         table.add_row(
-            f"iteration {number}" if number else "base",
+            Text(visible(label)),
             percent(row, "following"),
             percent(row, "win_rate", "win_rate_interval"),
             percent(row, "well_formed"),

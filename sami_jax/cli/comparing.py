@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sami_jax.cli.parser import skipped_by
+from sami_jax.cli.parser import skipped_by, tell_programs
 from sami_jax.cli.proof import print_rates
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
@@ -56,6 +56,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         write_json(arguments.output / "comparison.json", found)
         record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
         record.finish("complete")
+    tell_programs(arguments, found)
     print_rates(found["win_rate"], found["slices"], "half")
     show(f"{found['decision']}: {found['reason']}", style="bold")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from sami_jax.cli.parser import tell_programs
 from sami_jax.endpoint import Endpoint
 from sami_jax.errors import UserError
 from sami_jax.principles.files import file_of, principle_files, read_principle, write_principle
@@ -25,21 +26,23 @@ def draft_principles(arguments: argparse.Namespace) -> None:
     known = [read_principle(file) for file in principle_files(folder)]
     examples = _examples(arguments, known)
     ask = _writer(arguments)
-    drafted, refused = 0, 0
+    drafted, refused = [], 0
     name = arguments.writer if arguments.endpoint else Path(arguments.writer).name
     try:
         for reply in draft(ask, name, arguments.task, arguments.count, examples, known, arguments.attempts):
             _keep(folder, name, reply)
-            drafted, refused = drafted + len(reply.principles), refused + len(reply.refused)
+            drafted += [principle.name for principle in reply.principles]
+            refused += len(reply.refused)
     finally:
         if drafted or refused:
             show(
-                f"{drafted} of {arguments.count} drafted; {refused} block(s) of the replies could not be used: {folder / LOG}"
+                f"{len(drafted)} of {arguments.count} drafted; {refused} block(s) of the replies could not be used: {folder / LOG}"
             )
     if not drafted:
         raise UserError(
             f"{name}: no usable principle in {arguments.attempts} replies; see {folder / LOG}, show the writer examples (--example), or use a stronger one"
         )
+    tell_programs(arguments, {"drafted": drafted, "refused": refused, "log": str(folder / LOG)})
     show(f"next: sami principles review --folder {folder}")
 
 

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from sami_jax.cli.parser import tell_programs
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.shape import misfit
 from sami_jax.data.templates import check_template
@@ -18,7 +19,7 @@ from sami_jax.evaluation.explain import Answer, by_word, explain_all, read_answe
 from sami_jax.models.pretrained import open_model
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.sharding import ALL_DEVICES, make_mesh
-from sami_jax.terminal import results, say, show, visible
+from sami_jax.terminal import say, show, show_table, visible
 
 SHOWN = 4  # responses
 # What is needed of a run's config.
@@ -56,9 +57,14 @@ def explain_run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write_jsonl(arguments.output, rows)
         say(f"{len(rows)} explanations: {arguments.output}")
+    shares = _shares(rows)
+    tell_programs(
+        arguments,
+        {"explanations": len(rows), "output": arguments.output and str(arguments.output), "principles": shares},
+    )
     for answer, row in list(zip(answers, rows, strict=True))[:SHOWN]:
         _print_explanation(answer, row)
-    _print_shares(rows)
+    _print_shares(shares)
 
 
 def _iteration(run: Path, chosen: int | None) -> int:
@@ -88,8 +94,8 @@ def _print_explanation(answer: Answer, row: dict) -> None:
         )
         line = f"{principle['text']}  {moved}" if moved else principle["text"]
         table.add_row(f"{principle['share']:+.2f} nats", Text(visible(line)))
-    results.print(table)
-    results.print()
+    show_table(table)
+    show()
 
 
 def _heated(texts: Sequence[str], values: Sequence[float], constitutions: int) -> Text:
@@ -102,19 +108,32 @@ def _heated(texts: Sequence[str], values: Sequence[float], constitutions: int) -
     return text
 
 
-def _print_shares(rows: Sequence[dict]) -> None:
+def _shares(rows: Sequence[dict]) -> list[dict]:
     """How much each principle moves the responses under constitutions that state it, the one that moves most first."""
     shares: dict[str, list[float]] = {}
     for row in rows:
         for principle in row["principles"]:
             shares.setdefault(principle["id"] or principle["text"], []).append(principle["share"])
+    told = [
+        {
+            "principle": name,
+            "responses": len(found),
+            "mean_share": sum(found) / len(found),
+            "felt": sum(share >= LEAST for share in found) / len(found),
+        }
+        for name, found in shares.items()
+    ]
+    return sorted(told, key=lambda row: -row["mean_share"])
+
+
+def _print_shares(shares: Sequence[dict]) -> None:
     table = Table(title="Share of each principle, nats a response", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("principle", overflow="fold")
     for column in ("responses", "mean", f"{LEAST} or more"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, found in sorted(shares.items(), key=lambda item: -sum(item[1]) / len(item[1])):
-        felt = sum(share >= LEAST for share in found) / len(found)
-        table.add_row(Text(visible(name)), str(len(found)), f"{sum(found) / len(found):+.2f}", f"{100 * felt:.0f} %")
-    results.print(table)
+    for row in shares:
+        numbers = (str(row["responses"]), f"{row['mean_share']:+.2f}", f"{100 * row['felt']:.0f} %")
+        table.add_row(Text(visible(row["principle"])), *numbers)
+    show_table(table)
     show("share: log-probability, nats, that a response loses when the principle's line is taken out", style="dim")
     show("red, yellow: words that the constitution made likelier; cyan: words written in spite of it", style="dim")

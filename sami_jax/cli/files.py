@@ -6,7 +6,7 @@ import numpy as np
 
 from sami_jax import objective
 from sami_jax.checkpoint import SIDE_FILES, restore_params
-from sami_jax.cli.parser import skipped_by
+from sami_jax.cli.parser import skipped_by, tell_programs
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample
@@ -21,7 +21,7 @@ from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.scoring import score
 from sami_jax.sharding import ALL_DEVICES, make_mesh
-from sami_jax.terminal import say, track
+from sami_jax.terminal import show, track
 
 
 def sample_file(arguments: argparse.Namespace) -> None:
@@ -46,7 +46,8 @@ def sample_file(arguments: argparse.Namespace) -> None:
         leftover.unlink(missing_ok=True)
     write_responses(fresh, model, params, prompts, options, mesh, arguments.batch_size, "sampling")
     fresh.replace(arguments.output)
-    say(f"{len(prompts)} responses: {arguments.output}")
+    tell_programs(arguments, {"responses": len(prompts), "output": str(arguments.output)})
+    show(f"{len(prompts)} responses: {arguments.output}")
 
 
 def score_file(arguments: argparse.Namespace) -> None:
@@ -77,7 +78,8 @@ def score_file(arguments: argparse.Namespace) -> None:
             place = places[number]
             lines[place] = _score_line(ids[place], summed, examples[place], arguments.normalize)
     write_jsonl(arguments.output, lines)
-    say(f"{len(lines)} matrices: {arguments.output}")
+    tell_programs(arguments, {"matrices": len(lines), "output": str(arguments.output)})
+    show(f"{len(lines)} matrices: {arguments.output}")
 
 
 def export_checkpoint(arguments: argparse.Namespace) -> None:
@@ -96,7 +98,8 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     if model_config.adapter:
         params = folded(model_config, frozen, params, mesh)
     export(params, config, arguments.output, copy_companions(side_files), np.dtype(arguments.dtype))
-    say(f"checkpoint {step}: {arguments.output}")
+    tell_programs(arguments, {"checkpoint": int(step), "output": str(arguments.output)})
+    show(f"checkpoint {step}: {arguments.output}")
 
 
 def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sami_jax.cli.parser import add_verb, with_config
+from sami_jax.cli.parser import add_verb, tell_programs, with_config, with_results
 from sami_jax.errors import UserError
 
 
@@ -20,7 +20,7 @@ def add_verbs(verbs) -> None:
     plan.add_argument("--response", type=int, help="tokens of a response; default config.sampling.max_new_tokens")
     plan.add_argument("--price", type=float, help="of a chip for an hour, in any currency")
     plan.add_argument("--suggest", action="store_true", help="search meshes for the best that fits")
-    plan.add_argument("--json", action="store_true", help="print JSON")
+    with_results(plan)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -30,7 +30,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of such programs it can be written, not read
     import dataclasses
-    import json
     from pathlib import Path
 
     from sami_jax.config import validate
@@ -71,9 +70,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     plan = suggestion.plan if suggestion else make_plan(config, model, topology, texts)
     if not plan.fits:
         suggestion = what_fits(config, model, topology, texts)
-    if arguments.json:
-        print(json.dumps(as_json(plan, suggestion, arguments.price), indent=2))
-        return
+    tell_programs(arguments, as_json(plan, suggestion, arguments.price))
     show_plan(plan, arguments.price)
     if arguments.suggest or not plan.fits:
         show_suggestion(suggestion)

@@ -1,12 +1,11 @@
 """`sami principles`: principles drafted by a model, decided by people."""
 
 import argparse
-import json
 import os
 import subprocess
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, with_endpoint
+from sami_jax.cli.parser import add_verb, tell_programs, with_endpoint, with_results
 from sami_jax.errors import UserError
 
 FOLDER = Path("principles")
@@ -48,7 +47,6 @@ def add_verbs(verbs) -> None:
     draft.add_argument("--seed", type=int, default=0)
 
     listing = add_verb(sub, "list", _list, "every principle and its status", "sami principles list --json")
-    listing.add_argument("--json", action="store_true", help="for programs")
 
     show = add_verb(sub, "show", _show, "a principle with its history", "sami principles show greeting@1")
     show.add_argument("name", nargs="+", metavar="ID[@VERSION]")
@@ -105,6 +103,9 @@ def add_verbs(verbs) -> None:
         _with_folder(parser)
     for parser in (diff, bring, send):
         _with_folder(parser)
+    for name, parser in sub.choices.items():
+        if name != "review":  # a conversation
+            with_results(parser)
 
 
 def _with_folder(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +135,7 @@ def _add(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.id}: {errors[0]}")
     file = file_of(arguments.folder, principle)
     write_principle(file, principle)
+    tell_programs(arguments, {"principle": principle.name, "file": str(file)})
     show(f"{principle.name}: {file}")
 
 
@@ -150,44 +152,46 @@ def _list(arguments: argparse.Namespace) -> None:
 
     from sami_jax.principles.files import read_files
     from sami_jax.principles.principle import approvers, content_hash, status
-    from sami_jax.terminal import results, visible
+    from sami_jax.terminal import show_table, visible
 
     files = read_files(arguments.folder)
     principles = sorted(files.items(), key=lambda item: (item[1].id, item[1].version))
-    if arguments.json:
-        rows = [
-            {
-                "id": p.id,
-                "version": p.version,
-                "status": status(p, files.values()),
-                "hash": content_hash(p),
-                "file": str(file),
-                "wordings": len(p.phrasings),
-                "approved_by": approvers(p),
-            }
-            for file, p in principles
-        ]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
+    rows = [
+        {
+            "id": p.id,
+            "version": p.version,
+            "status": status(p, files.values()),
+            "hash": content_hash(p),
+            "file": str(file),
+            "wordings": len(p.phrasings),
+            "approved_by": approvers(p),
+        }
+        for file, p in principles
+    ]
+    tell_programs(arguments, rows)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("principle", "status", "source", "text"):
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for _, p in principles:
         now = status(p, files.values())
         table.add_row(p.name, Text(now, STYLES[now]), Text(visible(p.source.kind)), Text(visible(p.phrasings[0][0])))
-    results.print(table)
+    show_table(table)
 
 
 STYLES = {"draft": "yellow", "in review": "yellow", "approved": "green", "rejected": "red", "superseded": "dim"}
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.cli.review import print_principle
     from sami_jax.principles.files import read_principles
-    from sami_jax.principles.principle import find
+    from sami_jax.principles.principle import find, status
 
     principles = read_principles(arguments.folder)
-    for principle in [find(principles, name, arguments.folder) for name in arguments.name]:
+    chosen = [find(principles, name, arguments.folder) for name in arguments.name]
+    tell_programs(arguments, [dataclasses.asdict(p) | {"status": status(p, principles)} for p in chosen])
+    for principle in chosen:
         print_principle(principle, principles)
 
 
@@ -205,10 +209,13 @@ def _decide(arguments: argparse.Namespace) -> None:
 
     decision = {"approve": "approved", "reject": "rejected"}[arguments.subverb]
     principles, reviewer = read_principles(arguments.folder), _reviewer(arguments)
+    rows = []
     for principle in [find(principles, name, arguments.folder) for name in arguments.name]:
         decided = decide(arguments.folder, principle, reviewer, decision, arguments.comment)
         renamed = f" (its text was changed after the approval of {principle.name})" if decided != principle.name else ""
+        rows.append({"principle": decided, "decision": decision, "reviewer": reviewer})
         show(f"{decided}: {decision} by {reviewer}{renamed}")
+    tell_programs(arguments, rows)
 
 
 def _diff(arguments: argparse.Namespace) -> None:
@@ -222,22 +229,23 @@ def _diff(arguments: argparse.Namespace) -> None:
     else:
         principles = read_principles(arguments.folder)
         lines = differences(*(find(principles, name, arguments.folder) for name in (arguments.before, arguments.after)))
+    lines = list(lines)
+    tell_programs(arguments, lines)
     styles = {"+": "green", "-": "red", "@": "dim"}
-    shown = False
-    for line in lines:
+    for line in lines or ["no difference in the texts"]:
         show(line, style=styles.get(line[:1]))
-        shown = True
-    if not shown:
-        show("no difference in the texts")
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.lint import check
     from sami_jax.principles.principle import current, own_status
     from sami_jax.terminal import show
 
     findings = check(arguments.folder)
+    tell_programs(arguments, [dataclasses.asdict(finding) for finding in findings])
     for finding in findings:
         show(
             f"{'error' if finding.error else 'warning'}: {finding.where}: {finding.text}",
@@ -254,7 +262,9 @@ def _import(arguments: argparse.Namespace) -> None:
     from sami_jax.principles.exchange import import_principles, merge
     from sami_jax.terminal import show
 
-    for outcome, names in merge(arguments.folder, import_principles(arguments.source)).items():
+    merged = merge(arguments.folder, import_principles(arguments.source))
+    tell_programs(arguments, merged)
+    for outcome, names in merged.items():
         if names:
             show(f"{outcome}: {', '.join(names)}")
 
@@ -266,14 +276,18 @@ def _export(arguments: argparse.Namespace) -> None:
 
     principles = read_principles(arguments.folder)
     export_principles(principles, arguments.target, arguments.format)
+    tell_programs(arguments, {"principles": len(principles), "output": str(arguments.target)})
     show(f"{len(principles)} principles: {arguments.target}")
 
 
 def _used(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.provenance.manifest import uses
     from sami_jax.terminal import show
 
     found = [use for run in arguments.runs for use in uses(run) if arguments.principle in (None, use.id, use.principle)]
+    tell_programs(arguments, [dataclasses.asdict(use) for use in found])
     for use in found:
         show(f"{use.principle}  {use.hash.removeprefix('sha256:')[:12]}  {use.role:<8}  {use.status:<9}  {use.model}")
     if not found:

@@ -1,11 +1,20 @@
 """The verbs that prove: win rates, judging, ratings by people, comparison of two models."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, new_file, new_folder, skipped_by, with_config, with_endpoint, with_skipping
+from sami_jax.cli.parser import (
+    add_verb,
+    new_file,
+    new_folder,
+    skipped_by,
+    tell_programs,
+    with_config,
+    with_endpoint,
+    with_results,
+    with_skipping,
+)
 from sami_jax.errors import UserError
 
 TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
@@ -21,7 +30,6 @@ def add_verbs(verbs) -> None:
     )
     winrate.add_argument("--input", type=Path, required=True, help='JSONL of {"win": 1 | 0.5 | 0 | null, ...}')
     winrate.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts")
-    winrate.add_argument("--json", action="store_true", help="for programs")
 
     rank = add_verb(
         verbs,
@@ -92,6 +100,8 @@ def add_verbs(verbs) -> None:
     bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
     bring.add_argument("--output", type=new_file, required=True, help="verdicts")
     bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
+    for parser in (winrate, rank, judge, compare, export, bring):
+        with_results(parser)
 
 
 def _with_pairs(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +170,7 @@ def _judge(arguments: argparse.Namespace) -> None:
 
     pairs = _pairs(arguments)
     verdicts = judge_pairs(pairs, make_judge(arguments), arguments.output, not arguments.one_order)
-    print_rates(summarize(verdicts, arguments.ties), by_tag(verdicts, arguments.ties), arguments.ties)
+    _give(arguments, summarize(verdicts, arguments.ties), by_tag(verdicts, arguments.ties))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -175,6 +185,8 @@ def _rate_export(arguments: argparse.Namespace) -> None:
 
     pairs = _pairs(arguments)
     export_ratings(pairs, arguments.output, arguments.seed)
+    files = {name: str(arguments.output / file) for name, file in (("sheet", SHEET), ("tasks", TASKS), ("key", KEY))}
+    tell_programs(arguments, {"items": len(pairs), **files})
     show(f"{len(pairs)} items: {arguments.output / SHEET}, {arguments.output / TASKS}; keep {KEY} from the raters")
 
 
@@ -186,10 +198,13 @@ def _rate_import(arguments: argparse.Namespace) -> None:
 
     rows = import_ratings(arguments.ratings, arguments.key)
     write_jsonl(arguments.output, rows)
-    print_rates(summarize(read_verdicts(arguments.output), "half"), {}, "half")
+    summary = summarize(read_verdicts(arguments.output), "half")
+    print_rates(summary, {}, "half")
     if arguments.verdicts:
         found, low, high, common = agreement(arguments.output, arguments.verdicts)
+        summary["agreement"] = {"kappa": found, "ci_low": low, "ci_high": high, "n": common}
         show(f"agreement with the judge, Cohen's kappa: {found:.2f} (95 %: {low:.2f} to {high:.2f}; n = {common})")
+    tell_programs(arguments, summary)
 
 
 def _winrate(arguments: argparse.Namespace) -> None:
@@ -198,10 +213,12 @@ def _winrate(arguments: argparse.Namespace) -> None:
     verdicts = read_verdicts(arguments.input)
     found = summarize(verdicts, arguments.ties)
     slices = by_tag(verdicts, arguments.ties)
-    if arguments.json:
-        print(json.dumps(found | ({"slices": slices} if slices else {}), indent=2))
-    else:
-        print_rates(found, slices, arguments.ties)
+    _give(arguments, found, slices)
+
+
+def _give(arguments: argparse.Namespace, found: dict, slices: dict[str, dict]) -> None:
+    tell_programs(arguments, found | ({"slices": slices} if slices else {}))
+    print_rates(found, slices, arguments.ties)
 
 
 def _rank(arguments: argparse.Namespace) -> None:
@@ -216,10 +233,14 @@ def _rank(arguments: argparse.Namespace) -> None:
             raise UserError(f"{match}: not BASELINE:TEST=FILE; name two models and the file of verdicts on them")
         matches.append((baseline, test, read_verdicts(Path(file))))
     ranked = rank(matches)
-    weakest = ranked[-1][1]
-    for name, strength in ranked:
-        chance = 1 / (1 + math.exp(weakest - strength))
-        show(f"{name}: {strength:+.2f} (wins {100 * chance:.0f} % against {ranked[-1][0]})")
+    last, weakest = ranked[-1]
+    rows = [
+        {"model": name, "strength": strength, "wins_against_last": 1 / (1 + math.exp(weakest - strength))}
+        for name, strength in ranked
+    ]
+    tell_programs(arguments, rows)
+    for row in rows:
+        show(f"{row['model']}: {row['strength']:+.2f} (wins {100 * row['wins_against_last']:.0f} % against {last})")
 
 
 def print_rates(found: dict, slices: dict[str, dict], ties: str) -> None:

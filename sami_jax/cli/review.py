@@ -29,7 +29,7 @@ from sami_jax.principles.principle import (
     own_status,
     status,
 )
-from sami_jax.terminal import results, say, show, visible
+from sami_jax.terminal import results, say, show, show_table, visible
 
 CHOICES = {"a": "approve", "r": "reject", "e": "edit", "c": "comment", "s": "skip", "q": "quit"}
 NEARBY = 0.6  # similarity from which the nearest other principle is mentioned
@@ -128,7 +128,8 @@ def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> 
         )
         table.add_row(Text("review", "dim"), Text(visible(line), "dim"))
     now = status(principle, all_versions)
-    results.print(Panel(table, title=Text(f"{principle.name}: {now}"), title_align="left", box=box.ROUNDED))
+    title = Text(f"{principle.name}: {now}")
+    show_table(Panel(table, title=title, title_align="left", box=box.ROUNDED, expand=results.is_terminal))
     for note in _notes(principle, all_versions):
         show(f"  {note}", style="yellow")
 

@@ -3,8 +3,17 @@
 import argparse
 from pathlib import Path
 
-from sami_jax import hosts
-from sami_jax.cli.parser import add_verb, new_file, new_folder, skipped_by, with_config, with_hosts, with_skipping
+from sami_jax.cli.parser import (
+    add_verb,
+    new_file,
+    new_folder,
+    skipped_by,
+    tell_programs,
+    with_config,
+    with_hosts,
+    with_results,
+    with_skipping,
+)
 from sami_jax.errors import StoppedByCanary, UserError
 from sami_jax.provenance.lock import lock_folder
 from sami_jax.stopping import gracefully
@@ -146,6 +155,8 @@ def add_verbs(verbs) -> None:
     report.add_argument(
         "--language", choices=("en", "ja"), default="en", help="English or Japanese; texts stay as they are"
     )
+    for parser in (run, train, evaluate, sample, score, explain, export, verify, report):
+        with_results(parser)
 
 
 def _with_gate(sub: argparse.ArgumentParser) -> None:
@@ -177,17 +188,28 @@ def _with_computation(sub: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from sami_jax.config_file import load_config
     from sami_jax.loop import run
+    from sami_jax.summary import as_json
 
     config, name = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path("runs") / name
-    with gracefully():
-        run(config, workdir, arguments.allow_unapproved, skipped_by(arguments), arguments.force_resume)
+    stopped = None
+    try:
+        with gracefully():
+            run(config, workdir, arguments.allow_unapproved, skipped_by(arguments), arguments.force_resume)
+    except StoppedByCanary as stop:  # what is good was kept and measured
+        stopped = stop
+    tell_programs(arguments, as_json(workdir))
+    if stopped:
+        raise stopped
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.config_file import load_config
     from sami_jax.finetuning import train
     from sami_jax.preparation import prepare
+    from sami_jax.terminal import show
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
@@ -198,6 +220,11 @@ def _train(arguments: argparse.Namespace) -> None:
     tensorboard = arguments.output / "tensorboard"
     with gracefully(), lock_folder(arguments.output):
         stop = train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, tensorboard)
+    model = arguments.output / "model"
+    kept = str(model) if stop is None or stop.last_good else None
+    tell_programs(arguments, {"model": kept, "stopped": stop and dataclasses.asdict(stop)})
+    if kept:
+        show(f"Model: {kept}")
     if stop:
         raise StoppedByCanary(
             f"update {stop.update}: stopped by canaries: {stop.reason}; model of update {stop.last_good} kept"
@@ -205,20 +232,19 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    import json
-
     from sami_jax.config_file import load_config
+    from sami_jax.loop import evaluate
     from sami_jax.models.pretrained import open_model
     from sami_jax.preparation import prepare
-    from sami_jax.loop import evaluate
+    from sami_jax.summary import print_evaluation
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     model = open_model(arguments.model, config.model.attention, config.prompt)
     with gracefully(), lock_folder(arguments.output):
         results = evaluate(config, inputs, model, arguments.output, arguments.baseline)
-    if hosts.first():
-        print(json.dumps(results, indent=2))
+    tell_programs(arguments, results)
+    print_evaluation(str(arguments.model), results)
 
 
 def _sample(arguments: argparse.Namespace) -> None:
@@ -246,10 +272,13 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.provenance.verify import verify
     from sami_jax.terminal import show
 
     found = verify(arguments.run)
+    tell_programs(arguments, {"run": str(arguments.run), **dataclasses.asdict(found)})
     show(
         f"{arguments.run}: as recorded: {found.files} files, {found.events} events, {found.principles} principles; run {found.status}"
     )
@@ -259,4 +288,6 @@ def _report(arguments: argparse.Namespace) -> None:
     from sami_jax.report.write import write_report
     from sami_jax.terminal import show
 
-    show(f"Report: {write_report(arguments.run, arguments.output, arguments.language)}")
+    file = write_report(arguments.run, arguments.output, arguments.language)
+    tell_programs(arguments, {"report": str(file)})
+    show(f"Report: {file}")

@@ -8,7 +8,7 @@ from rich.table import Table
 from sami_jax.planning.plan import Plan
 from sami_jax.planning.suggest import Suggestion
 from sami_jax.planning.topology import GIB
-from sami_jax.terminal import results, show
+from sami_jax.terminal import show, show_table
 
 SHOWN = 8  # collectives
 
@@ -26,7 +26,7 @@ def show_plan(plan: Plan, price: float | None) -> None:
         f"An update of {plan.microbatches} microbatches of {plan.queries} queries; a query: {texts.count} prompts of "
         f"{texts.prefix} tokens, {texts.count} responses of {texts.response}"
     )
-    results.print(_memory(plan))
+    show_table(_memory(plan))
     verdict, fullest = ("fits", "bold green") if plan.fits else ("does NOT fit", "bold red"), plan.fullest
     left = topology.chip.memory - fullest.peak
     show(
@@ -103,7 +103,7 @@ def _show_sent(plan: Plan) -> None:
         table.add_row(one.kind, one.shape, str(one.times), f"{one.sent / GIB:.2f}")
     rest = sum(one.sent for one in program.collectives[SHOWN:])
     table.add_row(f"{max(len(program.collectives) - SHOWN, 0)} others", "", "", f"{rest / GIB:.2f}")
-    results.print(table)
+    show_table(table)
     show(
         f"together {program.sent / GIB:.2f} GiB, {program.sent / plan.least_sent:.2f} times the least that fully sharded weights "
         f"need; the largest result is {max(one.largest for one in program.collectives) / GIB:.2f} GiB"

@@ -160,7 +160,7 @@ def test_missing_files_and_folders(capsys, tmp_path):
     )
 
 
-def test_sample_writes_one_line_a_prompt_in_order(tmp_path):
+def test_sample_writes_one_line_a_prompt_in_order(tmp_path, capsys):
     prompts = [
         {"id": f"q{n}", "prompt": f"Human: How do I {verb} the bike?\n\nAssistant:"}
         for n, verb in enumerate(["fix", "cut", "move"])
@@ -186,7 +186,10 @@ def test_sample_writes_one_line_a_prompt_in_order(tmp_path):
     assert all(verb in row["response"] for verb, row in zip(["fix", "cut", "move"], first, strict=True))
     assert main([*argv, "--seed", "3", "--batch_size", "1"]) == 0
     assert read_lines(target) == first
-    assert main([*argv, "--seed", "4"]) == 0
+    capsys.readouterr()
+    assert main([*argv, "--seed", "4", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"responses": 3, "output": str(target)} and err.startswith("sampling: 3 in ")
     assert read_lines(target) != first
 
 
