@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from sami_jax.data.sources import check_sources
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.models.adapters import TARGETS
@@ -61,10 +62,16 @@ def defaults() -> ConfigDict:
     c.constitutions.principles = 2  # principles a constitution states (P)
     c.constitutions.count = 2  # C, constitutions a query is answered under (P: 2 everywhere)
 
-    c.data = ConfigDict()
-    c.data.queries = ""  # JSONL with id and query (or prompt) a line: trained on
+    c.data = ConfigDict()  # formats and recipes: docs/data.md
+    c.data.queries = ""  # trained on: a .jsonl, .csv or .parquet file, a folder of such, or hub:OWNER/NAME
     c.data.eval_queries = ""  # likewise, for evaluation; "" takes the last eval_fraction of `queries` instead
     c.data.eval_fraction = 0.1  # share of `queries` held out where eval_queries is "" (ours)
+    c.data.column = ""  # of the query; "" takes the first there is of query, prompt, messages, chosen, info.post (ours)
+    c.data.id_column = "id"  # of the rows' ids; "" numbers the rows, as where no row has it (ours)
+    c.data.subset = ""  # of a folder or hub dataset: the name of a configuration, or a folder in it; "" is all
+    c.data.split = "train"  # of a folder or hub dataset: trained on (its own names)
+    c.data.eval_split = "test"  # likewise, for evaluation
+    c.data.revision = ""  # commit of the hub dataset, 40 hex digits; must be given: names can move (ours)
     c.data.splits = 2  # disjoint splits of the queries that take turns by iteration (P)
 
     c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
@@ -355,6 +362,7 @@ def validate(config: ConfigDict) -> None:
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
+    check_sources(config.data)
     for field in ("review.fraction", *(f"canaries.{name}" for name in CANARY_SHARES)):
         check_number(field, 0.0, 1.0)
     for field in ("optim.b1", "optim.b2"):

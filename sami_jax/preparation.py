@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from sami_jax import hosts
 from sami_jax.config import validate
 from sami_jax.data.jsonl import Skipped
-from sami_jax.data.queries import Query, read_queries
+from sami_jax.data.queries import Query, read_source
+from sami_jax.data.sources import sources
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
 from sami_jax.evaluation.judges import Judge, make_judge
@@ -24,7 +25,7 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
-from sami_jax.provenance.digests import file_digest, file_digests, json_digest
+from sami_jax.provenance.digests import file_digests, json_digest
 from sami_jax.sharding import make_mesh
 from sami_jax.terminal import say
 from sami_jax.training import HOST_MEMORY, check_microbatches
@@ -38,6 +39,7 @@ class Inputs:
     mesh: jax.sharding.Mesh
     admission: Admission  # of the principles
     queries: Sequence[Query]
+    data: Mapping[str, dict]  # what was read of queries, for the manifest, by config field
     evaluation_sets: Sequence[EvaluationSet]
     canaries: EvaluationSet | None
     judge: Judge | None
@@ -64,9 +66,10 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
     principles = admission.principles
     judge = make_judge(config.evaluation.judge)
     _check_principles(config, principles, judge)
-    queries = read_queries(Path(config.data.queries), skipped)
-    if config.data.eval_queries:
-        eval_queries = read_queries(Path(config.data.eval_queries), skipped)
+    read = {name: read_source(source, skipped) for name, source in sources(config.data).items()}
+    queries = read["queries"].queries
+    if "eval_queries" in read:
+        eval_queries = read["eval_queries"].queries
     else:
         held_out = max(1, round(len(queries) * config.data.eval_fraction))
         queries, eval_queries = queries[:-held_out], queries[-held_out:]
@@ -92,6 +95,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         mesh=mesh,
         admission=admission,
         queries=queries,
+        data={name: one.record for name, one in read.items()},
         evaluation_sets=evaluation_sets(config, principles, eval_queries),
         canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
         judge=judge,
@@ -102,7 +106,6 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
 def provenance(config: ConfigDict, inputs: Inputs) -> dict:
     """What a run is made from, for its manifest."""
     admitted = inputs.admission.record() | {"principles": principle_records(config, inputs)}
-    data = {name: config.data[name] for name in ("queries", "eval_queries") if config.data[name]}
     plan = [
         {
             "name": chosen.name,
@@ -115,7 +118,7 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         "config": json.loads(config.to_json()),
         "seed": config.seed,
         **admitted,
-        "inputs": {name: {"path": path, "sha256": file_digest(Path(path))} for name, path in data.items()},
+        "inputs": inputs.data,
         "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
         "base_model": {
             "path": str(inputs.base.folder),

@@ -9,7 +9,8 @@ from sami_jax.cli.proof import print_rates
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.jsonl import write_json
-from sami_jax.data.queries import read_queries
+from sami_jax.data.queries import read_source
+from sami_jax.data.sources import sources
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pair_up, read_examples
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
@@ -17,7 +18,7 @@ from sami_jax.models.pretrained import open_model
 from sami_jax.preparation import devices
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
-from sami_jax.provenance.digests import file_digest, file_digests, json_digest
+from sami_jax.provenance.digests import file_digests, json_digest
 from sami_jax.provenance.lock import lock_folder
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.sharding import make_mesh
@@ -32,8 +33,9 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     validate(config)
     folder = arguments.principles or Path(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
-    queries_file = Path(config.data.eval_queries or config.data.queries)
-    queries = read_queries(queries_file, skipped_by(arguments))[: config.evaluation.queries]
+    *_, source = sources(config.data).values()  # eval_queries, where there are any
+    read = read_source(source, skipped_by(arguments))
+    queries = read.queries[: config.evaluation.queries]
     contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
     constitutions = compose(config, admission.principles, len(queries))
     plan = {
@@ -45,7 +47,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         "contestants": {c.role: {"chat": c.chat, "examples": json_digest(list(c.examples))} for c in contestants},
     }
     with lock_folder(arguments.output):
-        record = RunRecord(arguments.output, _made_from(config, admission, queries_file, contestants, plan), devices())
+        record = RunRecord(arguments.output, _made_from(config, admission, read.record, contestants, plan), devices())
         mesh = make_mesh(config.mesh.to_dict())
         files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
         answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
@@ -71,7 +73,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     )
 
 
-def _made_from(config, admission, queries_file: Path, contestants: list[Contestant], plan: dict) -> dict:
+def _made_from(config, admission, queries: dict, contestants: list[Contestant], plan: dict) -> dict:
     """What the comparison is made from, for its manifest: the plan and all it speaks of."""
     baseline, test = (file_digests([c.model.folder], c.model.folder) for c in contestants)
     admitted = admission.record()
@@ -82,7 +84,7 @@ def _made_from(config, admission, queries_file: Path, contestants: list[Contesta
         "seed": config.seed,
         **admitted,
         "inputs": {
-            "queries": {"path": str(queries_file), "sha256": file_digest(queries_file)},
+            "queries": queries,
             "test_model": {"path": str(contestants[1].model.folder), "sha256": json_digest(test)},
         },
         "evaluation_plan": {"sha256": json_digest(plan)},

@@ -30,7 +30,7 @@ class Skipped:
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
 
-    def add(self, file: Path, reasons: Counter, rows: int) -> None:
+    def add(self, file: Path | str, reasons: Counter, rows: int) -> None:
         """Keeps the reasons of a file of `rows` rows, and says them."""
         self.counts[str(file)] = dict(reasons.most_common())
         listed = "".join(f"; {count}: {reason}" for reason, count in self.counts[str(file)].items())
@@ -60,7 +60,7 @@ def read_jsonl(file: Path, required: tuple[str, ...] = ()) -> list[dict]:
 
 
 def usable(
-    file: Path, lines: Iterable[tuple[int, Line]], read: Callable[[Line], T], skipped: Skipped | None
+    file: Path | str, lines: Iterable[tuple[int, Line]], read: Callable[[Line], T], skipped: Skipped | None
 ) -> list[tuple[int, T]]:
     """What `read` makes of numbered lines; bad ones are refused or passed over, as in `read_rows`."""
     rows, reasons = [], Counter()
@@ -74,7 +74,7 @@ def usable(
     if skipped is not None and reasons:
         skipped.add(file, reasons, reasons.total() + len(rows))
     if not rows:
-        raise UserError(f"{file}: no lines that can be used; give a JSONL file with at least one object")
+        raise UserError(f"{file}: no lines that can be used; give a file with at least one good row")
     return rows
 
 
@@ -84,8 +84,12 @@ def numbered_lines(file: Path) -> list[tuple[int, bytes]]:
     Raises:
       UserError: a file that cannot be read.
     """
-    lines = read_bytes(file, "give the path of a JSONL file").split(b"\n")
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    return lines_of(read_bytes(file, "give the path of a JSONL file"))
+
+
+def lines_of(content: bytes) -> list[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number, from 1."""
+    return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
 
 
 def row_of(line: bytes, required: tuple[str, ...]) -> dict:
@@ -105,15 +109,15 @@ def row_of(line: bytes, required: tuple[str, ...]) -> dict:
     return row
 
 
-def id_of(row: dict) -> str:
-    """The row's "id" as a text.
+def id_of(row: dict, key: str = "id") -> str:
+    """The row's id as a text.
 
     Raises:
       BadRow: it is neither a text nor a whole number.
     """
-    id = row["id"]
+    id = row[key]
     if not isinstance(id, str | int) or isinstance(id, bool):
-        raise BadRow("id is neither a text nor a whole number", f" but {id!r:.60}; mend the line")
+        raise BadRow(f"{key} is neither a text nor a whole number", f" but {id!r:.60}; mend the line")
     return str(id)
 
 

@@ -1,9 +1,22 @@
-"""Query files: JSONL with an id and a query (or prompt) a line."""
+"""Queries, from the rows of files and datasets of many formats (docs/data.md)."""
 
 import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from sami_jax.data.jsonl import BadRow, Skipped, id_of, read_rows, tags_of
+from sami_jax.data import dialogue, hub
+from sami_jax.data.dialogue import Message
+from sami_jax.data.jsonl import BadRow, Skipped, id_of, tags_of, usable
+from sami_jax.data.rows import read_file
+from sami_jax.data.sources import Source
+from sami_jax.errors import UserError
+from sami_jax.provenance.digests import file_digest, json_digest
+from sami_jax.terminal import say
+
+# Where a query is looked for: the first of these that a row has. A dot leads into an object.
+COLUMNS = ("query", "prompt", "messages", "chosen", "info.post")
+_MISSING = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,31 +24,171 @@ class Query:
     id: str
     text: str
     tags: tuple[str, ...] = ()  # slices it belongs to
+    turns: tuple[Message, ...] = ()  # of a dialogue, the last of them the user's; `text` is all of them. () for a text
+
+
+@dataclasses.dataclass(frozen=True)
+class QuerySet:
+    """What a source holds, and what a manifest says of it."""
+
+    queries: list[Query]
+    record: dict
 
 
 def read_queries(file: Path, skipped: Skipped | None = None) -> list[Query]:
-    """Reads lines {"id", "query"} or {"id", "prompt"}, and a list of "tags" if there is one; other keys are passed over.
+    """The queries of a file or folder; see `read_source`."""
+    return read_source(Source(str(file)), skipped).queries
+
+
+def read_source(source: Source, skipped: Skipped | None = None) -> QuerySet:
+    """Reads all queries of a source.
+
+    A row's query stands in `source.column`, or in the first of COLUMNS that it has: a text, or a dialogue, whose turns up to the
+    last of the user are taken. Its id stands in `source.id_column`. Where no row has that column, rows have their numbers for
+    ids, and of rows with the same query, as data of comparisons have them, the first is taken; how many were not is said.
 
     Args:
-      skipped: takes bad lines; None refuses them.
+      skipped: takes bad rows; None refuses them.
     Raises:
-      UserError: a line without id or text, with an empty text, or with an id seen before; names file and line.
+      UserError: nothing can be read, or a row has no query, or an id that a row before it has; names file and row.
     """
-    seen: set[str] = set()
-
-    def query(row: dict) -> Query:
-        text = row.get("query", row.get("prompt"))
-        if not isinstance(text, str) or not text.strip():
-            raise BadRow("neither 'query' nor 'prompt' holds text", "; add the query")
-        if (id := id_of(row)) in seen:
-            raise BadRow("the id stands on an earlier line too", f": {id!r}; make ids unique")
-        tags = tags_of(row)
-        seen.add(id)
-        return Query(id, text.strip(), tags)
-
-    return [query for _, query in read_rows(file, ("id",), query, skipped)]
+    files = _files(source)
+    read = {name: read_file(file, name, _roots(source)) for name, file in files.items()}
+    for name, (_, columns) in read.items():
+        _check_columns(name, columns, source)
+    numbered = not any(
+        isinstance(row, dict) and source.id_column in row for rows, _ in read.values() for _, row in rows
+    )
+    if numbered and source.id_column not in ("", "id"):
+        raise UserError(
+            f"config.data.id_column={source.id_column!r}: no row of {source.place} has it; '' numbers the rows"
+        )
+    reader = _Reader(source, numbered)
+    queries: list[Query] = []
+    for place, (name, (rows, _)) in enumerate(read.items(), start=1):
+        reader.prefix = f"{place}." if len(read) > 1 else ""
+        lines = ((number, (number, row)) for number, row in rows)
+        queries += [query for _, query in usable(name, lines, reader.query, skipped) if query]
+    total = sum(len(rows) for rows, _ in read.values())
+    if reader.repeated:
+        say(
+            f"{source.place}: {reader.repeated} of {total} rows repeat an earlier row's query; each query is taken once"
+        )
+    return QuerySet(queries, _record(source, files, queries, rows=total, repeated=reader.repeated, used=reader.used))
 
 
 def split(queries: list[Query], splits: int, iteration: int) -> list[Query]:
     """The queries of one iteration (from 1): disjoint splits that take turns (paper, section 4)."""
     return queries[(iteration - 1) % splits :: splits]
+
+
+class _Reader:
+    """Makes queries of rows, and knows those before."""
+
+    def __init__(self, source: Source, numbered: bool):
+        self._source, self._numbered = source, numbered
+        self._seen: set[str] = set()  # ids, or texts where rows are numbered
+        self.prefix = ""  # of the ids of numbered rows: which file
+        self.repeated = 0
+        self.used: set[str] = set()  # columns
+
+    def query(self, numbered_row: tuple[int, dict | BadRow]) -> Query | None:
+        """None for a query that is there already.
+
+        Raises:
+          BadRow: no query, no id, or an id that is there already.
+        """
+        number, row = numbered_row
+        if isinstance(row, BadRow):
+            raise row
+        column, text, turns = _asked(row, self._source.column)
+        if self._numbered:
+            id, key = f"{self.prefix}{number}", text
+        elif self._source.id_column not in row:
+            raise BadRow(f"key {self._source.id_column!r} is missing", "; add it to the row")
+        else:
+            id = key = id_of(row, self._source.id_column)
+        tags = tags_of(row)
+        if key in self._seen and self._numbered:
+            self.repeated += 1
+            return None
+        if key in self._seen:
+            raise BadRow("the id stands on an earlier line too", f": {id!r:.60}; make ids unique")
+        self._seen.add(key)
+        self.used.add(column)
+        return Query(id, text, tags, turns)
+
+
+def _asked(row: dict, column: str) -> tuple[str, str, tuple[Message, ...]]:
+    """(column, text, turns of a dialogue) of a row's query.
+
+    Raises:
+      BadRow: there is none.
+    """
+    wanted = (column,) if column else COLUMNS
+    found = next((name for name in wanted if _value(row, name) is not _MISSING), None)
+    if found is None:
+        raise BadRow(f"no query: nothing called {' or '.join(wanted)}", "; add it, or set config.data.column")
+    value = _value(row, found)
+    if isinstance(value, list) and found != "query":
+        turns = dialogue.of_messages(value)
+        return found, dialogue.transcript(turns), turns
+    if not isinstance(value, str) or not value.strip():
+        raise BadRow(f"{found!r} holds no text", f" but {value!r:.40}; add the query")
+    if found != "query" and (found == "chosen" or value.startswith(dialogue.START)):
+        turns = dialogue.of_text(value)
+        return found, dialogue.transcript(turns), turns
+    return found, value.strip(), ()
+
+
+def _value(row: dict, column: str):
+    """What stands in a column, or below it where its name has dots."""
+    if column in row:
+        return row[column]
+    outer, _, inner = column.partition(".")
+    return _value(row[outer], inner) if inner and isinstance(row.get(outer), dict) else _MISSING
+
+
+def _files(source: Source) -> dict[str, Path]:
+    """The files of a source, each by the name that messages call it."""
+    if source.repository:
+        folder = hub.fetch(source)
+    elif not os.path.isdir(source.place):
+        return {source.place: Path(source.place)}
+    else:
+        folder = Path(source.place)
+    root = os.path.abspath(folder)
+    files = hub.split_files(folder, source)
+    return {f"{source.place}/{file.relative_to(root).as_posix()}": file for file in files}
+
+
+def _roots(source: Source) -> set[str]:
+    """The columns of a table that are read."""
+    columns = {source.column} if source.column else set(COLUMNS)
+    return {*columns, *(column.partition(".")[0] for column in columns), source.id_column, "tags"}
+
+
+def _check_columns(name: str, columns: Iterable[str] | None, source: Source) -> None:
+    if columns is None or (_roots(source) - {source.id_column, "tags"}).intersection(columns):
+        return
+    wanted = source.column or ", ".join(COLUMNS)
+    there = ", ".join(repr(column)[:40] for column in list(columns)[:12])
+    raise UserError(f"{name}: no column {wanted}; set config.data.column to one of: {there}")
+
+
+def _record(
+    source: Source, files: dict[str, Path], queries: list[Query], rows: int, repeated: int, used: set[str]
+) -> dict:
+    """What was read, for a manifest. Of a single file the digest is the file's; of others that of the queries."""
+    record = {
+        "path": source.place,
+        "rows": rows,
+        "queries": len(queries),
+        "repeated": repeated,
+        "columns": sorted(used),
+    }
+    if list(files) == [source.place]:
+        return record | {"sha256": file_digest(files[source.place])}
+    pinned = {"revision": source.revision} if source.revision else {}
+    digest = json_digest([dataclasses.asdict(query) for query in queries])
+    return record | pinned | {"subset": source.subset, "split": source.split, "files": list(files), "sha256": digest}

@@ -47,7 +47,7 @@ def test_good_text_of_any_script_is_unharmed(tmp_path):
         (b'{"id": [1], "query": "a"}', "q.jsonl:2: id is neither"),
         (b'{"id": true, "query": "a"}', "q.jsonl:2: id is neither"),
         (b'{"id": "0", "query": "a"}', "q.jsonl:2: the id stands on an earlier line too: '0'"),
-        (b'{"id": 1, "query": ["a"]}', "q.jsonl:2: neither 'query' nor 'prompt' holds text"),
+        (b'{"id": 1, "query": ["a"]}', "q.jsonl:2: 'query' holds no text but "),
         (b'{"id": 1, "query": "a", "tags": "b"}', "q.jsonl:2: tags must be a list"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Dialogues as they stand in data sets, up to the last turn of the user: chat messages, or hh-rlhf's text format.
+
+A dialogue becomes one text, the query, as hh-rlhf writes it but without the first "Human: ", which templates have:
+
+    first question / blank line / Assistant: reply / blank line / Human: second question
+
+A system turn's text stands in front, as a paragraph of its own.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from sami_jax.data.jsonl import BadRow
+
+NAMES = {"user": "Human", "assistant": "Assistant"}  # of hh-rlhf, by role
+ROLES = ("system", *NAMES)
+START = "\n\nHuman:"  # of every text of hh-rlhf
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One turn, in the words of chat templates."""
+
+    role: str  # system | user | assistant
+    content: str
+
+
+def of_text(text: str) -> tuple[Message, ...]:
+    """The turns of a text in hh-rlhf's format, "\\n\\nHuman: ...\\n\\nAssistant: ...", up to the last of the user.
+
+    Raises:
+      BadRow: another format, or a turn without text.
+    """
+    before, *parts = _TURN.split("\n\n" + text.lstrip())
+    if before.strip() or not parts:
+        raise BadRow(
+            "no dialogue of Human: and Assistant:", f" but {text[:40]!r}; mend the row, or read another column"
+        )
+    roles = {name: role for role, name in NAMES.items()}
+    return asked([Message(roles[name], said.strip()) for name, said in zip(parts[::2], parts[1::2], strict=True)])
+
+
+def of_messages(messages: Sequence) -> tuple[Message, ...]:
+    """The turns of a list of {"role", "content"}, up to the last of the user; other keys are passed over.
+
+    Raises:
+      BadRow: a message of another form or role, or a turn without text.
+    """
+    turns = []
+    for place, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise BadRow("a message without role and content", f", the {place}.: {message!r:.60}; mend the row")
+        if message["role"] not in ROLES:
+            raise BadRow(
+                f"a message's role is none of {', '.join(ROLES)}", f" but {message['role']!r:.40}; mend the row"
+            )
+        content = message["content"]
+        turns.append(Message(message["role"], content.strip() if isinstance(content, str) else ""))
+    return asked(turns)
+
+
+def asked(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """What a model is to reply to: the turns up to the last of the user.
+
+    Raises:
+      BadRow: there is none, one of them has no text, or the dialogue does not begin with the user, behind a system turn at most.
+    """
+    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    kept = tuple(turns[: last + 1])
+    if not kept:
+        raise BadRow("a dialogue without a turn of the user", "; remove the row")
+    if not all(turn.content for turn in kept):
+        raise BadRow("a turn of the dialogue has no text", "; mend or remove the row")
+    dialogue = kept[1:] if kept[0].role == "system" else kept
+    if dialogue[0].role != "user" or any(turn.role == "system" for turn in dialogue):
+        raise BadRow(
+            "a dialogue that does not begin with a turn of the user", ", behind a system turn at most; mend the row"
+        )
+    return kept
+
+
+def transcript(turns: Sequence[Message]) -> str:
+    """The turns of `asked` as one text."""
+    system = [turn.content for turn in turns if turn.role == "system"]
+    said = "\n\n".join(f"{NAMES[turn.role]}: {turn.content}" for turn in turns if turn.role in NAMES)
+    return "\n\n".join([*system, said.removeprefix(f"{NAMES['user']}: ")])

@@ -1,0 +1,70 @@
+"""Where queries stand: a file, a folder laid out like a hub's dataset, or a dataset on the Hugging Face hub."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sami_jax.errors import UserError
+
+HUB = "hub:"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One set of queries."""
+
+    place: str  # path, or hub:owner/name
+    column: str = ""  # of the query; "" takes the first known one
+    id_column: str = "id"
+    subset: str = ""  # of a folder or hub dataset
+    split: str = "train"  # likewise
+    revision: str = ""  # commit of a hub dataset
+
+    @property
+    def repository(self) -> str:
+        """owner/name of a hub dataset; "" elsewhere."""
+        return self.place.removeprefix(HUB) if self.place.startswith(HUB) else ""
+
+
+def sources(data: ConfigDict) -> dict[str, Source]:
+    """What a run's `data` names, by field: "queries" and, if it is set, "eval_queries"."""
+    shared = {name: data[name] for name in ("column", "id_column", "subset", "revision")}
+    splits = {"queries": data.split, "eval_queries": data.eval_split}
+    named = {name: Source(data[name], split=split, **shared) for name, split in splits.items() if data[name]}
+    return {name: one if one.repository else dataclasses.replace(one, revision="") for name, one in named.items()}
+
+
+def check_sources(data: ConfigDict) -> None:
+    """Checks what can be checked without reading anything.
+
+    Raises:
+      UserError: names the field, its value, and what it may be.
+    """
+
+    def check(field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UserError(f"config.data.{field}={data[field]!r}: must be {wanted}")
+
+    for field in ("split", "eval_split"):
+        check(field, bool(_SPLIT.fullmatch(data[field])), "the name of a split, such as train")
+    subset = Path(data.subset)
+    check("subset", not subset.is_absolute() and ".." not in subset.parts, "a name, or a folder inside the dataset")
+    on_hub = [field for field in ("queries", "eval_queries") if data[field].startswith(HUB)]
+    for field in on_hub:
+        check(field, bool(_REPOSITORY.fullmatch(data[field].removeprefix(HUB))), f"{HUB}OWNER/NAME")
+        pinned = "the commit (40 hex digits) of the hub dataset to read: names such as 'main' can move"
+        check("revision", bool(_COMMIT.fullmatch(data.revision)), pinned)
+    check("revision", bool(on_hub) or not data.revision, f"'' where no dataset on the hub ({HUB}OWNER/NAME) is read")
+    if len(on_hub) == 2:
+        same = data.eval_queries == data.queries
+        check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
+    check(
+        "eval_split",
+        data.eval_queries != data.queries or data.eval_split != data.split or Path(data.queries).is_file(),
+        "another than data.split, where both are of one dataset: queries trained on would be evaluated on",
+    )

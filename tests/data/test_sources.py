@@ -1,0 +1,56 @@
+"""What is wrong with the names of queries is told before anything is read."""
+
+import re
+
+import pytest
+
+from sami_jax.config import validate
+from sami_jax.config_file import load_config
+from sami_jax.data.sources import Source, sources
+from sami_jax.errors import UserError
+
+HH = "hub:Anthropic/hh-rlhf"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TINY = str(load_config("tiny", [])[0].data.queries)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([f"queries={HH}"], "config.data.revision='': must be the commit (40 hex digits) of the hub dataset"),
+        ([f"queries={HH}", "revision=main"], "config.data.revision='main': must be the commit (40 hex digits)"),
+        ([f"queries={HH}", "revision=0123456"], "config.data.revision='0123456': must be the commit"),
+        ([f"eval_queries={HH}"], "config.data.revision='': must be the commit (40 hex digits)"),
+        ([f"revision={COMMIT}"], "must be '' where no dataset on the hub (hub:OWNER/NAME) is read"),
+        (["queries=hub:hh-rlhf", f"revision={COMMIT}"], "config.data.queries='hub:hh-rlhf': must be hub:OWNER/NAME"),
+        (["queries=hub:a/../b", f"revision={COMMIT}"], "config.data.queries='hub:a/../b': must be hub:OWNER/NAME"),
+        (["split=train[:10]"], "config.data.split='train[:10]': must be the name of a split"),
+        (["eval_split="], "config.data.eval_split='': must be the name of a split"),
+        (["subset=../other"], "config.data.subset='../other': must be a name, or a folder inside the dataset"),
+        (["subset=/etc"], "config.data.subset='/etc': must be a name, or a folder inside the dataset"),
+        ([f"queries={HH}", "eval_queries=hub:a/b", f"revision={COMMIT}"], "must be the dataset of data.queries"),
+        (
+            [f"queries={HH}", f"eval_queries={HH}", f"revision={COMMIT}", "eval_split=train"],
+            "config.data.eval_split='train': must be another than data.split",
+        ),
+    ],
+)
+def test_bad_names_are_refused(overrides, words):
+    config, _ = load_config("tiny", [f"--config.data.{override}" for override in overrides])
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        validate(config)
+    assert "\n" not in str(refused.value)
+
+
+def test_both_splits_of_a_dataset_or_one_of_it_and_a_file():
+    options = [f"queries={HH}", f"revision={COMMIT}", "subset=helpful-base", "column=chosen"]
+    config, _ = load_config("tiny", [f"--config.data.{option}" for option in [*options, f"eval_queries={HH}"]])
+    validate(config)
+    trained = Source(HH, "chosen", "id", "helpful-base", "train", COMMIT)
+    held_out = Source(HH, "chosen", "id", "helpful-base", "test", COMMIT)
+    assert sources(config.data) == {"queries": trained, "eval_queries": held_out}
+    config, _ = load_config("tiny", [f"--config.data.{option}" for option in [*options, f"eval_queries={TINY}"]])
+    validate(config)
+    assert sources(config.data)["queries"] == trained and sources(config.data)["eval_queries"].revision == ""
+    config, _ = load_config("tiny", ["--config.data.eval_queries="])
+    assert list(sources(config.data)) == ["queries"]
