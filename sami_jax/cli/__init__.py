@@ -18,7 +18,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from sami_jax import hosts
-from sami_jax.cli.parser import hushed, join, new_parser
+from sami_jax.cli.parser import hushed, join, nearest, new_parser
 from sami_jax.disk import disk_fault
 from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
 from sami_jax.redaction import redact
@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [argument for argument in rest if argument.startswith("--config.")]
     verb = " ".join(filter(None, (arguments.verb, getattr(arguments, "subverb", None))))
     if unknown := [argument for argument in rest if argument not in overrides]:
-        return _complain(f"{unknown[0]}: not an option of `sami {verb}`; see `sami {verb} --help`")
+        option = unknown[0].partition("=")[0]
+        hint = nearest(option, arguments.options) if option.startswith("-") else ""
+        return _complain(f"{unknown[0]}: not an option of `sami {verb}`{hint}; see `sami {verb} --help`")
     if overrides and "config" not in arguments:
         return _complain(f"{overrides[0]}: `sami {verb}` takes no config; see `sami {verb} --help`")
     arguments.overrides = overrides

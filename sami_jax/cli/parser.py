@@ -2,17 +2,32 @@
 
 import argparse
 import contextlib
+import difflib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from sami_jax import hosts
 from sami_jax.errors import UserError
 
+# The verbs as `sami --help` shows them, in the order in which they are wanted.
+GROUPS = {
+    "prepare": ("doctor", "principles", "plan", "completion"),
+    "train": ("run", "train"),
+    "use": ("sample", "score", "export"),
+    "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
+    "account for it": ("verify", "report"),
+}
+
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line, without the usage text."""
+    """Errors in one line, without the usage text; of a word that is not known, the nearest that is."""
+
+    def _check_value(self, action: argparse.Action, value) -> None:
+        if action.choices is not None and value not in action.choices:
+            hint = nearest(value, action.choices) or f"; choose from {', '.join(map(str, action.choices))}"
+            raise argparse.ArgumentError(action, f"{value!r} is not known{hint}")
 
     def error(self, message: str):
         from sami_jax.terminal import visible
@@ -21,16 +36,34 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser() -> Parser:
-    from sami_jax.cli import doctor, planning, principles, proof, verbs
+    from sami_jax.cli import completion, doctor, planning, principles, proof, verbs
 
-    parser = Parser(prog="sami", description="Teach a language model to follow written principles, without labels.")
-    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    parser = Parser(
+        prog="sami",
+        usage="sami VERB [options]",
+        description="Teach a language model to follow written principles, without labels.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub = parser.add_subparsers(
+        dest="verb", required=True, metavar="VERB", parser_class=Parser, prog="sami", help=argparse.SUPPRESS
+    )
     verbs.add_verbs(sub)
     planning.add_verbs(sub)
     proof.add_verbs(sub)
     principles.add_verbs(sub)
     doctor.add_verbs(sub)
+    completion.add_verbs(sub)
+    lines = []
+    for title, names in GROUPS.items():
+        lines += [f"{title}:", *(f"  {name:<11} {sub.choices[name].description}" for name in names), ""]
+    parser.epilog = "\n".join([*lines, "sami VERB --help: every option of a verb, with an example"])
     return parser
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?", or nothing where no known word is near."""
+    close = difflib.get_close_matches(str(word), map(str, known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) -> Parser:
@@ -47,7 +80,7 @@ def add_verb(sub, name: str, call: Callable | None, summary: str, example: str) 
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=call, options=parser._option_string_actions)
     if call:
         parser.add_argument("--quiet", action="store_true", help="no progress and no news: the results and errors only")
     return parser

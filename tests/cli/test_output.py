@@ -9,7 +9,7 @@ from fabricated_run import fabricate
 from sami_jax.cli import main
 from sami_jax.cli.parser import new_parser
 
-CONVERSATIONS = {"principles review"}
+WITHOUT_JSON = {"principles review", "completion"}  # a conversation; a script
 
 
 def leaves(parser, path=()):
@@ -28,8 +28,8 @@ VERBS = dict(leaves(new_parser()))
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_can_be_quiet_and_speak_json(verb):
     options = VERBS[verb].format_help()
-    assert "--quiet" in options and "example: sami " in options
-    assert ("--json" in options) == (verb not in CONVERSATIONS)
+    assert "--quiet" in options and "example: " in options and f"sami {verb}" in options.partition("example: ")[2]
+    assert ("--json" in options) == (verb not in WITHOUT_JSON)
 
 
 WIN = {"id": 1, "constitution": "1. A.", "win": 1, "flipped": None, "baseline_tokens": 9, "test_tokens": 8, "tags": []}

@@ -1,0 +1,41 @@
+"""`sami completion`: what a shell needs to complete verbs, options and paths."""
+
+import argparse
+from pathlib import Path
+
+from sami_jax.cli.parser import add_verb, new_file, new_folder
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add_verbs(verbs) -> None:
+    completion = add_verb(
+        verbs,
+        "completion",
+        _completion,
+        "completion of verbs, options and paths for your shell",
+        'eval "$(sami completion bash)"',
+    )
+    completion.add_argument("shell", choices=SHELLS)
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    import shtab
+
+    from sami_jax.cli.parser import new_parser
+
+    parser = new_parser()
+    for action in _actions(parser):
+        if action.type in (Path, new_file, new_folder):
+            action.complete = shtab.FILE
+        if isinstance(action.choices, dict):
+            action.help = "verb"  # shtab passes over what help leaves out
+    print(shtab.complete(parser, arguments.shell))
+
+
+def _actions(parser: argparse.ArgumentParser):
+    for action in parser._actions:
+        yield action
+        if isinstance(action.choices, dict):
+            for sub in action.choices.values():
+                yield from _actions(sub)
