@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults lint audit bench miniature clean
+.PHONY: demo test package faults lint audit bench miniature clean
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
@@ -18,6 +18,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck launch/*.sh
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
+
+# What is published, in dist/: built, checked for what is in it, and run from an environment of its own.
+package: $(VENV)/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -n 0 -m package tests/package
 
 # The fault suite in its long form, docs/reliability.md: about half an hour on two cores.
 faults: $(VENV)/.installed-dev
@@ -49,4 +56,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,8 +1,11 @@
 """Packaging of sami_jax. The configs are shipped inside the package, as sami_jax/configs."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
 
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
@@ -14,11 +17,27 @@ DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
 
 setup(
     name="sami_jax",
-    version="0.1.0",
+    version=re.search(r'^__version__ = "(.+?)"', (HERE / "sami_jax/__init__.py").read_text(encoding="utf-8"), re.M)[1],
     description="Teach a language model to follow written principles, without preference labels, in JAX",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The sami_jax authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["alignment", "principles", "constitution", "mutual information", "language model", "JAX", "Flax", "TPU"],
+    project_urls={"Paper": "https://arxiv.org/abs/2404.14313"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["sami_jax", "sami_jax.*"]), "sami_jax.configs"],
     package_dir={"sami_jax.configs": "configs"},

@@ -1,8 +1,3 @@
 """sami_jax: teach a pretrained language model to follow written principles, without preference labels (arXiv 2404.14313)."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("sami_jax")
-except PackageNotFoundError:  # a checkout on the path, not installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0.dev0"  # the one place of the version: setup.py reads it here, docs/release.md says when it changes

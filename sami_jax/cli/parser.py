@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from sami_jax import hosts
+from sami_jax import __version__, hosts
 from sami_jax.errors import UserError
 
 # The verbs as `sami --help` shows them, in the order in which they are wanted.
@@ -44,6 +44,7 @@ def new_parser() -> Parser:
         description="Teach a language model to follow written principles, without labels.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"sami_jax {__version__}")
     sub = parser.add_subparsers(
         dest="verb", required=True, metavar="VERB", parser_class=Parser, prog="sami", help=argparse.SUPPRESS
     )

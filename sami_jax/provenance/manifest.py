@@ -24,7 +24,6 @@ MANIFEST, AUDIT = "run.json", "audit.jsonl"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:sami_jax:run:v1"
 PACKAGES = (
-    "sami_jax",
     "jax",
     "jaxlib",
     "flax",
@@ -229,11 +228,11 @@ def _differences(found: dict[str, object], wanted: dict[str, object]) -> Iterato
 def _code() -> dict[str, str]:
     """The package's version, and one digest over its source files."""
     folder = Path(sami_jax.__file__).parent
-    return {"version": _versions()["sami_jax"], "sha256": json_digest(file_digests(folder.rglob("*.py"), folder))}
+    return {"version": sami_jax.__version__, "sha256": json_digest(file_digests(folder.rglob("*.py"), folder))}
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "sami_jax": sami_jax.__version__}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -1,0 +1,71 @@
+"""What `make package` has built in dist/: complete, nothing else in it, and at work in an environment of its own."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sami_jax
+
+pytestmark = pytest.mark.package
+
+ROOT = Path(__file__).parent.parent.parent
+NAME = f"sami_jax-{sami_jax.__version__}"
+WHEEL, SOURCE = ROOT / f"dist/{NAME}-py3-none-any.whl", ROOT / f"dist/{NAME}.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def tracked() -> set[str]:
+    """Paths that git knows, from the root."""
+    asked = ["git", "ls-files", "-z"]
+    return set(subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")[:-1])
+
+
+def test_the_wheel_is_the_package_and_its_configs(tracked):
+    wanted = {file for file in tracked if file.startswith("sami_jax/")}
+    wanted |= {f"sami_jax/{file}" for file in tracked if file.startswith("configs/")}
+    with zipfile.ZipFile(WHEEL) as wheel:
+        found = set(wheel.namelist())
+        about = {file for file in found if file.startswith(f"{NAME}.dist-info/")}
+        assert f"{NAME}.dist-info/licenses/LICENSE" in about
+        metadata = wheel.read(f"{NAME}.dist-info/METADATA").decode()
+    assert found - about == wanted
+    assert "License-Expression: Apache-2.0\n" in metadata and f"\nVersion: {sami_jax.__version__}\n" in metadata
+
+
+def test_the_source_is_what_git_tracks(tracked):
+    with tarfile.open(SOURCE) as source:
+        found = {file.name.removeprefix(f"{NAME}/") for file in source if file.isfile()}
+    made = {file for file in found if file.startswith("sami_jax.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    wanted = {file for file in tracked if not file.startswith((".ci/", ".github/", ".gitignore"))}
+    assert found - made == wanted
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder of the commands of a new environment that has the wheel."""
+    folder = tmp_path_factory.mktemp("new") / "bin"
+    subprocess.run([sys.executable, "-m", "venv", folder.parent], check=True)
+    subprocess.run([folder / "python", "-m", "pip", "install", "--quiet", WHEEL], check=True)
+    return folder
+
+
+def output(command: list, place: Path) -> str:
+    """Of a command typed in a folder, as a user's environment is: without this checkout, on one device."""
+    ours = ("PYTHONPATH", "XLA_FLAGS", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_in_an_environment_of_its_own(installed, tmp_path):
+    where = output([installed / "python", "-c", "import sami_jax; print(sami_jax.__file__)"], tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    assert sami_jax.__version__ in output([installed / "sami", "--version"], tmp_path)
+    output([installed / "sami", "run", "--config=tiny:smoke", "--workdir=runs/smoke"], tmp_path)
+    assert "as recorded" in output([installed / "sami", "verify", "runs/smoke"], tmp_path)
