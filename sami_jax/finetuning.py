@@ -22,7 +22,8 @@ from sami_jax.evaluation.canaries import Canaries, Stop
 from sami_jax.metrics import MetricsLog
 from sami_jax.model_card import write_principles
 from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters, write_record
-from sami_jax.models.huggingface import copy_companions, export
+from sami_jax.models.huggingface import export
+from sami_jax.models.pretrained import companions
 from sami_jax.models.stack import joined
 from sami_jax.preparation import Inputs, principle_records, say_cut
 from sami_jax.terminal import say, track
@@ -64,7 +65,7 @@ def train(
     principles = principle_records(config, inputs)
 
     def side_files(target: Path) -> None:
-        copy_companions(base.folder)(target)
+        companions(base)(target)
         write_principles(target, principles)
 
     def begin() -> TrainState:

@@ -31,6 +31,8 @@ from sami_jax.sharding import gathered
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+SIDE_SUFFIXES = (".json", ".model", ".txt", ".jinja", ".tiktoken")  # of files beside weights
+TEMPLATES = "additional_chat_templates/*.jinja"  # of tokenizers with several
 MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
 
 # Our weight -> (tensor name in Hugging Face files, how it is laid out there). Names with {layer} are stacked by layer, those
@@ -164,9 +166,11 @@ def copy_companions(source: Path) -> Callable[[Path], None]:
     """A function that copies to a folder what `source` holds besides weights: config.json, tokenizer, templates."""
 
     def copy(output: Path) -> None:
-        for file in sorted(source.iterdir()):
-            if file.is_file() and file.suffix in (".json", ".model", ".txt", ".jinja") and file.name != INDEX_FILE:
-                shutil.copyfile(file, output / file.name)
+        for file in sorted([*source.iterdir(), *source.glob(TEMPLATES)]):
+            if file.is_file() and file.suffix in SIDE_SUFFIXES and not file.name.endswith(".index.json"):
+                target = output / file.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
 
     return copy
 
