@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test package faults lint audit bench miniature clean
+.PHONY: demo test package faults lint audit docs bench miniature clean
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
@@ -35,6 +35,10 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/pip-audit --local --skip-editable --strict --progress-spinner off || \
 	  { echo "make audit: a package above has a known vulnerability; or, where it says 'could not be audited' or tells of a" \
 	    "connection, the advisory database cannot be reached from here, and nothing is known." >&2; exit 1; }
+
+# The documentation as a site in build/site, which can be read from there; a warning ends it.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Beside transformers + torch, on this machine's CPU: about half an hour.
 bench: $(VENV)/.installed-dev

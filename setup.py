@@ -43,7 +43,7 @@ setup(
     package_dir={"sami_jax.configs": "configs"},
     package_data={
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
-        "sami_jax.report": ["template.html", "style.css"],
+        "sami_jax.report": ["template.html", "*.css"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml"],
     },
     install_requires=[

@@ -155,6 +155,9 @@ def add_verbs(verbs) -> None:
     report.add_argument(
         "--language", choices=("en", "ja"), default="en", help="English or Japanese; texts stay as they are"
     )
+    report.add_argument(
+        "--figures", type=new_folder, metavar="DIR", help="write its curves there too, an SVG file each, RUN_CURVE.svg"
+    )
     for parser in (run, train, evaluate, sample, score, explain, export, verify, report):
         with_results(parser)
 
@@ -285,9 +288,12 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from sami_jax.report.write import write_report
+    from sami_jax.report.write import write_figures, write_report
     from sami_jax.terminal import show
 
     file = write_report(arguments.run, arguments.output, arguments.language)
-    tell_programs(arguments, {"report": str(file)})
+    files = write_figures(arguments.run, arguments.figures, arguments.language) if arguments.figures else []
+    tell_programs(arguments, {"report": str(file), "figures": [str(figure) for figure in files]})
     show(f"Report: {file}")
+    if files:
+        show(f"Figures: {len(files)} in {arguments.figures}")

@@ -11,8 +11,10 @@ import re
 import statistics
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 SIZE = (5.0, 2.6)  # inches, of a figure's own coordinates; the page scales it
+MARGIN, LINE = 14, 17  # of a picture: points around it, and from line to line of its text
 MOST_POINTS = 240  # of a curve; runs of more are averaged, for no eye sees more and every point takes room
 MARKERS = "os^Dv"  # of the page's colours --c1 to --c5, for those who do not see the difference
 _INK, _RULE, _WARN = "#0000f0", "#0000f1", "#0000f2"
@@ -95,6 +97,40 @@ def curves(
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # a date would differ from time to time
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return _embedded(stream.getvalue(), name, title)
+
+
+def picture(title: str, legend: Sequence[dict], svg: str) -> str:
+    """An SVG file of a curve as the page has it, with its title, legend and colours, for a place without the page around it.
+
+    Args:
+      legend: entries of "label", "series" and "glyph", a line each.
+      svg: by `curves`.
+    """
+    colours = Path(__file__).with_name("colours.css").read_text(encoding="utf-8")
+    width, height = (round(72 * inches) for inches in SIZE)
+    top = MARGIN + LINE * (1 + len(legend)) + LINE // 2
+    classes = [f".s{n} {{ fill: var(--c{n + 1}) }}" for n in range(len(MARKERS))] + [".sstop { fill: var(--bad) }"]
+    texts = [
+        f'<text x="{MARGIN}" y="{MARGIN + 12}" font-size="13" font-weight="600" fill="var(--ink)">{html.escape(title)}</text>'
+    ]
+    for place, entry in enumerate(legend, start=1):
+        glyph = f'<tspan class="s{entry["series"]}">{entry["glyph"]}</tspan>'
+        label = html.escape(entry["label"])
+        texts.append(
+            f'<text x="{MARGIN}" y="{MARGIN + 12 + LINE * place}" font-size="11" fill="var(--muted)">{glyph} {label}</text>'
+        )
+    inner = svg.replace("<svg ", f'<svg x="{MARGIN}" y="{top}" width="{width}" height="{height}" ', 1)
+    outer = width + 2 * MARGIN, top + height + MARGIN
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {outer[0]} {outer[1]}" width="{1.6 * outer[0]:.0f}">',
+            f"<title>{html.escape(title)}</title>",
+            "<style>" + colours + "svg { font-family: var(--sans) }\n" + "\n".join(classes) + "</style>",
+            f'<rect width="{outer[0]}" height="{outer[1]}" rx="8" fill="var(--card)"/>',
+            *texts,
+            inner + "</svg>\n",
+        ]
+    )
 
 
 def _draw(axes, line: Curve) -> None:

@@ -96,7 +96,7 @@ def _fact(words: Words, label: str, value: str, before: str, cap: str | None = N
 
 
 def figures(run: Run, words: Words) -> list[dict]:
-    """Title, legend and SVG of each curve that the run has numbers for."""
+    """Name, title, legend and SVG of each curve that the run has numbers for."""
     cap, count = math.log(run.constitutions), run.constitutions
     over_sets = [
         ("following", "following", {"percent": True, "limits": (0, 1.03)}),
@@ -113,7 +113,8 @@ def figures(run: Run, words: Words) -> list[dict]:
     made += [_over_updates(run, words, label, key, options) for label, key, options in over_updates]
     made += [_over_checkpoints(run, words, label, keys) for label, keys in signs]
     return [
-        {"title": (title := words(f"figure/{m['label']}", count=count)), "legend": m["legend"]}
+        {"name": m["label"].replace(" ", "_"), "title": (title := words(f"figure/{m['label']}", count=count))}
+        | {"legend": m["legend"]}
         | {"svg": curves(f"figure{number}", title, m["lines"], **m["options"])}
         for number, m in enumerate(made)
         if m["lines"]

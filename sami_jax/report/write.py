@@ -1,5 +1,6 @@
 """Writes the report: one HTML file without scripts, that asks nothing of the network and shows all it has from within."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sami_jax.data.jsonl import write_text
@@ -7,6 +8,7 @@ from sami_jax.errors import UserError
 from sami_jax.redaction import redacted
 from sami_jax.report import record, results
 from sami_jax.report.data import Run, compare, gather
+from sami_jax.report.figures import picture
 from sami_jax.report.texts import Words
 from sami_jax.terminal import visible
 
@@ -30,14 +32,37 @@ def write_report(workdir: Path, output: Path | None = None, language: str = "en"
     return file
 
 
+def write_figures(workdir: Path, folder: Path, language: str = "en") -> list[Path]:
+    """Writes each curve of the report as an SVG file RUN_NAME.svg into `folder`.
+
+    Returns:
+      the files.
+    Raises:
+      UserError: no run's folder, or a file in it that cannot be read.
+    """
+    run = gather(workdir)
+    found = {
+        folder / f"{workdir.resolve().name}_{one['name']}.svg": picture(one["title"], one["legend"], one["svg"])
+        for one in _guarded(run, lambda: results.figures(run, Words(language)))
+    }
+    for file, text in found.items():
+        write_text(file, text)
+    return list(found)
+
+
 def render(run: Run, words: Words) -> str:
     """The page as text. The same run gives the same text.
 
     Raises:
       UserError: the run's files were changed, and cannot be shown any more.
     """
+    return _guarded(run, lambda: _page(run, words))
+
+
+def _guarded(run: Run, make: Callable):
+    """What `make` makes of the run; where that fails for a run that was changed, the change is said."""
     try:
-        return _page(run, words)
+        return make()
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         if not run.complaint:  # all is as it was recorded: the fault is ours
             raise

@@ -7,6 +7,7 @@ import shutil
 import string
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from fabricated_run import (
@@ -215,6 +216,23 @@ def test_stays_small(tmp_path):
     write(folder / "iteration_1" / "metrics.jsonl", *scalars)
     text = page(folder)
     assert len(text.encode()) < 3_000_000 and "more characters" in text
+
+
+def test_curves_as_files_of_their_own(folder, tmp_path, capsys):
+    """Each is a whole SVG that carries its colours and says what it shows; the numbers are the page's."""
+    assert main(["report", str(folder), "--figures", str(tmp_path / "pictures"), "--language", "ja"]) == 0
+    files = sorted((tmp_path / "pictures").glob("*.svg"))
+    assert f"Figures: {len(files)} in" in capsys.readouterr().out
+    assert {"run_following.svg", "run_loss.svg"} <= {file.name for file in files}
+    for file in files:
+        root = ElementTree.parse(file).getroot()
+        text = file.read_text(encoding="utf-8")
+        assert root.tag.endswith("svg") and root.find("{*}title").text in text.split("</title>")[1]
+        assert set(re.findall(r"var\((--[\w]+)\)", text)) <= set(re.findall(r"(--[\w]+):", text))
+        assert "prefers-color-scheme: dark" in text and 'href="http' not in text
+    drawn = re.findall(r'd="(M[^"]*)"', (tmp_path / "pictures/run_following.svg").read_text(encoding="utf-8"))
+    shown = page(folder, "ja")
+    assert drawn and all(path in shown for path in drawn)
 
 
 def test_figures_have_ids_of_their_own(folder):

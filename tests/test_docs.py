@@ -1,0 +1,130 @@
+"""The documentation: it builds without a warning, asks nothing of the network, and tells the code as it is."""
+
+import ast
+import html.parser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from commands_in_text import check_all
+from ml_collections import ConfigDict
+
+from sami_jax.config import defaults
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SOURCES = [ROOT / "README.md", ROOT / "launch/README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0 and "WARNING" not in built.stderr, built.stderr
+    return folder
+
+
+class Elements(html.parser.HTMLParser):
+    """Every element's tag and attributes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+def test_no_page_asks_the_network(site):
+    pages = list(site.glob("*.html"))
+    assert len(pages) > 7
+    for page in pages:
+        for tag, given in Elements(page.read_text(encoding="utf-8")).found:
+            asked = [given.get("src")] if tag != "link" else [given.get("href")] * (given.get("rel") != "canonical")
+            for place in filter(None, asked):
+                assert not urlsplit(place).netloc, f"{page.name}: <{tag}> {place}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_pictures_say_what_they_show(site):
+    for page in site.glob("*.html"):
+        for tag, given in Elements(page.read_text(encoding="utf-8")).found:
+            assert tag != "img" or given.get("alt"), f"{page.name}: {given}"
+
+
+def test_every_page_can_be_reached(site):
+    start = Elements((site / "index.html").read_text(encoding="utf-8")).found
+    linked = {given.get("href", "").split("#")[0] for tag, given in start if tag == "a"}
+    assert {page.name for page in site.glob("*.html")} - {"404.html", "index.html"} <= linked
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
+def test_links_out_are_well_formed(file):
+    """Inside the site, the strict build sees to links."""
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)]*)\)", text):
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            assert parts.scheme == "https" and re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc), link
+            assert not re.search(r"\s|[.,;]$", link), link
+        elif parts.path:
+            assert (file.parent / parts.path).exists() or parts.path == "configuration.md", f"{file.name}: {link}"
+
+
+@pytest.mark.parametrize("file", SOURCES[1:], ids=lambda file: file.stem)
+def test_commands_are_such_as_the_parser_takes(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_all(file.read_text(encoding="utf-8"))
+
+
+def fields(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in config.items():
+        found |= fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {prefix + name: value}
+    return found
+
+
+def test_every_field_of_the_config_is_told(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import config_reference
+
+    page = config_reference.page()
+    told, group = {}, ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            group = "" if " " in line[3:] else line[3:] + "."
+        elif row := re.fullmatch(r"\| `(\w+)` \| `(.*?)` \| (.*) \|", line):
+            told[group + row[1]] = (ast.literal_eval(row[2].replace("\\|", "|")), row[3].replace("\\", ""))
+    assert {name: default for name, (default, _) in told.items()} == fields(defaults())
+    assert all(meaning for _, meaning in told.values())
+    source = (ROOT / "sami_jax/config.py").read_text(encoding="utf-8")
+    beside = re.findall(r"^    c\.([\w.]+) = .*?  # (.*)$", source.split("def paper_training")[0], flags=re.MULTILINE)
+    assert len(beside) > 80
+    for name, comment in beside:
+        if name in told:
+            assert told[name][1].endswith(comment), name
+
+
+def test_imports_go_downwards():
+    """As docs/architecture.md has the layers."""
+    table = (DOCS / "architecture.md").read_text(encoding="utf-8").split("| layer | modules |")[1].split("\n\n")[0]
+    layer = {name: n for n, row in enumerate(table.splitlines()[2:]) for name in re.findall(r"`(\w+)`", row)}
+    package = ROOT / "sami_jax"
+    there = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set(layer) <= there and len(layer) > 30
+    for file in package.rglob("*.py"):
+        importer = file.relative_to(package).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sami_jax"):
+                inner = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+                for imported in inner:
+                    if importer in layer and imported in layer:
+                        assert layer[importer] <= layer[imported], f"{file.relative_to(ROOT)} imports {imported}"
