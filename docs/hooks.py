@@ -34,7 +34,7 @@ def _drawn(tex: str) -> str:
 
     stream = io.BytesIO()
     with rc_context({"svg.fonttype": "path", "svg.hashsalt": "formula", "mathtext.fontset": "stix"}):
-        properties = font_manager.FontProperties(size=13)
+        properties = font_manager.FontProperties(size=14)
         mathtext.math_to_image(f"${tex.strip()}$", stream, prop=properties, format="svg")
     svg = stream.getvalue().decode()
     svg = svg[svg.index("<svg") :]
