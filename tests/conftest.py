@@ -9,7 +9,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Programs that a worker, or a process that a test starts, has compiled before are not compiled again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
@@ -20,8 +20,8 @@ import pytest
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_check_tracer_leaks", True)
 
+import short_run
 from scripted_model import free_port, serving
 
 from sami_jax.data.batches import ContrastBatch, ContrastExample, Shape, pack
@@ -47,6 +47,34 @@ SMALL = ModelConfig(
 def mesh_of(data: int, fsdp: int, tensor: int, expert: int = 1) -> jax.sharding.Mesh:
     sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
     return make_mesh(sizes, jax.devices()[: data * fsdp * expert * tensor])
+
+
+@pytest.fixture(autouse=True)
+def leak_checks(request):
+    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without."""
+    costly = any(request.node.get_closest_marker(name) for name in ("slow", "faults"))
+    with jax.check_tracer_leaks(not costly):
+        yield
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory) -> Path:
+    """One for all workers of this session."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def undisturbed(session_folder) -> short_run.Undisturbed:
+    """A run by SHORT that nothing happened to. Of all tests: leave it as it is."""
+    return short_run.once(session_folder / "undisturbed", short_run.SHORT)
+
+
+@pytest.fixture(scope="session")
+def warm(session_folder) -> short_run.Undisturbed:
+    """Likewise by DISTURBED, and it found its programs compiled."""
+    short_run.once(session_folder / "cold", short_run.DISTURBED)
+    return short_run.once(session_folder / "warm", short_run.DISTURBED)
 
 
 @pytest.fixture(scope="session")
@@ -79,5 +107,9 @@ def random_batch(seed: int, queries: int, count: int, prefix: int = 12, response
 
 
 def pytest_collection_modifyitems(items):
-    """The soak takes as long as all other fault tests together: it starts first, and they run beside it."""
-    items.sort(key=lambda item: "test_soak" not in item.nodeid)
+    """The soak takes as long as all other fault tests together: it starts first, and they run beside it.
+
+    All but the one behind it, which its worker keeps: a short one.
+    """
+    first = ["test_nothing_grows_in_a_long_run", "test_no_input_brings_a_traceback[10000-index]"]
+    items.sort(key=lambda item: first.index(item.name) if item.name in first else len(first))

@@ -1,13 +1,13 @@
 """A run of the miniature that passes through every stage in seconds, as a process that can be disturbed."""
 
-import functools
+import fcntl
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -19,6 +19,7 @@ SHORT = [
     "--config.train.checkpoint_every=1",
     "--config.train.batch_size=16",
     "--config.train.microbatches=2",
+    "--config.train.shapes=1",
     "--config.sampling.batch_size=16",
     "--config.evaluation.queries=8",
 ]
@@ -31,7 +32,14 @@ def changed(*options: str) -> list[str]:
 
 
 # More moments in training, and fewer checkpoints: what was not saved on schedule is saved when a run is asked to end.
-DISTURBED = changed("--config.train.updates=(4,4)", "--config.train.checkpoint_every=3")
+# A fault suite makes hundreds of them: no more queries than a stage needs to be met in its midst.
+DISTURBED = changed(
+    "--config.train.updates=(4,4)",
+    "--config.train.checkpoint_every=3",
+    "--config.train.batch_size=8",
+    "--config.evaluation.queries=4",
+    "--config.canaries.queries=4",
+)
 # What a run leaves that must not depend on how often it was disturbed.
 LEFT = [
     f"iteration_{n}/{name}"
@@ -54,14 +62,27 @@ def sami(
     return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@functools.cache
-def undisturbed() -> tuple[Path, float]:
-    """The folder of a run by DISTURBED that nothing happened to, and the seconds it took with its programs compiled."""
-    folders = [Path(tempfile.mkdtemp(prefix="undisturbed")) for _ in range(2)]
-    finish(sami(folders[0], options=DISTURBED))
-    started = time.monotonic()
-    finish(sami(folders[1], options=DISTURBED))
-    return folders[1], time.monotonic() - started
+class Undisturbed(NamedTuple):
+    """A finished run that nothing happened to."""
+
+    workdir: Path
+    out: str
+    err: str
+    seconds: float  # it took
+
+
+def once(workdir: Path, options: list[str]) -> Undisturbed:
+    """Runs in `workdir`, which the first process to ask does; others wait, and get the same."""
+    told = workdir.with_suffix(".json")
+    with open(workdir.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            started = time.monotonic()
+            process = sami(workdir, options=options)
+            out, err = process.communicate()
+            assert process.returncode == 0, err
+            told.write_text(json.dumps([out, err, time.monotonic() - started]))
+        return Undisturbed(workdir, *json.loads(told.read_text()))
 
 
 class Commands:

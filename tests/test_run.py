@@ -14,23 +14,14 @@ import pytest
 import safetensors.numpy
 from short_run import SHORT, assert_same, finish, sami, weights
 
-from sami_jax import miniature, run
+from sami_jax import loop, miniature
 from sami_jax.cli import main
 from sami_jax.provenance.audit import read_audit
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    process = sami(workdir)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return workdir, out, err
-
-
 @pytest.mark.slow
 def test_a_run_leaves_what_is_promised(undisturbed):
-    workdir, out, err = undisturbed
+    workdir, out, err, _ = undisturbed
     for name in (
         "responses.jsonl",
         "pairs.jsonl",
@@ -81,7 +72,7 @@ def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_pat
     finish(sami(tmp_path))
     # A stage may be over before it is seen (the export's folder lives for milliseconds), most may not.
     assert len(killed) >= len(STAGES) - 2, killed
-    assert_same(tmp_path, undisturbed[0])
+    assert_same(tmp_path, undisturbed.workdir)
 
 
 @pytest.mark.slow
@@ -96,7 +87,7 @@ def test_one_constitution_a_query_runs_to_its_end(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
-    workdir, _, _ = undisturbed
+    workdir = undisturbed.workdir
     predicate = json.loads((workdir / "run.json").read_text())["predicate"]
     by_id = {record["id"]: record for record in predicate["principles"]}
     assert by_id["greeting"]["role"] == "held out" and by_id["reason"]["role"] == "trained"
@@ -126,7 +117,7 @@ def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
 )
 def test_one_changed_byte_is_found_and_named(undisturbed, tmp_path, capsys, file, words):
     workdir = tmp_path / "run"
-    shutil.copytree(undisturbed[0], workdir)
+    shutil.copytree(undisturbed.workdir, workdir)
     assert main(["verify", str(workdir)]) == 0
     content = bytearray((workdir / file).read_bytes())
     content[len(content) // 2 if file != "audit.jsonl" else 20] ^= 1
@@ -191,7 +182,7 @@ def test_unapproved_principles_and_secrets(tmp_path):
 
 @pytest.mark.slow
 def test_another_config_in_the_same_folder_is_refused(undisturbed, capsys):
-    workdir, _, _ = undisturbed
+    workdir = undisturbed.workdir
     assert main(["run", *SHORT, "--workdir", str(workdir), "--config.optim.learning_rate=3e-5"]) == 2
     line = capsys.readouterr().err.strip()
     assert "config.optim.learning_rate was 0." in line and "now 3e-05" in line and "\n" not in line
@@ -199,7 +190,7 @@ def test_another_config_in_the_same_folder_is_refused(undisturbed, capsys):
 
 @pytest.mark.slow
 def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path):
-    workdir, _, _ = undisturbed
+    workdir = undisturbed.workdir
     assert (
         main(["export", "--checkpoint", str(workdir / "iteration_2/checkpoints"), "--output", str(tmp_path / "model")])
         == 0
@@ -214,7 +205,7 @@ def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path)
 
 @pytest.mark.slow
 def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
-    workdir, _, _ = undisturbed
+    workdir = undisturbed.workdir
     pairs = str(workdir / "iteration_2/pairs.jsonl")
     argv = [
         "train",
@@ -272,7 +263,7 @@ def test_rows_passed_over_are_in_the_audit_log(tmp_path, monkeypatch, capsys):
     def begun(*_):
         raise Begun
 
-    monkeypatch.setattr(run, "evaluate", begun)
+    monkeypatch.setattr(loop, "evaluate", begun)
     good = (miniature.QUERIES / "train.jsonl").read_text(encoding="utf-8")
     (tmp_path / "q.jsonl").write_text('{"id": 1}\n{"id": 2, "query"\n' + good, encoding="utf-8")
     argv = [

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami, undisturbed
+from short_run import DISTURBED, assert_same, finish, sami
 
 # Bytes left free, run after run in one folder: too little for the lock, then for ever later writes, the second model at last.
 FREE = [0, 8_192, 40_960, 131_072, 1_048_576, 6_437_184, 9_000_000, 14_680_064]
@@ -51,7 +51,7 @@ def assert_one_line(process: subprocess.Popen, words: str) -> str:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("code", CODES)
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on(disk, code):
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on(disk, warm, code):
     workdir, reached = disk / "run", []
     for free in FREE:
         leave(disk, free)
@@ -63,7 +63,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on(disk, code):
     print(*reached, sep="\n")
     (disk / "filler").unlink()
     finish(sami(workdir, options=DISTURBED))
-    assert_same(workdir, undisturbed()[0])
+    assert_same(workdir, warm.workdir)
 
 
 def test_a_full_disk_is_said_in_one_line(disk):

@@ -19,7 +19,7 @@ import pytest
 from fabricated_run import fabricate
 from mutation import damaged, override
 
-from sami_jax import finetuning, miniature, preparation, run  # noqa: F401 (imported before it is patched)
+from sami_jax import finetuning, loop, miniature, preparation  # noqa: F401 (imported before it is patched)
 from sami_jax.cli import comparing, explain, files, main
 from sami_jax.config_file import _fields, load_config
 from sami_jax.models.pretrained import open_model
@@ -28,7 +28,7 @@ from sami_jax.principles.files import read_principles
 
 CASES = 10_000  # of the long form
 SHORT = 400
-PATIENCE = 20  # seconds a case may take
+PATIENCE = 20  # seconds of computing a case may take; fifteen times that with all it waits for
 
 
 class Accepted(BaseException):
@@ -213,7 +213,8 @@ def nothing_costly():
 def drive(argv: list[str]) -> str | None:
     """Runs `sami ARGV`; what is wrong with how it ended, None where nothing is."""
     told, shown = io.StringIO(), io.StringIO()
-    signal.alarm(PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.alarm(15 * PATIENCE)
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(shown):
             status = main(argv)
@@ -226,6 +227,7 @@ def drive(argv: list[str]) -> str | None:
         ours = [f for f in traceback.extract_tb(error.__traceback__) if "sami_jax" in f.filename][-1]
         return f"{type(error).__name__} at {ours.filename.rpartition('sami_jax/')[2]}:{ours.lineno} ({frame.name}): {error!s:.100}"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     said = told.getvalue().splitlines()
     if status not in (0, 2):
@@ -265,7 +267,8 @@ def hang(*_):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("total", [SHORT, pytest.param(CASES, marks=pytest.mark.faults)])
 def test_no_input_brings_a_traceback(tmp_path, name, total):
-    signal.signal(signal.SIGALRM, hang)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, hang)
     found = cases(tmp_path, name, max(2, KINDS[name].share * total // 1000))
     by_place = Counter(one.partition(": sami ")[2] for one in found)
     assert not found, "\n" + "\n".join([*(f"{n} x {what}" for what, n in by_place.most_common(30)), *found[:10]])

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami, undisturbed
+from short_run import DISTURBED, assert_same, finish, sami
 
 from sami_jax.provenance.verify import verify
 
@@ -15,15 +15,14 @@ CHAINS, KILLS = 8, 5  # runs, and kills in each
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(CHAINS))
-def test_runs_killed_at_random_end_in_the_same_bits(tmp_path, seed):
+def test_runs_killed_at_random_end_in_the_same_bits(tmp_path, warm, seed):
     chance = random.Random(seed)
-    expected, seconds = undisturbed()
     kills, runs = [], 0
     workdir = tmp_path / "0"
     while len(kills) < KILLS:
         process = sami(workdir, options=DISTURBED)
         try:
-            process.communicate(timeout=chance.uniform(1, seconds))
+            process.communicate(timeout=chance.uniform(1, warm.seconds))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
@@ -31,11 +30,11 @@ def test_runs_killed_at_random_end_in_the_same_bits(tmp_path, seed):
             continue
         # It came to its end before the moment that was drawn: another one, from the start.
         assert process.returncode == 0
-        assert_same(workdir, expected)
+        assert_same(workdir, warm.workdir)
         runs += 1
         workdir = tmp_path / str(runs)
     finish(sami(workdir, options=DISTURBED))
-    assert_same(workdir, expected)
+    assert_same(workdir, warm.workdir)
     assert verify(workdir).status == "complete"
     print(f"seed {seed}: killed after {'; '.join(kills)}")
 

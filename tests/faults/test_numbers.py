@@ -15,14 +15,7 @@ from sami_jax import finetuning, miniature, training
 from sami_jax.cli import main
 
 ONE = changed("--config.train.updates=(6,)", "--config.canaries.action=off", "--config.train.max_skipped_updates=2")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def as_users_run():
-    """A stage is traced as a whole: leak checks, which keep nothing that was traced, take minutes."""
-    jax.config.update("jax_check_tracer_leaks", False)
-    yield
-    jax.config.update("jax_check_tracer_leaks", True)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami, undisturbed
+from short_run import DISTURBED, assert_same, finish, sami
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MOMENTS = 20
@@ -43,6 +43,12 @@ class Terminal:
                 pass
         return self.process.poll() is not None
 
+    def listens(self) -> bool:
+        """Whether the process has a handler of its own for SIGTERM."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [caught] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+        return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
     def _take(self) -> bytes:
         taken = b""
         if select.select([self.ours], [], [], 0.05)[0]:
@@ -59,14 +65,17 @@ class Terminal:
 
 
 def stop_at(workdir: Path, seconds: float, number: signal.Signals) -> bool:
-    """Stops a run after so many seconds and checks how it ends; whether it had not ended before."""
+    """Stops a run so many seconds after it began to listen, and checks how it ends; whether it had not ended before."""
     terminal = Terminal(workdir)
+    # Before, Python itself is starting, and ends by the signal as any process does.
+    while not terminal.listens() and not terminal.read(0.02):
+        pass
     if terminal.read(seconds):
         assert terminal.process.returncode == 0, terminal.text.decode()
         terminal.assert_clean()
         return False
     terminal.process.send_signal(number)
-    assert terminal.read(60), "it does not end"
+    assert terminal.read(600), "it does not end"
     said = terminal.text.decode()
     assert "Traceback" not in said and "Exception" not in said, said
     if terminal.process.returncode == -number:  # all was done, and Python itself was ending
@@ -80,19 +89,17 @@ def stop_at(workdir: Path, seconds: float, number: signal.Signals) -> bool:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(4))
-def test_runs_stopped_at_random_go_on_to_the_same_bits(tmp_path, seed):
+def test_runs_stopped_at_random_go_on_to_the_same_bits(tmp_path, warm, seed):
     chance = random.Random(seed)
-    expected, seconds = undisturbed()
     stops, runs = 0, 0
     workdir = tmp_path / "0"
     while stops < MOMENTS // 4:
         number = chance.choice(list(STATUS))
-        # From 1.5 seconds on: before, Python itself is starting, and ends by the signal as any process does.
-        if stop_at(workdir, chance.uniform(1.5, seconds), number):
+        if stop_at(workdir, chance.uniform(0, warm.seconds), number):
             stops += 1
             continue
-        assert_same(workdir, expected)
+        assert_same(workdir, warm.workdir)
         runs += 1
         workdir = tmp_path / str(runs)
     finish(sami(workdir, options=DISTURBED))
-    assert_same(workdir, expected)
+    assert_same(workdir, warm.workdir)
