@@ -273,9 +273,9 @@ def test_rows_passed_over_are_in_the_audit_log(tmp_path, monkeypatch, capsys):
         f"--config.data.queries={tmp_path}/q.jsonl",
         "--config.mesh.data=8",
     ]
-    assert main(argv) == 2 and "q.jsonl:1: neither 'query' nor 'prompt' holds text" in capsys.readouterr().err
+    assert main(argv) == 2 and "q.jsonl:1: no query: nothing called" in capsys.readouterr().err
     with pytest.raises(Begun):
         main([*argv, "--skip_bad_rows"])
     [event] = [e for e in read_audit(tmp_path / "run" / "audit.jsonl") if e["event"] == "rows passed over"]
-    reasons = {"neither 'query' nor 'prompt' holds text": 1, "not valid JSON": 1}
-    assert event["counts"] == {str(tmp_path / "q.jsonl"): reasons}
+    missing = "no query: nothing called query or prompt or messages or chosen or info.post"
+    assert event["counts"] == {str(tmp_path / "q.jsonl"): {missing: 1, "not valid JSON": 1}}

@@ -108,7 +108,11 @@ def _with_pairs(parser: argparse.ArgumentParser) -> None:
     line = 'JSONL of {"id", "response"}, with "constitution" and "query" where there are any'
     parser.add_argument("--baseline", type=Path, required=True, help=line)
     parser.add_argument("--test", type=Path, required=True, help="likewise, of the tested model, in the same order")
-    parser.add_argument("--queries", type=Path, help='JSONL of {"id", "query"}, where the lines hold no query')
+    parser.add_argument(
+        "--queries",
+        type=Path,
+        help="file of id and query a row (.jsonl, .csv, .parquet), where the lines hold no query",
+    )
     with_skipping(parser)
 
 

@@ -18,16 +18,27 @@ _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 class Source:
     """One set of queries."""
 
-    place: str  # path, or hub:owner/name
+    place: str  # path, or hub:OWNER/NAME
     column: str = ""  # of the query; "" takes the first known one
     id_column: str = "id"
     subset: str = ""  # of a folder or hub dataset
     split: str = "train"  # likewise
     revision: str = ""  # commit of a hub dataset
 
+    def __post_init__(self):
+        """
+        Raises:
+          UserError: a hub dataset without a commit.
+        """
+        if self.repository and not _COMMIT.fullmatch(self.revision):
+            raise UserError(
+                f"{self.place}: revision {self.revision!r} is no commit (40 hex digits); hub datasets are read at one alone, which a "
+                "run's config names in config.data.revision"
+            )
+
     @property
     def repository(self) -> str:
-        """owner/name of a hub dataset; "" elsewhere."""
+        """OWNER/NAME of a hub dataset; "" elsewhere."""
         return self.place.removeprefix(HUB) if self.place.startswith(HUB) else ""
 
 

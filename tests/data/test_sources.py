@@ -54,3 +54,9 @@ def test_both_splits_of_a_dataset_or_one_of_it_and_a_file():
     assert sources(config.data)["queries"] == trained and sources(config.data)["eval_queries"].revision == ""
     config, _ = load_config("tiny", ["--config.data.eval_queries="])
     assert list(sources(config.data)) == ["queries"]
+
+
+@pytest.mark.parametrize("revision", ["", "main", "refs/convert/parquet"])
+def test_no_source_on_the_hub_is_without_its_commit(revision):
+    with pytest.raises(UserError, match=r"is no commit .40 hex digits.; hub datasets are read at one alone"):
+        Source(HH, revision=revision)

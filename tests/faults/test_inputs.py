@@ -5,6 +5,7 @@ Inputs are damaged at random, by seed, and driven through the command. Costly st
 
 import contextlib
 import dataclasses
+import gzip
 import io
 import json
 import shutil
@@ -15,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import pyarrow
 import pytest
 from fabricated_run import fabricate
 from mutation import damaged, override
+from pyarrow import parquet
 
 from sami_jax import finetuning, loop, miniature, preparation  # noqa: F401 (imported before it is patched)
 from sami_jax.cli import comparing, explain, files, main
@@ -101,6 +104,18 @@ LABELS = [
 ]  # fmt: skip
 
 
+def write_tables(folder: Path) -> None:
+    """Queries as other data sets have them."""
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "R"}]
+    rows = [{"id": n, "prompt": turns, "info": {"post": f"日本 {n}"}} for n in range(8)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "q.parquet")
+    (folder / "q.csv").write_text('id,query\n1,"One, ""1""\n🙂"\n2,Two\n')
+    text = "\n\nHuman: Q\n\nAssistant: R\n\nHuman: {}"
+    (folder / "q.jsonl.gz").write_bytes(
+        gzip.compress("".join(json.dumps({"chosen": text.format(n)}) + "\n" for n in range(8)).encode())
+    )
+
+
 def write_ratings(folder: Path) -> None:
     for name in "ab":
         lines(folder / f"{name}.jsonl", *(row | {"query": "Q"} for row in RESPONSES))
@@ -155,6 +170,8 @@ RATED = [
 KINDS = {
     "queries": Kind(100, lambda f: lines(f / "q.jsonl", *QUERIES), "q.jsonl", lambda f, rng: [
         ["run", "--config.data.queries=q.jsonl", "--workdir", "w", *skipping(rng)]]),
+    "tables": Kind(60, write_tables, "q.*", lambda f, rng: [
+        ["run", f"--config.data.queries={name}", "--workdir", "w", *skipping(rng)] for name in ("q.csv", "q.parquet", "q.jsonl.gz")]),
     "pairs": Kind(100, lambda f: lines(f / "p.jsonl", *PAIRS), "p.jsonl", lambda f, rng: [
         ["train", "--pairs", "p.jsonl", "--output", "o", *skipping(rng)],
         ["score", "--model", "x", "--input", "p.jsonl", "--output", "o.jsonl", *skipping(rng)]]),
