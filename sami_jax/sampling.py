@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sami_jax.errors import UserError
 from sami_jax.models.cache import Cache, cache_shardings, new_cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind, layer_weights
@@ -34,6 +35,17 @@ class SamplingOptions:
     top_k: int = 0  # this many likeliest tokens; 0 keeps all
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()  # texts that end a response and are cut off, with all that follows them
+
+    def __post_init__(self):
+        """Raises UserError naming the setting that is out of its range."""
+        for name, holds, wanted in (
+            ("temperature", 0 <= self.temperature < float("inf"), "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+        ):
+            if not holds:
+                raise UserError(f"{name}={getattr(self, name)}: must be {wanted}")
 
 
 class Response(NamedTuple):

@@ -52,7 +52,8 @@ def gracefully() -> Iterator[None]:
 
 
 def at_once() -> contextlib.AbstractContextManager[None]:
-    """Until the block is left, a signal raises Stopped wherever the process is."""
+    """Until the block is left, a signal raises Stopped wherever the process is; from a thread that is not the main one, nothing
+    changes."""
     return _handled(_raise)
 
 
@@ -89,6 +90,9 @@ def anywhere() -> bool:
 
 @contextlib.contextmanager
 def _handled(handler) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+        yield
+        return
     # One that is ignored, as by nohup, stays so.
     before = {number: signal.getsignal(number) for number in SIGNALS}
     chosen = [number for number, found in before.items() if found is not signal.SIG_IGN]

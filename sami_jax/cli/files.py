@@ -15,7 +15,7 @@ from sami_jax.data.templates import render
 from sami_jax.errors import UserError
 from sami_jax.likelihood import normalized
 from sami_jax.models.adapters import folded, read_record
-from sami_jax.models.huggingface import copy_companions, export, read_config
+from sami_jax.models.huggingface import check_replaceable, copy_companions, export, read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
@@ -84,10 +84,7 @@ def score_file(arguments: argparse.Namespace) -> None:
 
 def export_checkpoint(arguments: argparse.Namespace) -> None:
     """`sami export`: the newest checkpoint of a training stage to a model folder."""
-    if arguments.output.exists() and not (arguments.output / "config.json").is_file():
-        raise UserError(
-            f"{arguments.output}: holds no model that could be replaced; give a folder that is not there yet"
-        )
+    check_replaceable(arguments.output)
     side_files = arguments.checkpoint / SIDE_FILES
     if not side_files.is_dir():
         raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")
@@ -103,18 +100,13 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
 
 
 def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
-    for name, holds, wanted in (
-        ("temperature", 0 <= arguments.temperature < float("inf"), "at least 0"),
-        ("top_p", 0 < arguments.top_p <= 1, "above 0 and at most 1"),
-        ("top_k", arguments.top_k >= 0, "at least 0"),
-        ("max_new_tokens", arguments.max_new_tokens >= 1, "at least 1"),
-        ("batch_size", arguments.batch_size >= 1, "at least 1"),
-    ):
-        if not holds:
-            raise UserError(f"--{name} {getattr(arguments, name)}: must be {wanted}")
-    return SamplingOptions(
-        arguments.temperature, arguments.top_p, arguments.top_k, arguments.max_new_tokens, tuple(arguments.stop)
-    )
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
+    names = ("temperature", "top_p", "top_k", "max_new_tokens")
+    try:
+        return SamplingOptions(*(getattr(arguments, name) for name in names), tuple(arguments.stop))
+    except UserError as error:
+        raise UserError(f"--{error}".replace("=", " ", 1)) from None
 
 
 def _contrast_example(model: ModelFolder, row: dict, template: str, score_eos: bool) -> ContrastExample:

@@ -162,6 +162,12 @@ def export(
     hosts.once(finish)
 
 
+def check_replaceable(output: Path) -> None:
+    """Raises UserError where `export` would put a model in the place of something else."""
+    if output.exists() and not (output / "config.json").is_file():
+        raise UserError(f"{output}: holds no model that could be replaced; give a folder that is not there yet")
+
+
 def copy_companions(source: Path) -> Callable[[Path], None]:
     """A function that copies to a folder what `source` holds besides weights: config.json, tokenizer, templates."""
 
