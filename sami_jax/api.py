@@ -13,6 +13,7 @@ and `sami_jax.run(config, workdir)` is all of it, three times over, with its eva
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,11 +24,11 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from sami_jax import config_file, loop
-from sami_jax.config import validate
+from sami_jax.config import SYSTEM, validate
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.data.pairs import encode_pairs
-from sami_jax.data.templates import check_template, render
+from sami_jax.data.templates import check_template, encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation import explain as explaining
 from sami_jax.likelihood import normalized
@@ -65,7 +66,7 @@ __all__ = [
     "update",
 ]
 
-TEMPLATE = PROMPT  # of prompts, where none is given; the miniature was pretrained on it
+UNCUT = sys.maxsize  # tokens of a prompt; what is too long is refused here
 DTYPES = ("float32", "bfloat16")
 
 Texts = Sequence[Sequence[str]]  # [B][C]
@@ -106,6 +107,7 @@ def load(
     *,
     dtype: str = "float32",
     attention: str = "xla",
+    chat: bool = False,
     mesh: jax.sharding.Mesh | dict[str, int] | None = None,
 ) -> Model:
     """Reads a model in Hugging Face format: Llama, Mistral, Mixtral, Qwen 2.5 or Qwen 3.
@@ -114,6 +116,7 @@ def load(
       folder: local, with config.json, safetensors and a tokenizer.
       dtype: of the weights in memory and of what is computed with them: float32 | bfloat16.
       attention: xla | cudnn (NVIDIA GPUs) | splash (TPUs).
+      chat: ask it by its tokenizer's own chat template, as instruct models want it; the system's message states the constitution.
       mesh: devices along "data", "fsdp", "expert" and "tensor", or the mesh of another model; by default the weights are split over
         all devices ("fsdp").
     Raises:
@@ -122,7 +125,7 @@ def load(
     """
     _check_choice("dtype", dtype, DTYPES)
     _check_choice("attention", attention, BACKENDS)
-    files = open_model(folder, attention)
+    files = open_model(folder, attention, ConfigDict({"chat": chat, "system": SYSTEM}))
     if not isinstance(mesh, jax.sharding.Mesh):
         mesh = make_mesh(ALL_DEVICES if mesh is None else mesh)
     return Model(files, files.load(mesh, dtype), mesh)
@@ -203,7 +206,7 @@ def sample(
     queries: Sequence[str],
     constitutions: Texts,
     *,
-    template: str = TEMPLATE,
+    template: str | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
@@ -217,7 +220,7 @@ def sample(
     Args:
       queries: [B].
       constitutions: [B][C].
-      template: of the prompt, with the fields {constitution} and {query}.
+      template: of the prompt, with the fields {constitution} and {query}; None takes the miniature's, in a chat the query alone.
       temperature: 0 takes the likeliest token.
       top_p: smallest set of likeliest tokens whose probability reaches this; 1 keeps all.
       top_k: this many likeliest tokens; 0 keeps all.
@@ -228,15 +231,16 @@ def sample(
     Raises:
       UserError: a setting out of range, or a prompt that the model's context cannot hold; says which.
     """
-    check_template(template, "template")
+    template = _template(model, template)
     _check_rows(len(queries), constitutions=constitutions)
     _check_batch_size(batch_size)
     options = SamplingOptions(temperature, top_p, top_k, max_new_tokens, tuple(stop))
     prompts = []
     for b, (query, own) in enumerate(zip(queries, constitutions, strict=True)):
         for constitution in own:
-            prompts.append(model.files.tokenizer.encode(render(template, constitution, query)))
-            _check_length(model, len(prompts[-1]) + max_new_tokens, f"queries[{b}]: prompt and max_new_tokens")
+            ids, _ = encode_prompt(model.files.tokenizer, template, constitution, query, UNCUT, model.files.chat)
+            prompts.append(ids)
+            _check_length(model, len(ids) + max_new_tokens, f"queries[{b}]: prompt and max_new_tokens")
     responses = generate(
         model.params,
         model.files.config,
@@ -258,7 +262,7 @@ def score(
     constitutions: Texts,
     responses: Texts,
     *,
-    template: str = TEMPLATE,
+    template: str | None = None,
     normalize: str = "mean",
     batch_size: int = 8,
 ) -> Float[np.ndarray, "B C C"]:
@@ -268,7 +272,7 @@ def score(
       queries: [B].
       constitutions: [B][C].
       responses: [B][C].
-      template: of the prompt, with the fields {constitution} and {query}.
+      template: of the prompt, with the fields {constitution} and {query}; None takes the miniature's, in a chat the query alone.
       normalize: mean, over a response's tokens (the authors' code) | sum, as the paper writes it.
       batch_size: queries scored together: a matter of memory and speed.
     Raises:
@@ -295,6 +299,10 @@ def begin(model: Model, config: ConfigDict) -> Training:
       UserError: names the field, its value, and what it may be.
     """
     validate(config)
+    if config.prompt.chat != bool(model.files.chat):
+        raise UserError(
+            f"config.prompt.chat={config.prompt.chat}: the model was loaded otherwise; give `load` the same chat"
+        )
     config = config.copy_and_resolve_references()
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}
@@ -325,7 +333,7 @@ def update(
       UserError: lists that do not fit together, an empty response, or texts that the model's context cannot hold; says which.
     """
     model, config = training.base, training.config
-    end_token = model.files.end_tokens[0] if config.objective.score_eos else None
+    end_token = model.files.scored_end(config.objective.score_eos)
     examples = _examples(model, queries, constitutions, responses, config.prompt.training, end_token)
     microbatches = config.train.microbatches
     if len(examples) % microbatches:
@@ -353,7 +361,7 @@ def explain(
     constitutions: Texts,
     responses: Texts,
     *,
-    template: str = TEMPLATE,
+    template: str | None = None,
     batch_size: int = 8,
 ) -> list[list[list[tuple[str, float]]]]:
     """Which words of each response its constitution caused: [B][C] lists of (word, pointwise mutual information in nats).
@@ -362,13 +370,13 @@ def explain(
       queries: [B].
       constitutions: [B][C], those of one query all different, two at least.
       responses: [B][C].
-      template: of the prompt, with the fields {constitution} and {query}.
+      template: of the prompt, with the fields {constitution} and {query}; None takes the miniature's, in a chat the query alone.
       batch_size: responses looked at together: a matter of memory and speed.
     Raises:
       UserError: lists that do not fit together, constitutions that are equal, or texts that are too long; says which.
     """
     _check_batch_size(batch_size)
-    check_template(template, "template")
+    template = _template(model, template)
     _check_rows(len(queries), constitutions=constitutions, responses=responses)
     answers = []
     for b, (query, own, said) in enumerate(zip(queries, constitutions, responses, strict=True)):
@@ -377,7 +385,7 @@ def explain(
                 f"constitutions[{b}]: must be different texts, two at least; nothing can be told from equal ones"
             )
         answers += [explaining.Answer(f"{b}", query, text, tuple(own), i) for i, text in enumerate(said)]
-    prompt = ConfigDict({"training": template, "max_tokens": model.files.config.max_positions})
+    prompt = ConfigDict({"training": template, "max_tokens": UNCUT})
     examples = explaining.encode_answers(answers, model.files, prompt)
     found = explaining.explain(model.files, model.params, answers, examples, {}, model.mesh, batch_size)
     words: list[list[tuple[str, float]]] = [[] for _ in answers]
@@ -417,11 +425,10 @@ def _examples(
     queries: Sequence[str],
     constitutions: Texts,
     responses: Texts,
-    template: str,
+    template: str | None,
     end_token: int | None = None,
 ) -> list[ContrastExample]:
     """The token ids of B queries with C prompts and C responses each, checked."""
-    check_template(template, "template")
     _check_rows(len(queries), constitutions=constitutions, responses=responses)
     counts = {len(own) for own in (*constitutions, *responses)}
     if len(counts) != 1:
@@ -430,13 +437,20 @@ def _examples(
         {"query": query, "constitutions": own, "responses": said, "finish_reasons": ["stop"] * len(said)}
         for query, own, said in zip(queries, constitutions, responses, strict=True)
     ]
-    prompt = ConfigDict({"training": template, "max_tokens": model.files.config.max_positions})
-    examples, _ = encode_pairs(rows, model.files.tokenizer, prompt, end_token)
+    prompt = ConfigDict({"training": _template(model, template), "max_tokens": UNCUT})
+    examples, _ = encode_pairs(rows, model.files.tokenizer, prompt, end_token, model.files.chat)
     for b, example in enumerate(examples):
         if not all(text.strip() for text in responses[b]):
             raise UserError(f"responses[{b}]: one is empty; leave the query out, or give the text")
         _check_length(model, example.longest_text, f"queries[{b}]: prompt and response")
     return examples
+
+
+def _template(model: Model, template: str | None) -> str:
+    if template is None:
+        return "{query}" if model.files.chat else PROMPT
+    check_template(template, "template", model.files.chat.system if model.files.chat else "")
+    return template
 
 
 def _check_rows(queries: int, **lists: Texts) -> None:

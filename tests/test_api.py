@@ -13,8 +13,8 @@ import transformers
 
 import sami_jax
 from sami_jax import miniature
-from sami_jax.api import TEMPLATE
 from sami_jax.data.templates import render
+from sami_jax.miniature.world import PROMPT
 from sami_jax.stopping import at_once, gracefully
 
 QUERIES = [f"How do I {verb} the bike?" for verb in ("fix", "cut", "move", "clean")]
@@ -76,7 +76,7 @@ def test_scores_are_those_of_torch(model, principles, normalize):
     other = transformers.AutoModelForCausalLM.from_pretrained(miniature.BASE)
     tokenizer = model.files.tokenizer
     for (b, i, j), found in np.ndenumerate(s[:2]):
-        before = tokenizer.encode(render(TEMPLATE, constitutions[b][i], QUERIES[b]))
+        before = tokenizer.encode(render(PROMPT, constitutions[b][i], QUERIES[b]))
         ids = tokenizer.encode(RESPONSES[b][j], add_special_tokens=False)
         with torch.no_grad():
             logprobs = other(torch.tensor([before + ids])).logits[0].log_softmax(-1)
@@ -166,6 +166,12 @@ PAIR = ([["a", "b"]], [["c", "d"]])
         (
             lambda m, p: sami_jax.load(miniature.BASE, dtype="float8"),
             "dtype='float8': must be one of float32, bfloat16",
+        ),
+        (
+            lambda m, p: sami_jax.begin(
+                m, config(prompt__chat=True, prompt__training="{query}", prompt__generation="{query}")
+            ),
+            "config.prompt.chat=True",
         ),
         (lambda m, p: sami_jax.load_config("tinny"), "no such config"),
         (lambda m, p: sami_jax.load_config("tiny", optim__rate=1), "no such field; did you mean"),
