@@ -198,9 +198,8 @@ def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path)
     exported = safetensors.numpy.load_file(tmp_path / "model" / "model.safetensors")
     for name, expected in weights(workdir).items():
         np.testing.assert_array_equal(exported[name], expected)
-    assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (
-        workdir / "iteration_2/model/tokenizer.json"
-    ).read_bytes()
+    for name in ("tokenizer.json", "generation_config.json", "README.md"):
+        assert (tmp_path / "model" / name).read_bytes() == (workdir / "iteration_2/model" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -62,6 +62,10 @@ def test_the_model_card(tmp_path):
     principle = {"id": "kind", "version": 1, "role": "trained", "status": "approved", "hash": "sha256:" + "a" * 64}
     made_from = {
         "review": {"unapproved": []},
+        "config": {
+            "data": {"queries": "q.jsonl"},
+            "prompt": {"chat": False, "system": "", "generation": EVIL + "\n# a"},
+        },
         "base_model": {"path": "base`" + EVIL},
         "principles": [principle | {"phrasings": [[EVIL, EVIL]]}],
     }

@@ -1,6 +1,7 @@
 """What `sami sample`, `score` and `export` do: files in, files out. Each checks its whole input before it loads any weight."""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -10,13 +11,17 @@ from sami_jax.cli.parser import skipped_by, tell_programs
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.jsonl import BadRow, id_of, read_rows, write_jsonl
+from sami_jax.data.jsonl import BadRow, id_of, parse_measured, read_json, read_rows, write_jsonl
+from sami_jax.data.shape import misfit
 from sami_jax.data.templates import render
 from sami_jax.errors import UserError
+from sami_jax.evaluation.canaries import Stop
 from sami_jax.likelihood import normalized
+from sami_jax.model_card import SETTINGS, write_card
 from sami_jax.models.adapters import folded, read_record
 from sami_jax.models.huggingface import check_replaceable, copy_companions, export, read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.provenance.manifest import MANIFEST, read_statement
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.scoring import score
@@ -95,8 +100,23 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     if model_config.adapter:
         params = folded(model_config, frozen, params, mesh)
     export(params, config, arguments.output, copy_companions(side_files), np.dtype(arguments.dtype))
+    _write_card(arguments.checkpoint.parent, arguments.output)
     tell_programs(arguments, {"checkpoint": int(step), "output": str(arguments.output)})
     show(f"checkpoint {step}: {arguments.output}")
+
+
+def _write_card(iteration: Path, model: Path) -> None:
+    """The model card, where the checkpoint is of a run that has its manifest."""
+    run = iteration.parent
+    if not (run / MANIFEST).is_file():
+        return
+    predicate = read_statement(run)["predicate"]
+    if wrong := misfit(predicate["config"], SETTINGS):
+        raise UserError(f"{run}: the manifest's config: {wrong}; restore run.json")
+    evaluation = iteration / "evaluation.json"
+    results = read_json(evaluation, "restore it", parse_measured) if evaluation.is_file() else {}
+    stop = Stop.read(iteration)
+    write_card(model, f"{run.name}, {iteration.name.replace('_', ' ')}", predicate, results, stop and stop.reason)
 
 
 def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
