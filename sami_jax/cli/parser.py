@@ -15,7 +15,7 @@ from sami_jax.errors import UserError
 GROUPS = {
     "prepare": ("doctor", "principles", "plan", "completion"),
     "train": ("run", "train"),
-    "use": ("sample", "score", "export"),
+    "use": ("sample", "score", "export", "push"),
     "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
     "account for it": ("verify", "report"),
 }
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser() -> Parser:
-    from sami_jax.cli import completion, doctor, planning, principles, proof, verbs
+    from sami_jax.cli import completion, doctor, planning, principles, proof, pushing, verbs
 
     parser = Parser(
         prog="sami",
@@ -54,6 +54,7 @@ def new_parser() -> Parser:
     principles.add_verbs(sub)
     doctor.add_verbs(sub)
     completion.add_verbs(sub)
+    pushing.add_verbs(sub)
     lines = []
     for title, names in GROUPS.items():
         lines += [f"{title}:", *(f"  {name:<11} {sub.choices[name].description}" for name in names), ""]

@@ -158,6 +158,7 @@ def skipping(rng: Random) -> list[str]:
 
 SAMPLE = ["sample", "--model", str(miniature.BASE), "--output", "out.jsonl", "--max_new_tokens", "8"]
 READ_MODEL = ["sample", "--model", "m", "--input", "in.jsonl", "--output", "out.jsonl", "--max_new_tokens", "8"]
+PUSH = ["push", "m", "--to", "me/m", "--dry_run", "--quiet"]
 READ_RUN = [
     ["verify", "run"],
     ["principles", "used", "run"],
@@ -191,7 +192,7 @@ KINDS = {
         lambda f, rng: [["principles", "import", name, "--folder", "p"] for name in ("d.json", "c.json")]),
     "csv": Kind(40, lambda f: (f / "i.csv").write_text('id,version,principle,antithesis,tags,notes\nkind,1,"Be, kind.",Be cruel.,a b,\nkind,1,X,Y,,\n'), "i.csv",
         lambda f, rng: [["principles", "import", "i.csv", "--folder", "p"]]),
-    "model": Kind(60, write_model, "m/*.json", lambda f, rng: [READ_MODEL]),
+    "model": Kind(60, write_model, "m/*.json", lambda f, rng: [READ_MODEL, PUSH]),
     "weights": Kind(40, write_model, "m/*.safetensors", lambda f, rng: [READ_MODEL], 2500),
     "index": Kind(20, write_sharded_model, "m/*index.json", lambda f, rng: [READ_MODEL]),
     "record": Kind(20, lambda f: (shutil.copytree(miniature.BASE, f / "c" / "model"), (f / "c" / "adapter.json").write_text(json.dumps(
@@ -306,6 +307,7 @@ PATHS = [
     ["explain", "run", "--responses", "@"],
     ["export", "--checkpoint", "@", "--output", "o"],
     ["verify", "@"],
+    ["push", "@", "--to", "me/m", "--dry_run"],
     ["report", "@"],
     ["report", "run", "--output", "@"],
     ["winrate", "--input", "@"],
