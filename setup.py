@@ -15,11 +15,17 @@ WANDB = "wandb>=0.21"
 MLFLOW = ["mlflow-skinny>=3.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
 
+
+def for_pypi(text: str) -> str:
+    """The README where none of the repository's other files are: pictures go, links to files become plain text."""
+    return re.sub(r"(?<!!)\[([^\]]*)\]\((?!https:)[^)]*\)", r"\1", re.sub(r"!\[[^\]]*\]\([^)]*\)\n+", "", text))
+
+
 setup(
     name="sami_jax",
     version=re.search(r'^__version__ = "(.+?)"', (HERE / "sami_jax/__init__.py").read_text(encoding="utf-8"), re.M)[1],
     description="Teach a language model to follow written principles, without preference labels, in JAX",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=for_pypi((HERE / "README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
     author="The sami_jax authors",
     license_expression="Apache-2.0",

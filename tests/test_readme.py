@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from commands_in_text import blocks, check_all
 from launch.conftest import World
 from scripted_model import write_scripted_model
+from short_run import Commands
 
 from sami_jax import miniature
 from sami_jax.config_file import load_config
@@ -50,22 +51,23 @@ def test_it_is_short():
     assert len(README.splitlines()) < 250
 
 
-def sami(command: str, folder: Path, more: list[str] = (), **replaced: str) -> str:
-    """Runs a command of the README in `folder`; what it printed.
+@pytest.fixture
+def sami(tmp_path, monkeypatch):
+    """Runs a command of the README in an empty folder, `more` options behind its own, others `replaced`; what it said."""
+    monkeypatch.chdir(tmp_path)
+    commands = Commands()
 
-    Args:
-      more: options put behind its own.
-      replaced: option, without its dashes -> the value it gets instead.
-    """
-    program, *argv = shlex.split(command, comments=True)
-    assert program == "sami", command
-    for option, value in replaced.items():
-        argv[argv.index(f"--{option}") + 1] = value
-    done = subprocess.run(
-        [sys.executable, "-m", "sami_jax.cli", *argv, *more], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+    def run(command: str, more: Sequence[str] = (), **replaced: str) -> str:
+        program, *argv = shlex.split(command, comments=True)
+        assert program == "sami", command
+        for option, value in replaced.items():
+            argv[argv.index(f"--{option}") + 1] = value
+        status, told = commands.run(*argv, *more)
+        assert status == 0, f"{command}: {told}"
+        return told
+
+    yield run
+    commands.close()
 
 
 def test_the_two_commands():
@@ -82,22 +84,22 @@ def test_the_two_commands():
 
 
 @pytest.mark.slow
-def test_your_own_model_and_queries(tmp_path):
+def test_your_own_model_and_queries(sami, tmp_path):
     rows = [{"id": str(n), "query": text} for n, text in enumerate(QUERIES)]
     lines = [json.dumps(row) for row in rows]
     (tmp_path / "queries.jsonl").write_text("\n".join(lines) + "\n")
     write_random_bytes_model(tmp_path / "models/mine", max_positions=2048, seed=1)
     shorter = [*SHORTER, "--config.prompt.max_tokens=512", "--config.data.eval_fraction=0.5"]
     smoke, mine = COMMANDS["Your own model"]
-    sami(smoke, tmp_path, shorter)
+    sami(smoke, shorter)
     # The recipe's model is large: here its place is taken by a small one, so all else may be small too.
     assert ":smoke" not in mine
-    sami(mine.replace("hh_mistral7b ", "hh_mistral7b:smoke "), tmp_path, shorter)
+    sami(mine.replace("hh_mistral7b ", "hh_mistral7b:smoke "), shorter)
     predicate = json.loads((tmp_path / "runs/mine/run.json").read_text())["predicate"]
     assert predicate["config"]["model"]["path"] == "models/mine"
     (tmp_path / "queries.jsonl").write_text("\n".join([*lines, "no JSON"]) + "\n")
     [skipping] = COMMANDS["Your own queries"]
-    sami(skipping, tmp_path, shorter)
+    sami(skipping, shorter)
     assert "rows passed over" in (tmp_path / "runs/queries/audit.jsonl").read_text()
     assert_told(tmp_path / "runs/mine")
 
@@ -112,26 +114,26 @@ def assert_told(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_your_own_principles(tmp_path):
+def test_your_own_principles(sami, tmp_path):
     shown = ""
     for command in COMMANDS["Your own principles"]:
-        shown += sami(command, tmp_path, SHORTER if command.startswith("sami run") else [])
+        shown += sami(command, SHORTER if command.startswith("sami run") else [])
     assert "runs/mine: as recorded" in shown and "runs/mine/iteration_1/model" in shown
     predicate = json.loads((tmp_path / "runs/mine/run.json").read_text())["predicate"]
     assert [record["approved_by"] for record in predicate["principles"]] == [["Aiko Tanaka"]] * 3
 
 
 @pytest.mark.slow
-def test_your_own_judge(tmp_path, server):
+def test_your_own_judge(sami, tmp_path, server):
     """The comparison with the base in the place of a trained model, then a judge behind a server, then people."""
     compare, judge, rate, winrate = COMMANDS["Your own judge"]
-    shown = sami(compare, tmp_path, SHORTER, test=str(miniature.BASE))
+    shown = sami(compare, SHORTER, test=str(miniature.BASE))
     assert "no difference shown" in shown.splitlines()[-1] and (tmp_path / "ab/run.json").exists()
     write_scripted_model(tmp_path / "judge", ["Both are fine.\n", "Final Response: A"])
-    shown = sami(judge, tmp_path, endpoint=server, judge=str(tmp_path / "judge"))
+    shown = sami(judge, endpoint=server, judge=str(tmp_path / "judge"))
     assert "flipped with the order: 100.0 %" in shown
-    assert "keep key.json from the raters" in sami(rate, tmp_path)
-    assert "win rate, ties as half: 50.0 %" in sami(winrate, tmp_path)
+    assert "keep key.json from the raters" in sami(rate)
+    assert "win rate, ties as half: 50.0 %" in sami(winrate)
 
 
 def test_from_laptop_to_pod(tmp_path):
