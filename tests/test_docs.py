@@ -79,6 +79,16 @@ def test_links_out_are_well_formed(file):
             assert (file.parent / parts.path).exists() or parts.path == "configuration.md", f"{file.name}: {link}"
 
 
+def test_measured_tables_stand_once():
+    """What the README shows of a run is what the page on the embedded world shows."""
+    [shown] = [
+        body
+        for body in re.findall(r"^```text\n(.*?)^```$", SOURCES[0].read_text(encoding="utf-8"), re.S | re.M)
+        if "MI, nats" in body
+    ]
+    assert shown in (DOCS / "miniature.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("file", SOURCES[1:], ids=lambda file: file.stem)
 def test_commands_are_such_as_the_parser_takes(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
