@@ -1,6 +1,7 @@
 """What is wrong with the names of queries is told before anything is read."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from sami_jax.config_file import load_config
 from sami_jax.data.sources import Source, sources
 from sami_jax.errors import UserError
 
+ROOT = Path(__file__).parent.parent.parent
 HH = "hub:Anthropic/hh-rlhf"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TINY = str(load_config("tiny", [])[0].data.queries)
@@ -60,3 +62,13 @@ def test_both_splits_of_a_dataset_or_one_of_it_and_a_file():
 def test_no_source_on_the_hub_is_without_its_commit(revision):
     with pytest.raises(UserError, match=r"is no commit .40 hex digits.; hub datasets are read at one alone"):
         Source(HH, revision=revision)
+
+
+def test_the_recipe_of_the_documentation_is_a_config(tmp_path):
+    [text] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/data.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "tldr.py").write_text(text.replace("COMMIT", COMMIT))
+    config, _ = load_config(str(tmp_path / "tldr.py"), [])
+    validate(config)
+    held_out = Source("hub:openai/summarize_from_feedback", "info.post", "id", "comparisons", "validation", COMMIT)
+    assert sources(config.data)["eval_queries"] == held_out
+    assert "POST: {query}" in config.prompt.training and "POST: {query}" in config.prompt.generation
