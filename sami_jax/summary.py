@@ -10,7 +10,8 @@ from rich.text import Text
 
 from sami_jax.data.jsonl import parse_measured, read_json, read_jsonl
 from sami_jax.provenance.manifest import read_statement
-from sami_jax.terminal import results, show, show_table, visible
+from sami_jax.redaction import redact
+from sami_jax.terminal import show, show_table, visible
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
@@ -24,7 +25,7 @@ SET_TITLES = {
 def print_summary(folders: Sequence[Path]) -> None:
     """Reads everything from the iterations' folders, the base's first."""
     measured = [read_json(folder / "evaluation.json", "restore it", parse_measured) for folder in folders]
-    results.print()
+    show()
     labels = ["base", *(f"iteration {number}" for number in range(1, len(measured)))]
     for name in measured[0]:
         show_table(_table(name, dict(zip(labels, (one[name] for one in measured), strict=True))))
@@ -95,7 +96,11 @@ def _print_examples(name: str, before: Path, after: Path) -> None:
             ("base", base["response"]),
             ("trained", trained["response"]),
         )
+        table = Table.grid(padding=(0, 2))  # breaks lines between words
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column()
         for label, text in rows:
             line = " / ".join(filter(None, text.strip().split("\n")))
-            show(f"{label:>12}  {shorten(line, EXAMPLE_WIDTH)}")
-        results.print()
+            table.add_row(label, Text(visible(redact(shorten(line, EXAMPLE_WIDTH)))))
+        show_table(table)
+        show()
