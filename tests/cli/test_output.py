@@ -4,10 +4,12 @@ import contextlib
 import json
 
 import pytest
-from fabricated_run import fabricate
+from fabricated_run import fabricate, measured
 
 from sami_jax.cli import main
 from sami_jax.cli.parser import new_parser
+from sami_jax.errors import StoppedByCanary
+from sami_jax.summary import print_evaluation
 
 WITHOUT_JSON = {"principles review", "completion"}  # a conversation; a script
 
@@ -88,3 +90,29 @@ def test_in_a_pipe_nothing_is_cut(tmp_path, capsys):
     for verb in (["list"], ["show", "kind"]):
         assert main([argv[0], *verb, *argv[1:]]) == 0
         assert text in capsys.readouterr().out
+
+
+def test_a_run_that_canaries_stopped_tells_what_is_good(tmp_path, capsys, monkeypatch):
+    from sami_jax import loop
+
+    def stopped(config, workdir, *_):
+        fabricate(workdir, stopped={"last_good": 2})
+        raise StoppedByCanary("iteration 1, update 3: stopped by canaries")
+
+    monkeypatch.setattr(loop, "run", stopped)
+    (tmp_path / "run" / "iteration_1" / "model").mkdir(parents=True)
+    assert main(["run", "--workdir", str(tmp_path / "run"), "--json"]) == 3
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert err == "sami: iteration 1, update 3: stopped by canaries\n" and told["status"] == "stopped by canaries"
+    assert [row["model"] for row in told["iterations"]] == [None, str(tmp_path / "run" / "iteration_1" / "model")]
+    assert told["iterations"][1]["evaluation"]["trained"]["win_rate"] == 0.8
+
+
+def test_an_evaluation_is_a_table(capsys):
+    print_evaluation(
+        "runs/x/model", {"trained": measured((0.8, 0.7, 0.9), 0.9), "held_out_principles": measured(None, 0.5)}
+    )
+    out = capsys.readouterr().out
+    assert "Held-out queries, trained principles: 8 responses each" in out and "runs/x/model" in out
+    assert "80.0 % (70-90)" in out and out.count("50.0 %") == 1
