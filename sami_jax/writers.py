@@ -26,23 +26,20 @@ def endpoint_writer(endpoint: Endpoint, api: str, temperature: float, max_tokens
     return ask
 
 
-def local_writer(folder: Path, temperature: float, max_tokens: int, seed: int) -> Ask:
-    """A model folder on this machine. It chats where its tokenizer has a chat template, and completes otherwise.
+def local_writer(folder: Path, temperature: float, max_tokens: int, seed: int, chat: bool = True) -> Ask:
+    """A model folder on this machine. It completes a primed prompt, or chats where its tokenizer has a chat template.
 
+    Args:
+      chat: let it.
     Raises:
       UserError: no usable model in the folder; when asked: a prompt that leaves no room to answer.
     """
-    model = open_model(folder)
+    model = open_model(folder).chatting_if_it_can() if chat else open_model(folder)
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, "float32")
-    chats = bool(getattr(model.tokenizer, "chat_template", None))
 
     def ask(prompt: str, attempt: int) -> str:
-        if chats:
-            messages = [{"role": "user", "content": prompt}]
-            ids = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        else:
-            ids = model.tokenizer.encode(f"{prompt}\n{PRIME}")
+        ids = model.chat.prompt("", prompt) if model.chat else model.tokenizer.encode(f"{prompt}\n{PRIME}")
         room = model.config.max_positions - len(ids)
         if room < 1:
             raise UserError(
@@ -53,6 +50,6 @@ def local_writer(folder: Path, temperature: float, max_tokens: int, seed: int) -
         drawn = seeds(f"{seed}/draft/{attempt}", 1)
         context = {"end_tokens": model.end_tokens, "decode": model.decode, "mesh": mesh, "batch_size": 1}
         [response] = generate(params, model.config, [ids], drawn, options, **context)
-        return response.text if chats else PRIME + response.text
+        return response.text if model.chat else PRIME + response.text
 
     return ask

@@ -6,6 +6,7 @@ import json
 import string
 from pathlib import Path
 
+import jax
 import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -23,6 +24,7 @@ CORPUS = [
     "\n\nHello" * 9,
 ] * 4
 # As Llama 3's and Qwen's tokenizers cut a text before they look for byte pairs: ends of lines stand together.
+VOCABULARY = 320  # tokens at most
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 LLAMA3 = """\
@@ -80,7 +82,7 @@ def chat_tokenizer(shape: str) -> transformers.PreTrainedTokenizerFast:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     if begin:
@@ -99,12 +101,12 @@ def chat_tokenizer(shape: str) -> transformers.PreTrainedTokenizerFast:
 
 
 def write_chat_model(folder: Path, shape: str = "llama3", max_positions: int = 256) -> Path:
-    """Writes a model folder of a family that the decoder has, random and small; generation_config.json as instruct models' name the
-    end of text alone."""
+    """Writes a small random model's folder, of the same sizes for every shape, so that all share compiled programs. Its
+    generation_config.json names the end of the text alone, as if its maker had forgotten the end of turn."""
     tokenizer = chat_tokenizer(shape)
     config = ModelConfig(
-        family={"mistral": "mistral", "qwen": "qwen2"}.get(shape, "llama"),
-        vocab_size=len(tokenizer),
+        family="llama",
+        vocab_size=VOCABULARY,
         d_model=32,
         n_layers=2,
         n_heads=4,
@@ -112,8 +114,7 @@ def write_chat_model(folder: Path, shape: str = "llama3", max_positions: int = 2
         head_dim=8,
         d_ff=64,
         max_positions=max_positions,
-        query_bias=shape == "qwen",
     )
-    export(init_params(config, 0, make_mesh({})), config, folder, tokenizer.save_pretrained)
+    export(init_params(config, 0, make_mesh({}, jax.local_devices()[:1])), config, folder, tokenizer.save_pretrained)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id}))
     return folder

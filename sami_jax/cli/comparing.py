@@ -44,7 +44,9 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         "margin": arguments.margin,
         "queries": len(queries),
         "both_orders": not arguments.one_order,
-        "contestants": {c.role: {"chat": c.chat, "examples": json_digest(list(c.examples))} for c in contestants},
+        "contestants": {
+            c.role: {"chat": c.model.chat is not None, "examples": json_digest(list(c.examples))} for c in contestants
+        },
     }
     with lock_folder(arguments.output):
         record = RunRecord(arguments.output, _made_from(config, admission, read.record, contestants, plan), devices())
@@ -65,12 +67,12 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
 
 def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     examples = getattr(arguments, f"{role}_examples")
-    return Contestant(
-        role,
-        open_model(getattr(arguments, role) or config.model.path, config.model.attention),
-        getattr(arguments, f"{role}_chat"),
-        read_examples(examples) if examples else (),
-    )
+    model = open_model(getattr(arguments, role) or config.model.path, config.model.attention, config.prompt)
+    if getattr(arguments, f"{role}_chat") and not model.chat:
+        model = model.chatting(config.prompt.system)
+    if examples and model.chat:
+        raise UserError(f"--{role}_examples {examples}: a chat is asked without examples; leave them out")
+    return Contestant(role, model, read_examples(examples) if examples else ())
 
 
 def _made_from(config, admission, queries: dict, contestants: list[Contestant], plan: dict) -> dict:

@@ -67,7 +67,7 @@ def _writer(arguments: argparse.Namespace):
 
     options = (arguments.temperature, TOKENS_EACH * arguments.count, arguments.seed)
     if arguments.endpoint is None:
-        return local_writer(Path(arguments.writer), *options)
+        return local_writer(Path(arguments.writer), *options, arguments.api == "chat")
     endpoint = Endpoint(arguments.endpoint, arguments.writer, arguments.api, arguments.key_variable, arguments.timeout)
     return endpoint_writer(endpoint, arguments.api, *options)
 

@@ -1,9 +1,11 @@
 """What `sami sample`, `score` and `export` do: files in, files out. Each checks its whole input before it loads any weight."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from sami_jax import objective
 from sami_jax.checkpoint import SIDE_FILES, restore_params
@@ -11,9 +13,10 @@ from sami_jax.cli.parser import skipped_by, tell_programs
 from sami_jax.config import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample
+from sami_jax.data.dialogue import Message, of_messages
 from sami_jax.data.jsonl import BadRow, id_of, parse_measured, read_json, read_rows, write_jsonl
 from sami_jax.data.shape import misfit
-from sami_jax.data.templates import render
+from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
 from sami_jax.likelihood import normalized
@@ -30,17 +33,21 @@ from sami_jax.terminal import show, track
 
 
 def sample_file(arguments: argparse.Namespace) -> None:
-    """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order."""
+    """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order; in a chat
+    {"id", "messages"} too."""
     options = _sampling_options(arguments)
     model = open_model(arguments.model)
+    model = model.chatting() if arguments.chat else model
 
     def encoded(row: dict) -> tuple[dict, list[int]]:
         id_of(row)
-        ids = _encode(model, row["prompt"])
+        if "prompt" not in row and (not model.chat or "messages" not in row):
+            raise BadRow("key 'prompt' is missing", "; add it to the line" + " (or 'messages')" * bool(model.chat))
+        ids = _encode(model, row.get("prompt", row.get("messages")))
         _check_length(model, len(ids), options.max_new_tokens)
         return {"id": row["id"]}, ids
 
-    rows = read_rows(arguments.input, ("id", "prompt"), encoded, skipped_by(arguments))
+    rows = read_rows(arguments.input, ("id",), encoded, skipped_by(arguments))
     drawn = seeds(str(arguments.seed), rows[-1][0])
     prompts = [Prompt(key, ids, drawn[number - 1]) for number, (key, ids) in rows]
     mesh = make_mesh(ALL_DEVICES)
@@ -61,11 +68,14 @@ def score_file(arguments: argparse.Namespace) -> None:
         raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
-    model = open_model(arguments.model)
+    model = open_model(arguments.model, prompt=config.prompt)
+    if arguments.chat and not model.chat:
+        model = model.chatting(config.prompt.system)
+        model.chat.check_replies()
 
     def encoded(row: dict) -> tuple[str | int, ContrastExample]:
         id_of(row)
-        return row["id"], _contrast_example(model, row, config.prompt.training, arguments.score_eos)
+        return row["id"], _contrast_example(model, row, config.prompt, arguments.score_eos)
 
     read = read_rows(arguments.input, ("id", "responses"), encoded, skipped_by(arguments))
     ids, examples = zip(*(row for _, row in read), strict=True)
@@ -129,11 +139,15 @@ def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
         raise UserError(f"--{error}".replace("=", " ", 1)) from None
 
 
-def _contrast_example(model: ModelFolder, row: dict, template: str, score_eos: bool) -> ContrastExample:
+def _contrast_example(model: ModelFolder, row: dict, prompt: ConfigDict, score_eos: bool) -> ContrastExample:
     if "prompts" in row:
-        prompts = _texts(row, "prompts")
+        prompts = row["prompts"] if model.chat and isinstance(row["prompts"], list) else _texts(row, "prompts")
+        prompt_ids = [_encode(model, prompt) for prompt in prompts]
     elif isinstance(row.get("query"), str) and "constitutions" in row:
-        prompts = [render(template, constitution, row["query"]) for constitution in _texts(row, "constitutions")]
+        prompts = _texts(row, "constitutions")
+        template = user_template(prompt, "training") if model.chat else prompt.training
+        asked = [(constitution, render(template, constitution, row["query"])) for constitution in prompts]
+        prompt_ids = [_chatted(model.chat.prompt, *both) if model.chat else _encode(model, both[1]) for both in asked]
     else:
         raise BadRow("neither 'prompts' nor 'query' and 'constitutions' are there", "; add them")
     responses = _texts(row, "responses")
@@ -144,9 +158,8 @@ def _contrast_example(model: ModelFolder, row: dict, template: str, score_eos: b
         )
     if not all(response.strip() for response in responses):
         raise BadRow("a response is empty", "; remove the line or give the response text")
-    end = [model.end_tokens[0]] if score_eos else []
-    prompt_ids = [_encode(model, prompt) for prompt in prompts]
-    response_ids = [model.tokenizer.encode(response, add_special_tokens=False) + end for response in responses]
+    end = [model.chat.end_of_turn if model.chat else model.end_tokens[0]] if score_eos else []
+    response_ids = [_said(model, response) + end for response in responses]
     if not all(response_ids):
         raise BadRow("a response has no tokens", "; remove the line or give the response text")
     _check_length(model, max(map(len, prompt_ids)), max(map(len, response_ids)))
@@ -161,9 +174,28 @@ def _texts(row: dict, key: str) -> list[str]:
 
 
 def _encode(model: ModelFolder, prompt) -> list[int]:
-    if not isinstance(prompt, str) or not (ids := model.tokenizer.encode(prompt)):
+    """Ids of a prompt: a text, or in a chat what the user says, or a list of messages."""
+    if model.chat and isinstance(prompt, list):
+        return _chatted(model.chat.encode, of_messages(prompt))
+    if model.chat and isinstance(prompt, str) and prompt.strip():
+        return _chatted(model.chat.encode, [Message("user", prompt)])
+    if model.chat or not isinstance(prompt, str) or not (ids := model.tokenizer.encode(prompt)):
         raise BadRow("prompt is empty or not a text", "; give the prompt's text")
     return ids
+
+
+def _said(model: ModelFolder, response: str) -> list[int]:
+    if model.chat:
+        return _chatted(model.chat.reply, response)
+    return model.tokenizer.encode(response, add_special_tokens=False)
+
+
+def _chatted(encode: Callable[..., list[int]], *texts) -> list[int]:
+    """What a chat template makes of a row's texts; where it refuses them, the row is bad."""
+    try:
+        return encode(*texts)
+    except UserError as refused:
+        raise BadRow("the chat template refuses the texts", f": {refused}") from None
 
 
 def _check_length(model: ModelFolder, prompt_tokens: int, response_tokens: int) -> None:

@@ -160,7 +160,10 @@ def with_endpoint(sub: argparse.ArgumentParser) -> None:
     """Lets a verb ask a model behind a server."""
     sub.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
     sub.add_argument(
-        "--api", choices=("chat", "completions"), default="chat", help="of the endpoint; completions for base models"
+        "--api",
+        choices=("chat", "completions"),
+        default="chat",
+        help="of the endpoint, or of a model folder with a chat template; completions for base models",
     )
     sub.add_argument(
         "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"

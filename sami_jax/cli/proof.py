@@ -65,7 +65,11 @@ def add_verbs(verbs) -> None:
     )
     compare.add_argument("--test", type=Path, required=True, help="model folder in Hugging Face format")
     for role in ("baseline", "test"):
-        compare.add_argument(f"--{role}_chat", action="store_true", help="ask it through its chat template")
+        compare.add_argument(
+            f"--{role}_chat",
+            action="store_true",
+            help="ask it by its chat template, as --config.prompt.chat=True asks both",
+        )
         compare.add_argument(
             f"--{role}_examples",
             type=Path,
@@ -155,7 +159,7 @@ def make_judge(arguments: argparse.Namespace):
         return ExactJudge("miniature", MiniatureJudge(), principles)
     from sami_jax.evaluation.local_judge import local_judge
 
-    return local_judge(Path(arguments.judge), arguments.batch_size, arguments.dtype)
+    return local_judge(Path(arguments.judge), arguments.batch_size, arguments.dtype, arguments.api == "chat")
 
 
 def _pairs(arguments: argparse.Namespace):

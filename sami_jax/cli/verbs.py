@@ -74,8 +74,11 @@ def add_verbs(verbs) -> None:
         "sami sample --model DIR --input prompts.jsonl --output responses.jsonl --temperature 0.7",
     )
     _with_model_and_files(
-        sample, 'JSONL of {"id", "prompt"}', 'JSONL of {"id", "response", "tokens", "finish_reason"}, in order'
+        sample,
+        'JSONL of {"id", "prompt"}, or with --chat {"id", "messages"}',
+        'JSONL of {"id", "response", "tokens", "finish_reason"}, in order',
     )
+    _with_chat(sample, "prompts are what the user says")
     sample.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
     sample.add_argument("--top_p", type=float, default=1.0, help="nucleus probability; 1 keeps all")
     sample.add_argument("--top_k", type=int, default=0, help="likeliest tokens kept; 0 keeps all")
@@ -100,8 +103,11 @@ def add_verbs(verbs) -> None:
         'JSONL of {"id", "prompts": [C], "responses": [C]}, or {"id", "query", "constitutions": [C], "responses": [C]} for the config\'s training template',
         'JSONL of {"id", "logprobs": [[C x C]], "response_tokens", "mi_lower_bound", "row_accuracy", "column_accuracy"}',
     )
+    _with_chat(score, "prompts are what the user says, or lists of messages; also by --config.prompt.chat=True")
     score.add_argument("--normalize", choices=("mean", "sum"), default="mean", help="over response tokens")
-    score.add_argument("--score_eos", action="store_true", help="score the end-of-text token after each response too")
+    score.add_argument(
+        "--score_eos", action="store_true", help="score the end of text, in a chat of turn, after each response too"
+    )
 
     explain = add_verb(
         verbs,
@@ -178,6 +184,10 @@ def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_
     sub.add_argument("--output", type=new_file, required=True, help=output_help)
     with_skipping(sub)
     _with_computation(sub)
+
+
+def _with_chat(sub: argparse.ArgumentParser, meaning: str) -> None:
+    sub.add_argument("--chat", action="store_true", help=f"ask by the tokenizer's chat template: {meaning}")
 
 
 def _with_computation(sub: argparse.ArgumentParser) -> None:

@@ -5,12 +5,12 @@ are rendered by transformers, in Jinja's sandbox. Control tokens that stand in a
 forges a turn.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
+from sami_jax.data.dialogue import Message
 from sami_jax.errors import UserError
-
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
 class Chat:
@@ -35,7 +35,7 @@ class Chat:
                 f"{where}: its tokenizer has no chat template; take an instruct model, or ask it without chat"
             )
         self.tokenizer, self.system, self._where = tokenizer, system, where
-        self._asked = [{"role": "user", "content": "a"}]
+        self._asked = [Message("user", "a")]
         self._before = self._render(self._asked, reply=True)
         self._has_system = self._heeds_system()
         self.end_of_turn, self._behind = self._find_end()
@@ -47,10 +47,8 @@ class Chat:
           constitution: for the system's message.
           asked: the user's message.
         """
-        messages = [{"role": "user", "content": asked}]
-        if self.system:
-            messages.insert(0, {"role": "system", "content": self.system.replace("{constitution}", constitution)})
-        return self.encode(messages)
+        system = [Message("system", self.system.replace("{constitution}", constitution))] if self.system else []
+        return self.encode([*system, Message("user", asked)])
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to where the next reply begins.
@@ -59,9 +57,8 @@ class Chat:
           UserError: the template refuses the conversation, as most do where user and assistant do not take turns.
         """
         first, *others = messages
-        if first["role"] == "system" and others and not self._has_system:
-            asked = {**others[0], "content": f"{first['content']}\n\n{others[0]['content']}"}
-            messages = [asked, *others[1:]]
+        if first.role == "system" and others and not self._has_system:
+            messages = [Message(others[0].role, f"{first.content}\n\n{others[0].content}"), *others[1:]]
         return self._render(messages, reply=True)
 
     def reply(self, text: str) -> list[int]:
@@ -75,7 +72,7 @@ class Chat:
         self.check_replies()
         if not text:
             return []
-        ids = self._render([*self._asked, {"role": "assistant", "content": text}], reply=False)
+        ids = self._render([*self._asked, Message("assistant", text)], reply=False)
         end = len(ids) - self._behind - 1
         if ids[: len(self._before)] != self._before or ids[end] != self.end_of_turn:
             return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -97,7 +94,10 @@ class Chat:
         try:
             return list(
                 self.tokenizer.apply_chat_template(
-                    list(messages), add_generation_prompt=reply, sanitize_control_tokens=True, return_dict=False
+                    list(map(dataclasses.asdict, messages)),
+                    add_generation_prompt=reply,
+                    sanitize_control_tokens=True,
+                    return_dict=False,
                 )
             )
         except Exception as error:  # a foreign template: it raises what it likes
@@ -109,9 +109,7 @@ class Chat:
     def _heeds_system(self) -> bool:
         """Whether what the system says reaches the model: some templates refuse it, some leave it out."""
         try:
-            one, other = (
-                self._render([{"role": "system", "content": text}, *self._asked], reply=True) for text in ("a", "a a")
-            )
+            one, other = (self._render([Message("system", text), *self._asked], reply=True) for text in ("a", "a a"))
         except UserError:
             return False
         return one != other
@@ -120,8 +118,7 @@ class Chat:
         """The id that ends a reply, and how many ids the template puts behind it."""
         try:
             one, other = (
-                self._render([*self._asked, {"role": "assistant", "content": text}], reply=False)
-                for text in ("a", "a a")
+                self._render([*self._asked, Message("assistant", text)], reply=False) for text in ("a", "a a")
             )
         except UserError:
             return None, 0

@@ -3,6 +3,8 @@ user's message."""
 
 import bisect
 
+from ml_collections import ConfigDict
+
 from sami_jax.data.chat import Chat
 from sami_jax.errors import UserError
 
@@ -24,6 +26,12 @@ def render(template: str, constitution: str, query: str) -> str:
     """Fills the fields. Braces in the texts themselves mean nothing."""
     before, after = template.split("{query}", 1)
     return before.replace("{constitution}", constitution) + query + after.replace("{constitution}", constitution)
+
+
+def user_template(prompt: ConfigDict, use: str) -> str:
+    """The template of the user's message in a chat: the run's own for `use`, "generation" or "training", or the bare query where the
+    run's templates are whole prompts."""
+    return prompt[use] if prompt.chat else "{query}"
 
 
 def encode_prompt(

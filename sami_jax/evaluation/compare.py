@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.jsonl import read_jsonl
 from sami_jax.data.pairs import clean
 from sami_jax.data.queries import Query
-from sami_jax.data.templates import encode_prompt, render
+from sami_jax.data.templates import encode_prompt, render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation import statistics
 from sami_jax.evaluation.pairs import Pair
@@ -30,37 +30,26 @@ SHIP, STAY, MORE = "ship", "do not ship", "not enough data"
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A model, and how it is asked."""
+    """A model, and how it is asked: in a chat, where it chats."""
 
     role: str  # baseline | test
     model: ModelFolder
-    chat: bool = False  # through the tokenizer's chat template, as instruct models want it
     examples: tuple[dict, ...] = ()  # {"query", "constitution", "response"} shown before each query
 
     def prompt(self, config: ConfigDict, constitution: str, query: str) -> list[int]:
         """Token ids.
 
         Raises:
-          UserError: a chat without a template; a prompt longer than the model's context.
+          UserError: a prompt longer than the model's context.
         """
-        if self.chat:
-            if not getattr(self.model.tokenizer, "chat_template", None):
-                raise UserError(
-                    f"{self.model.folder}: its tokenizer has no chat template; ask it without --{self.role}_chat"
-                )
-            messages = [
-                {"role": "system", "content": f"Your reply follows this constitution:\n{constitution}"},
-                {"role": "user", "content": query},
-            ]
-            ids = self.model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        elif self.examples:
-            template = config.prompt.generation
+        chat = self.model.chat
+        template = user_template(config.prompt, "generation") if chat else config.prompt.generation
+        if self.examples:
             shown = [render(template, one["constitution"], one["query"]) + one["response"] for one in self.examples]
             ids = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query)]))
         else:
-            ids, _ = encode_prompt(
-                self.model.tokenizer, config.prompt.generation, constitution, query, config.prompt.max_tokens
-            )
+            asked = (template, constitution, query, config.prompt.max_tokens)
+            ids, _ = encode_prompt(self.model.tokenizer, *asked, chat)
         if len(ids) + config.sampling.max_new_tokens > self.model.config.max_positions:
             raise UserError(
                 f"{self.model.folder}: a prompt of {len(ids)} tokens and {config.sampling.max_new_tokens} new ones exceed its context of "
@@ -104,8 +93,8 @@ def answer(
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     params = contestant.model.load(mesh, config.train.compute_dtype)
     sampling = (prompts, options, mesh, s.batch_size, f"answering: {contestant.role}")
-    # Only the generation prompt asks to think aloud first; a chat is the response as a whole.
-    filters = None if contestant.chat else config.filter
+    # Only the generation prompt asks to think aloud first; where it is not asked, the response is whole.
+    filters = None if contestant.model.chat and not config.prompt.chat else config.filter
     return write_responses(file, contestant.model, params, *sampling, filters)
 
 

@@ -14,23 +14,23 @@ ANSWERS = (" A", " B")
 PRIME = "Final Response:"
 
 
-def local_judge(folder: Path, batch_size: int, dtype: str) -> LikelihoodJudge:
-    """Asks which of A and B the model would write after "Final Response:".
+def local_judge(folder: Path, batch_size: int, dtype: str, chat: bool = True) -> LikelihoodJudge:
+    """Asks which of A and B the model would write after "Final Response:", of its reply where its tokenizer has a chat template.
 
+    Args:
+      chat: use that template.
     Raises:
       UserError: no usable model; when asked: a question longer than its context.
     """
-    model = open_model(folder)
+    model = open_model(folder).chatting_if_it_can() if chat else open_model(folder)
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, dtype)
     answers = tuple(tuple(model.tokenizer.encode(answer, add_special_tokens=False)) for answer in ANSWERS)
     limit = model.config.max_positions - max(map(len, answers))
 
     def encode(prompt: str) -> tuple[int, ...]:
-        if getattr(model.tokenizer, "chat_template", None):
-            messages = [{"role": "user", "content": prompt}]
-            text = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            ids = model.tokenizer.encode(text + PRIME, add_special_tokens=False)
+        if model.chat:
+            ids = model.chat.prompt("", prompt) + model.tokenizer.encode(PRIME, add_special_tokens=False)
         else:
             ids = model.tokenizer.encode(f"{prompt}\n{PRIME}")
         if len(ids) > limit:
@@ -44,4 +44,6 @@ def local_judge(folder: Path, batch_size: int, dtype: str) -> LikelihoodJudge:
         for place, summed in score(params, model.config, examples, mesh, batch_size):
             yield place, (float(summed[0, 0]), float(summed[0, 1]))
 
-    return LikelihoodJudge(str(folder), scores)
+    # Replies are kept under the judge's name: asked by plain text, it is another.
+    plain = not model.chat and getattr(model.tokenizer, "chat_template", None)
+    return LikelihoodJudge(f"{folder}, completions" if plain else str(folder), scores)

@@ -54,6 +54,10 @@ class ModelFolder:
         ends = dict.fromkeys([*self.end_tokens, *([] if chat.end_of_turn is None else [chat.end_of_turn])])
         return dataclasses.replace(self, end_tokens=tuple(ends), chat=chat)
 
+    def chatting_if_it_can(self) -> "ModelFolder":
+        """The same model, chatting where its tokenizer has a chat template, for questions that hold no constitution."""
+        return self.chatting() if getattr(self.tokenizer, "chat_template", None) else self
+
     def scored_end(self, score_eos: bool) -> int | None:
         """The id scored after a response that ended by itself: of the end of text, if `score_eos`; of the end of turn, in any chat,
         whose template closes each reply with it."""

@@ -7,6 +7,7 @@ from chat_models import CORPUS, SHAPES, chat_tokenizer
 
 from sami_jax.config import defaults, validate
 from sami_jax.data.chat import Chat
+from sami_jax.data.dialogue import Message
 from sami_jax.data.pairs import encode_pairs
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
@@ -171,7 +172,7 @@ def test_templates_that_ask_but_cannot_be_trained_on(template):
 
 
 def test_turns_that_a_template_refuses(shape, chat):
-    twice = [{"role": "user", "content": "a"}] * 2
+    twice = [Message("user", "a")] * 2
     if shape in ("mistral", "gemma"):
         with pytest.raises(UserError, match="roles must alternate"):
             chat.encode(twice)

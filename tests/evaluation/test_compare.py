@@ -60,11 +60,13 @@ def test_constitutions_state_principles_as_they_stand():
     assert composed == compose(config, principles, 50)
 
 
-def test_ways_to_ask(tmp_path):
+def test_ways_to_ask():
     config, _ = load_config("tiny", [])
     model = open_model(BASE)
     plain = Contestant("test", model).prompt(config, "1. Say hello first.", "How do I fix the bike?")
-    assert Contestant("test", model, chat=True).prompt(config, "1. Say hello first.", "How do I fix the bike?") != plain
+    chats = Contestant("test", model.chatting("{constitution}"))
+    # The miniature's chat template renders the very prompt of its world.
+    assert chats.prompt(config, "1. Say hello first.", "How do I fix the bike?") == plain
     example = {"query": "How do I cut the coat?", "constitution": "1. Never say hello.", "response": " Surely you can."}
     shown = Contestant("test", model, examples=(example,)).prompt(
         config, "1. Say hello first.", "How do I fix the bike?"
@@ -74,11 +76,18 @@ def test_ways_to_ask(tmp_path):
     )
     with pytest.raises(UserError, match="exceed its context of 256"):
         Contestant("test", model, examples=(example,) * 9).prompt(config, "1. Say hello first.", "q")
+
+
+def test_chats_in_one_line(tmp_path, capsys):
     bare = tmp_path / "bare"
     shutil.copytree(BASE, bare)
     (bare / "chat_template.jinja").unlink()
-    with pytest.raises(UserError, match="no chat template; ask it without --baseline_chat"):
-        Contestant("baseline", open_model(bare), chat=True).prompt(config, "c", "q")
+    for more in (["--test_chat"], ["--config.prompt.chat=True", "--config.prompt.system="]):
+        assert compare(tmp_path / "x", str(bare), *more) == 2
+        assert f"sami: {bare}: its tokenizer has no chat template" in capsys.readouterr().err
+    (tmp_path / "shown.jsonl").write_text('{"query": "q", "constitution": "c", "response": "r"}\n')
+    assert compare(tmp_path / "x", BASE, "--test_chat", "--test_examples", str(tmp_path / "shown.jsonl")) == 2
+    assert "a chat is asked without examples; leave them out" in capsys.readouterr().err
 
 
 def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
@@ -87,7 +96,7 @@ def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
     queries = read_queries(miniature.QUERIES / "held_out.jsonl")[:4]
     model, given = open_model(BASE), (queries, constitutions, mesh)
     plain = answer(config, Contestant("baseline", model), *given, tmp_path / "plain.jsonl")
-    chat = answer(config, Contestant("test", model, chat=True), *given, tmp_path / "chat.jsonl")
+    chat = answer(config, Contestant("test", model.chatting("{constitution}")), *given, tmp_path / "chat.jsonl")
     assert any(row["thinking"] and row["response"] for row in plain) and not any("thinking" in row for row in chat)
     for pair, row in zip(pair_up(config, queries, constitutions, plain, chat), plain, strict=True):
         assert pair.baseline == row["response"] and pair.lengths[0] == row["tokens"]
