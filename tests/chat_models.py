@@ -23,8 +23,8 @@ CORPUS = [
     "system user assistant model\n\nHello there, my friend. Perhaps you can clean the chair.",
     "\n\nHello" * 9,
 ] * 4
-# As Llama 3's and Qwen's tokenizers cut a text before they look for byte pairs: ends of lines stand together.
 VOCABULARY = 320  # tokens at most
+# As Llama 3's and Qwen's tokenizers cut a text before they look for byte pairs: ends of lines stand together.
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 LLAMA3 = """\
