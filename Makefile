@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test package faults lint audit docs bench miniature clean
+.PHONY: demo test lint test-lowest lowest package faults audit docs bench miniature clean
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
@@ -16,15 +16,30 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck launch/*.sh
+	$(BIN)/shellcheck launch/*.sh .ci/run
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
+
+# The quick tests on the oldest versions that setup.py admits, in an environment of their own.
+test-lowest:
+	rm -rf build/lowest
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test]'
+	build/lowest/bin/python -m pytest -m 'not slow and not faults and not package'
+
+# Writes down those versions anew, after setup.py's bounds have changed.
+lowest: $(VENV)/.installed-dev
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
+	  --extra openai --extra hub --extra wandb --extra mlflow --output-file requirements/lowest.txt setup.py
 
 # What is published, in dist/: built, checked for what is in it, and run from an environment of its own.
 package: $(VENV)/.installed-dev
-	rm -rf build dist
+	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python -m pytest -n 0 -m package tests/package
+	$(BIN)/python -m pytest -n 0 -m '' tests/package
 
 # The fault suite in its long form, docs/reliability.md: about half an hour on two cores.
 faults: $(VENV)/.installed-dev

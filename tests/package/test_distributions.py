@@ -45,15 +45,6 @@ def test_the_source_is_what_git_tracks(tracked):
     assert found - made == wanted
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """The folder of the commands of a new environment that has the wheel."""
-    folder = tmp_path_factory.mktemp("new") / "bin"
-    subprocess.run([sys.executable, "-m", "venv", folder.parent], check=True)
-    subprocess.run([folder / "python", "-m", "pip", "install", "--quiet", WHEEL], check=True)
-    return folder
-
-
 def output(command: list, place: Path) -> str:
     """Of a command typed in a folder, as a user's environment is: without this checkout, on one device."""
     ours = ("PYTHONPATH", "XLA_FLAGS", "VIRTUAL_ENV")
@@ -61,6 +52,15 @@ def output(command: list, place: Path) -> str:
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder of the commands of a new environment that has the wheel."""
+    folder = tmp_path_factory.mktemp("new") / "bin"
+    output([sys.executable, "-m", "venv", folder.parent], folder.parent.parent)
+    output([folder / "python", "-m", "pip", "install", "--quiet", WHEEL], folder.parent.parent)
+    return folder
 
 
 def test_a_run_in_an_environment_of_its_own(installed, tmp_path):

@@ -9,7 +9,7 @@ from packaging.version import Version
 
 import sami_jax
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 VERSION = Version(sami_jax.__version__)
 
 
