@@ -81,7 +81,7 @@ def test_extras_of_requirements_are_looked_into(monkeypatch):
 
 def test_every_extra_is_known_to_the_doctor():
     provided = set(importlib.metadata.metadata(packages.PACKAGE).get_all("Provides-Extra"))
-    assert provided - {"dev"} == set(packages.EXTRAS)
+    assert provided - {"dev", "test"} == set(packages.EXTRAS)
 
 
 def test_doctor_starts_without_jax():
