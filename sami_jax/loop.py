@@ -204,7 +204,7 @@ def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: 
     for query, constitutions in zip(queries, composed, strict=True):
         for text in map(composing.text, constitutions):
             asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
-            ids, missing = encode_prompt(sampler.tokenizer, *asked, sampler.chat)
+            ids, missing = encode_prompt(sampler.tokenizer, *asked, sampler.chat, query.turns)
             prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
             cut += missing > 0
     return prompts, cut
@@ -226,7 +226,7 @@ def _pair_rows(
         pairs.append(
             {
                 "id": query.id,
-                "query": query.text,
+                **query.row,
                 "constitutions": [composing.text(constitution) for constitution in stated],
                 "responses": [row["response"] for row in own],
                 "finish_reasons": [row["finish_reason"] for row in own],

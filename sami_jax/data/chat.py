@@ -40,15 +40,23 @@ class Chat:
         self._has_system = self._heeds_system()
         self.end_of_turn, self._behind = self._find_end()
 
-    def prompt(self, constitution: str, asked: str) -> list[int]:
+    def prompt(self, constitution: str, asked: str, before: Sequence[Message] = ()) -> list[int]:
         """The ids of a conversation in which the user asks for a reply.
 
         Args:
           constitution: for the system's message.
           asked: the user's message.
+          before: the turns before it. What the system says in them stands behind what it says of ours; neighbours of one role, which
+            most templates refuse, are one turn.
         """
         system = [Message("system", self.system.replace("{constitution}", constitution))] if self.system else []
-        return self.encode([*system, Message("user", asked)])
+        turns = [*system, *before, Message("user", asked)]
+        return self.encode(
+            [
+                Message(role, "\n\n".join(turn.content for turn in neighbours))
+                for role, neighbours in itertools.groupby(turns, key=lambda turn: turn.role)
+            ]
+        )
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to where the next reply begins.

@@ -81,6 +81,21 @@ def asked(turns: Sequence[Message]) -> tuple[Message, ...]:
     return kept
 
 
+def of_row(row: dict) -> tuple[Message, ...]:
+    """The "turns" of a row of responses or pairs, which end with the user's; () where it has none.
+
+    Raises:
+      BadRow: they are no such dialogue.
+    """
+    turns = row.get("turns", [])
+    if not isinstance(turns, list):
+        raise BadRow("'turns' must be a list of messages", "; mend the line")
+    found = of_messages(turns) if turns else ()
+    if len(found) < len(turns):
+        raise BadRow("'turns' must end with a turn of the user", "; mend the line")
+    return found
+
+
 def transcript(turns: Sequence[Message]) -> str:
     """The turns of `asked` as one text."""
     system = [turn.content for turn in turns if turn.role == "system"]

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.chat import Chat
+from sami_jax.data.dialogue import of_row
 from sami_jax.data.jsonl import BadRow, Skipped, read_rows
 from sami_jax.data.templates import encode_prompt
 
@@ -79,7 +80,7 @@ def filter_pairs(
 
 
 def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[dict]:
-    """Reads and checks a pairs file: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons".
+    """Reads and checks a pairs file: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons" and "turns".
 
     Args:
       skipped: takes bad lines; None refuses them.
@@ -97,6 +98,7 @@ def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[d
                 raise BadRow(f"{key!r} must list {count} texts", " (config.constitutions.count); mend the line")
             if not all(isinstance(text, str) and text.strip() for text in texts):
                 raise BadRow(f"{key!r} holds an empty text or none", "; remove the line or give the text")
+        of_row(row)
         return row
 
     return [row for _, row in read_rows(file, ("query", "constitutions", "responses"), pair, skipped)]
@@ -108,7 +110,7 @@ def encode_pairs(
     """Tokenises pairs under the training prompt, or as the turns of a chat.
 
     Args:
-      rows: {"query", "constitutions", "responses", "finish_reasons"}.
+      rows: {"query", "constitutions", "responses", "finish_reasons"} and, of a dialogue, "turns".
       prompt: a run's `prompt`.
       end_token: scored after each response that ended by itself; None scores no end of text.
     Returns:
@@ -119,7 +121,7 @@ def encode_pairs(
         prompts = []
         for constitution in row["constitutions"]:
             asked = (prompt.training, constitution, row["query"], prompt.max_tokens)
-            ids, missing = encode_prompt(tokenizer, *asked, chat)
+            ids, missing = encode_prompt(tokenizer, *asked, chat, of_row(row))
             prompts.append(tuple(ids))
             cut += missing > 0
         responses = []

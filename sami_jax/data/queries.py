@@ -24,7 +24,13 @@ class Query:
     id: str
     text: str
     tags: tuple[str, ...] = ()  # slices it belongs to
-    turns: tuple[Message, ...] = ()  # of a dialogue, the last of them the user's; `text` is all of them. () for a text
+    turns: tuple[Message, ...] = ()  # of a dialogue of several, the last of them the user's; `text` has all of them
+
+    @property
+    def row(self) -> dict:
+        """How rows of responses and pairs keep it: its text and, if there are several, its turns."""
+        turns = [dataclasses.asdict(turn) for turn in self.turns]
+        return {"query": self.text, "turns": turns} if turns else {"query": self.text}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +126,7 @@ class _Reader:
 
 
 def _asked(row: dict, column: str) -> tuple[str, str, tuple[Message, ...]]:
-    """(column, text, turns of a dialogue) of a row's query.
+    """(column, text, turns if there are several) of a row's query.
 
     Raises:
       BadRow: there is none.
@@ -131,14 +137,16 @@ def _asked(row: dict, column: str) -> tuple[str, str, tuple[Message, ...]]:
         raise BadRow(f"no query: nothing called {' or '.join(wanted)}", "; add it, or set config.data.column")
     value = _value(row, found)
     if isinstance(value, list) and found != "query":
-        turns = dialogue.of_messages(value)
-        return found, dialogue.transcript(turns), turns
+        return found, *_dialogue(dialogue.of_messages(value))
     if not isinstance(value, str) or not value.strip():
         raise BadRow(f"{found!r} holds no text", f" but {value!r:.40}; add the query")
     if found != "query" and (found == "chosen" or value.startswith(dialogue.START)):
-        turns = dialogue.of_text(value)
-        return found, dialogue.transcript(turns), turns
+        return found, *_dialogue(dialogue.of_text(value))
     return found, value.strip(), ()
+
+
+def _dialogue(turns: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
+    return dialogue.transcript(turns), turns if len(turns) > 1 else ()
 
 
 def _value(row: dict, column: str):

@@ -2,10 +2,12 @@
 user's message."""
 
 import bisect
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from sami_jax.data.chat import Chat
+from sami_jax.data.dialogue import Message, transcript
 from sami_jax.errors import UserError
 
 FIELDS = ("{constitution}", "{query}")
@@ -35,27 +37,42 @@ def user_template(prompt: ConfigDict, use: str) -> str:
 
 
 def encode_prompt(
-    tokenizer, template: str, constitution: str, query: str, max_tokens: int, chat: Chat | None = None
+    tokenizer,
+    template: str,
+    constitution: str,
+    query: str,
+    max_tokens: int,
+    chat: Chat | None = None,
+    turns: Sequence[Message] = (),
 ) -> tuple[list[int], int]:
-    """Tokenises a prompt, cutting the end of the *query* where the whole would be too long.
+    """Tokenises a prompt. Where the whole would be too long, a dialogue loses its oldest turns; then the *query*, or the last turn,
+    its end.
 
     Args:
-      template: of the prompt; in a chat, of the user's message.
+      template: of the prompt; in a chat, of the user's last message.
       chat: of an instruct model; None where the prompt is a plain text.
+      turns: of a query that is a dialogue, the last of them the user's; its text is then taken from them.
     Returns:
       ids, at most `max_tokens`, and how many tokens the prompt lost.
     Raises:
       UserError: the template and constitution alone are too long.
     """
+    *before, last = turns or [Message("user", query)]
+    query = last.content
 
     def encoded(characters: int) -> list[int]:
+        asked = query[:characters]
         if chat:
-            return chat.prompt(constitution, render(template, constitution, query[:characters]))
-        return tokenizer.encode(render(template, constitution, query[:characters]))
+            return chat.prompt(constitution, render(template, constitution, asked), before)
+        text = transcript([*before, Message("user", asked)])
+        return tokenizer.encode(render(template, constitution, text))
 
-    whole = encoded(len(query))
-    if len(whole) <= max_tokens:
-        return whole, 0
+    whole = ids = encoded(len(query))
+    while len(ids) > max_tokens and any(turn.role == "user" for turn in before):
+        before = _without_oldest(before)
+        ids = encoded(len(query))
+    if len(ids) <= max_tokens:
+        return ids, len(whole) - len(ids)
     if (least := len(encoded(0))) > max_tokens:
         raise UserError(
             f"config.prompt: template and constitution alone take {least} tokens of {max_tokens}; "
@@ -65,3 +82,10 @@ def encode_prompt(
     kept = bisect.bisect_right(range(len(query)), max_tokens, key=lambda characters: len(encoded(characters))) - 1
     ids = encoded(kept)
     return ids, len(whole) - len(ids)
+
+
+def _without_oldest(turns: Sequence[Message]) -> list[Message]:
+    """Without the user's first turn and the replies to it; the system's stays."""
+    users = [place for place, turn in enumerate(turns) if turn.role == "user"]
+    rest = turns[users[1] :] if len(users) > 1 else ()
+    return [*(turn for turn in turns[: users[0]] if turn.role == "system"), *rest]

@@ -36,7 +36,7 @@ class Contestant:
     model: ModelFolder
     examples: tuple[dict, ...] = ()  # {"query", "constitution", "response"} shown before each query
 
-    def prompt(self, config: ConfigDict, constitution: str, query: str) -> list[int]:
+    def prompt(self, config: ConfigDict, constitution: str, query: Query) -> list[int]:
         """Token ids.
 
         Raises:
@@ -46,10 +46,10 @@ class Contestant:
         template = user_template(config.prompt, "generation") if chat else config.prompt.generation
         if self.examples:
             shown = [render(template, one["constitution"], one["query"]) + one["response"] for one in self.examples]
-            ids = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query)]))
+            ids = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query.text)]))
         else:
-            asked = (template, constitution, query, config.prompt.max_tokens)
-            ids, _ = encode_prompt(self.model.tokenizer, *asked, chat)
+            asked = (template, constitution, query.text, config.prompt.max_tokens)
+            ids, _ = encode_prompt(self.model.tokenizer, *asked, chat, query.turns)
         if len(ids) + config.sampling.max_new_tokens > self.model.config.max_positions:
             raise UserError(
                 f"{self.model.folder}: a prompt of {len(ids)} tokens and {config.sampling.max_new_tokens} new ones exceed its context of "
@@ -83,8 +83,8 @@ def answer(
     drawn = seeds(f"{config.seed}/compare/{contestant.role}", len(queries))
     prompts = [
         Prompt(
-            {"id": query.id, "query": query.text, "constitution": text},
-            contestant.prompt(config, text, query.text),
+            {"id": query.id, **query.row, "constitution": text},
+            contestant.prompt(config, text, query),
             seed,
         )
         for query, text, seed in zip(queries, texts, drawn, strict=True)

@@ -18,8 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
+from sami_jax.data.dialogue import Message, of_row
 from sami_jax.data.jsonl import BadRow, id_of, read_rows
 from sami_jax.data.pairs import clean, encode_pairs
+from sami_jax.data.queries import Query
 from sami_jax.errors import UserError
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
@@ -38,6 +40,7 @@ class Answer:
     response: str
     constitutions: tuple[str, ...]  # C different texts; the response's own is among them
     own: int  # its place
+    turns: tuple[Message, ...] = ()  # of a query that is a dialogue
 
     @property
     def statements(self) -> list[str]:
@@ -62,7 +65,7 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
     def checked(row: dict) -> dict:
         if wrong := next((key for key in KEYS[1:] if not isinstance(row[key], str)), None):
             raise BadRow(f"{wrong!r} must be a text", "; mend the line")
-        return row | {"id": id_of(row)}
+        return row | {"id": id_of(row), "turns": of_row(row)}
 
     rows = read_rows(file, KEYS, checked)
     groups: dict[str, list[tuple[int, dict]]] = {}
@@ -79,7 +82,8 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
     for _, row in rows:
         constitutions = tuple(dict.fromkeys(other["constitution"] for _, other in groups[row["id"]]))
         own = constitutions.index(row["constitution"])
-        answers.append(Answer(row["id"], row["query"], clean(row["response"], config), constitutions, own))
+        response = clean(row["response"], config)
+        answers.append(Answer(row["id"], row["query"], response, constitutions, own, row["turns"]))
     return answers
 
 
@@ -90,7 +94,12 @@ def encode_answers(answers: Sequence[Answer], model: ModelFolder, prompt: Config
       UserError: a text that the model's context cannot hold.
     """
     rows = [
-        {"query": a.query, "constitutions": a.contexts, "responses": [a.response], "finish_reasons": ["stop"]}
+        {
+            **Query(a.id, a.query, turns=a.turns).row,
+            "constitutions": a.contexts,
+            "responses": [a.response],
+            "finish_reasons": ["stop"],
+        }
         for a in answers
     ]
     examples, _ = encode_pairs(rows, model.tokenizer, prompt, end_token=None, chat=model.chat)

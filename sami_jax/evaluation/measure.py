@@ -132,8 +132,8 @@ def _sample(
     for (query, constitution), seed in zip(tasks, drawn, strict=True):
         text = composing.text(constitution)
         asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
-        ids, _ = encode_prompt(model.tokenizer, *asked, model.chat)
-        prompts.append(Prompt({"id": query.id, "query": query.text, "constitution": text}, ids, seed))
+        ids, _ = encode_prompt(model.tokenizer, *asked, model.chat, query.turns)
+        prompts.append(Prompt({"id": query.id, **query.row, "constitution": text}, ids, seed))
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
@@ -152,7 +152,7 @@ def _information(
         unanswered.append(bool(config.filter.keep_after) and not all(row["response"] for row in own))
         pairs.append(
             {
-                "query": query.text,
+                **query.row,
                 "constitutions": [composing.text(constitution) for constitution in constitutions],
                 "responses": [clean(row["response"], config.filter) for row in own],
                 "finish_reasons": [row["finish_reason"] for row in own],

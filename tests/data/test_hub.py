@@ -59,7 +59,7 @@ class Hub:
         content = (folder / inner).read_bytes()
         if body:
             self.asked.append(inner)
-        headers = {"X-Repo-Commit": revision, "ETag": f'"{abs(hash(content)):x}"'}
+        headers = {"X-Repo-Commit": revision, "ETag": f'"{abs(hash((inner, content))):x}"'}
         return self.send(request, 200, content, headers, body)
 
     def send(self, request, status: int, content: bytes, headers: dict, body: bool = True) -> None:

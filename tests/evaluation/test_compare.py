@@ -9,7 +9,7 @@ import pytest
 from sami_jax import miniature
 from sami_jax.cli import main
 from sami_jax.config_file import load_config
-from sami_jax.data.queries import read_queries
+from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, pair_up
 from sami_jax.evaluation.verdicts import Verdict
@@ -63,19 +63,19 @@ def test_constitutions_state_principles_as_they_stand():
 def test_ways_to_ask():
     config, _ = load_config("tiny", [])
     model = open_model(BASE)
-    plain = Contestant("test", model).prompt(config, "1. Say hello first.", "How do I fix the bike?")
+    plain = Contestant("test", model).prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?"))
     chats = Contestant("test", model.chatting("{constitution}"))
     # The miniature's chat template renders the very prompt of its world.
-    assert chats.prompt(config, "1. Say hello first.", "How do I fix the bike?") == plain
+    assert chats.prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?")) == plain
     example = {"query": "How do I cut the coat?", "constitution": "1. Never say hello.", "response": " Surely you can."}
     shown = Contestant("test", model, examples=(example,)).prompt(
-        config, "1. Say hello first.", "How do I fix the bike?"
+        config, "1. Say hello first.", Query("q", "How do I fix the bike?")
     )
     assert model.decode(shown).endswith(model.decode(plain)) and " Surely you can.\n\nConstitution:" in model.decode(
         shown
     )
     with pytest.raises(UserError, match="exceed its context of 256"):
-        Contestant("test", model, examples=(example,) * 9).prompt(config, "1. Say hello first.", "q")
+        Contestant("test", model, examples=(example,) * 9).prompt(config, "1. Say hello first.", Query("q", "q"))
 
 
 def test_chats_in_one_line(tmp_path, capsys):
