@@ -34,9 +34,9 @@ from sami_jax.evaluation import explain as explaining
 from sami_jax.likelihood import normalized
 from sami_jax.miniature.world import PROMPT
 from sami_jax.models.adapters import adapted, folded, init_adapters
-from sami_jax.models.huggingface import check_replaceable, copy_companions, export
+from sami_jax.models.huggingface import check_replaceable, export
 from sami_jax.models.kernels import BACKENDS
-from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.pretrained import ModelFolder, companions, open_model
 from sami_jax.objective import contrastive_loss, mi_lower_bound
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles import files as principle_files
@@ -143,7 +143,7 @@ def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> None:
     _check_choice("dtype", dtype, DTYPES)
     output = Path(folder)
     check_replaceable(output)
-    export(model.params, model.files.config, output, copy_companions(model.files.folder), jnp.dtype(dtype))
+    export(model.params, model.files.config, output, companions(model.files), jnp.dtype(dtype))
 
 
 def load_config(spec: str, **fields: object) -> ConfigDict:

@@ -88,7 +88,7 @@ def track(
         progress = stack.enter_context(Progress(*columns, console=console, disable=hidden))
         task = progress.add_task(title or "", total=total, completed=done, rate="")
         if title and hidden and not console.quiet:
-            stack.enter_context(_heartbeat(title, progress.tasks[task]))
+            stack.enter_context(_heartbeat(title, progress.tasks[task], total))
         seen = 0
         for item in items:
             yield item
@@ -108,7 +108,7 @@ def _draws() -> bool:
 
 
 @contextlib.contextmanager
-def _heartbeat(title: str, task: Task) -> Iterator[None]:
+def _heartbeat(title: str, task: Task, total: int) -> Iterator[None]:
     """Says now and then how far a task is, also while one item takes long."""
     over = threading.Event()
 
@@ -117,9 +117,9 @@ def _heartbeat(title: str, task: Task) -> Iterator[None]:
         started = time.monotonic()
         while not over.wait(HEARTBEAT):
             made, elapsed = task.completed - before, time.monotonic() - started
-            left = f", about {_duration((task.total - task.completed) * elapsed / made)} left" if made else ""
+            left = f", about {_duration((total - task.completed) * elapsed / made)} left" if made else ""
             rate = f", {task.fields['rate']}" if task.fields["rate"] else ""
-            say(f"{title}: {task.completed:.0f} of {task.total:.0f} after {_duration(elapsed)}{rate}{left}")
+            say(f"{title}: {task.completed:.0f} of {total} after {_duration(elapsed)}{rate}{left}")
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()
     try:

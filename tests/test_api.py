@@ -107,6 +107,7 @@ def test_updates_lower_the_loss_and_leave_the_base(model, principles, tmp_path, 
     np.testing.assert_array_equal(sami_jax.score(model, *batch), before)  # the base is as it was
 
     sami_jax.save(after_one, tmp_path / "model")
+    assert (tmp_path / "model" / "generation_config.json").is_file()
     loaded = sami_jax.load(tmp_path / "model", mesh=model.mesh)
     np.testing.assert_allclose(sami_jax.score(loaded, *batch), sami_jax.score(after_one, *batch), atol=1e-5)
 
