@@ -23,6 +23,7 @@ from sami_jax.models.untrained import RANDOM_BYTES
 from sami_jax.optim import OPTIMIZERS
 from sami_jax.principles.constitutions import RULES
 from sami_jax.sharding import MESH_AXES
+from sami_jax.tracking.trackers import TRACKERS
 
 JUDGES = ("none", "miniature")
 CANARY_ACTIONS = ("stop", "alert", "off")
@@ -155,6 +156,11 @@ def defaults() -> ConfigDict:
     c.evaluation.temperature = 0.0  # as sampling.temperature
     c.evaluation.top_p = 0.9  # as sampling.top_p
     c.evaluation.batch_size = 8  # queries scored together (ours: memory)
+
+    c.track = ConfigDict()  # who is told how a run goes (ours)
+    c.track.to = ("tensorboard",)  # any of tensorboard, wandb, mlflow; () tells nobody
+    c.track.project = "sami"  # project of W&B, experiment of MLflow
+    c.track.name = ""  # of the run there; "" takes its folder's
     return c
 
 
@@ -390,6 +396,10 @@ def validate(config: ConfigDict) -> None:
         not stochastic or config.train.param_dtype == "bfloat16",
         "nearest where train.param_dtype is float32, which needs no rounding",
     )
+    check("track.to", set(config.track.to) <= set(TRACKERS), f"some of {', '.join(TRACKERS)}, or () for none")
+    # What W&B does not take in a name.
+    nameable = 0 < len(config.track.project) <= 128 and not set(config.track.project) & set("/\\#?%:")
+    check("track.project", nameable, "a text of 1 to 128 characters, none of them / \\ # ? % :")
     at_once = config.train.constitutions_at_once
     check(
         "train.constitutions_at_once",

@@ -27,6 +27,7 @@ from sami_jax.models.pretrained import companions
 from sami_jax.models.stack import joined
 from sami_jax.preparation import Inputs, principle_records, say_cut
 from sami_jax.terminal import say, track
+from sami_jax.tracking.trackers import Trackers
 from sami_jax.training import Metrics, TrainState, check_shared_prefix, init_state, make_update
 
 NOT_FINITE = "not_finite.jsonl"  # the batch that ended a stage, as `sami score` reads it
@@ -37,7 +38,7 @@ Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to
 
 
 def train(
-    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, tensorboard: Path | None
+    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, trackers: Trackers
 ) -> Stop | None:
     """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/.
 
@@ -93,8 +94,8 @@ def train(
                 _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base.tokenizer)
                 return folder / NOT_FINITE
 
-            with MetricsLog(folder / "metrics.jsonl", tensorboard, f"iteration_{iteration}", resume_step=done) as log:
-                state, alarms = _make_updates(config, batches, state, update, canaries and look, keep, checkpoints, log)
+            log = MetricsLog(folder, trackers, config, iteration, resume_step=done)
+            state, alarms = _make_updates(config, batches, state, update, canaries and look, keep, checkpoints, log)
             if alarms:
                 fired_after = int(state.step)
                 state = checkpoints.restore_latest(model_config, config, mesh)

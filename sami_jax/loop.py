@@ -27,7 +27,7 @@ from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
 from sami_jax.finetuning import train
-from sami_jax.metrics import show_evaluation
+from sami_jax.metrics import EVALUATION, tell_again, tell_evaluation
 from sami_jax.model_card import write_card
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.preparation import Inputs, devices, prepare, provenance, say_cut
@@ -35,11 +35,13 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.lock import lock_folder
 from sami_jax.provenance.manifest import RunRecord
+from sami_jax.redaction import redacted
 from sami_jax.report.write import write_report
 from sami_jax.rollout import Prompt, seeds, write_responses
 from sami_jax.sampling import SamplingOptions
 from sami_jax.summary import print_summary
 from sami_jax.terminal import say, show
+from sami_jax.tracking.trackers import Trackers, open_trackers
 
 EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
@@ -66,39 +68,45 @@ def run(
     with lock_folder(workdir):
         made_from = provenance(config, inputs)
         record = RunRecord(workdir, made_from, devices(), force_resume)
-        try:
-            _iterate(config, inputs, workdir, allow_unapproved, made_from, record)
-        except NotFinite as error:
-            record.audit.add("not finite", reason=str(error))
-            raise
+        with open_trackers(config, workdir) as trackers:
+            trackers.describe(redacted(made_from["config"]), made_from["principles"])
+            tell_again(trackers, config, workdir)
+            try:
+                _iterate(config, inputs, workdir, allow_unapproved, made_from, record, trackers)
+            except NotFinite as error:
+                record.audit.add("not finite", reason=str(error))
+                raise
 
 
 def _iterate(
-    config: ConfigDict, inputs: Inputs, workdir: Path, allow_unapproved: bool, made_from: dict, record: RunRecord
+    config: ConfigDict,
+    inputs: Inputs,
+    workdir: Path,
+    allow_unapproved: bool,
+    made_from: dict,
+    record: RunRecord,
+    trackers: Trackers,
 ) -> None:
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
     if inputs.skipped and inputs.skipped.counts:
         record.audit.add("rows passed over", counts=inputs.skipped.counts)
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
-    folder = workdir / "iteration_0"
-    results = evaluate(config, inputs, inputs.base, folder, None)
-    if record.stage("evaluated", 0, [folder]):
-        show_evaluation(workdir / "tensorboard", 0, results, folder / "evaluation")
+    _measure(config, inputs, inputs.base, workdir, 0, trackers)
+    record.stage("evaluated", 0, [workdir / "iteration_0"])
     sampler, models = inputs.base, []
     for n in iterations(config):
         folder = workdir / f"iteration_{n}"
         say(f"Iteration {n} of {len(config.train.updates)}")
         sample(config, inputs, sampler, n, folder)
         record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
-        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, workdir / "tensorboard")
+        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers)
         trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter")]
         record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:
             sampler = open_model(folder / "model", config.model.attention, config.prompt)
-            results = evaluate(config, inputs, sampler, folder, workdir / "iteration_0")
-            if record.stage("evaluated", n, [folder / "evaluation", folder / "evaluation.json"]):
-                show_evaluation(workdir / "tensorboard", n, results, folder / "evaluation")
+            results = _measure(config, inputs, sampler, workdir, n, trackers)
+            record.stage("evaluated", n, [folder / "evaluation", folder / EVALUATION])
             write_card(folder / "model", f"{workdir.name}, iteration {n}", made_from, results, stop and stop.reason)
             record.publish(folder / "model")
             models.append(folder / "model")
@@ -141,9 +149,21 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     write_jsonl(folder / "pairs.jsonl", kept)
 
 
+def _measure(
+    config: ConfigDict, inputs: Inputs, model: ModelFolder, workdir: Path, iteration: int, trackers: Trackers
+) -> dict:
+    """Evaluates the model of an iteration, 0 for the base, and tells trackers if that is news."""
+    folder = workdir / f"iteration_{iteration}"
+    known = (folder / EVALUATION).exists()
+    results = evaluate(config, inputs, model, folder, workdir / "iteration_0" if iteration else None)
+    if not known:
+        tell_evaluation(trackers, config, iteration, folder)
+    return results
+
+
 def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
     """Measures a model on every evaluation set: evaluation/*.jsonl and evaluation.json. Returns what the latter holds."""
-    file = folder / "evaluation.json"
+    file = folder / EVALUATION
     if not hosts.once(file.exists):
         params = model.load(inputs.mesh, config.train.compute_dtype)
         baseline_responses = None if baseline is None else baseline / "evaluation"

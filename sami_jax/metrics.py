@@ -1,70 +1,103 @@
-"""Scalars over time: JSON Lines always, TensorBoard beside it."""
+"""Scalars over time: JSON Lines always, trackers beside them.
+
+Trackers count updates and evaluations in one row of steps: the base's evaluation is step 0, then come the updates of iteration
+1, its evaluation, the updates of iteration 2, and so on.
+"""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from sami_jax import hosts
-from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
-from sami_jax.redaction import redact
-from sami_jax.tensorboard import EventFile
-from sami_jax.terminal import visible
+from sami_jax.config import iterations
+from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_jsonl, write_jsonl
+from sami_jax.tracking.trackers import Trackers
 
 EXAMPLES = 3  # texts shown of an evaluation
+METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"  # in an iteration's folder
 
 
-def show_evaluation(tensorboard: Path, iteration: int, results: dict[str, dict], responses: Path) -> None:
-    """Adds an evaluation to TensorBoard: its scalars by iteration, and its first responses as texts.
+def steps_before(config: ConfigDict, iteration: int) -> int:
+    """The step of the evaluation before an iteration's updates, whose first is the next one."""
+    return sum(config.train.updates[: iteration - 1]) + iteration - 1
+
+
+def tell_evaluation(trackers: Trackers, config: ConfigDict, iteration: int, folder: Path) -> None:
+    """Tells trackers of an evaluation, 0 for the base model's: its scalars, and its first responses as tables.
 
     Args:
-      results: evaluation.json's content.
-      responses: folder that holds each set's, SET.jsonl.
+      folder: holds evaluation.json and evaluation/SET.jsonl.
     """
     if not hosts.first():
         return
-    with EventFile(tensorboard) as events:
-        for name, scalars in results.items():
-            for metric, value in scalars.items():
-                if isinstance(value, int | float):
-                    events.scalar(f"evaluation/{name}/{metric}", value, iteration)
-            for place, row in enumerate(read_jsonl(responses / f"{name}.jsonl")[:EXAMPLES]):
-                events.text(f"evaluation/{name}/example {place + 1}", example_text(row), iteration)
+    results = read_json(folder / EVALUATION, "restore it, or remove it to measure again", parse_measured)
+    scalars = {
+        f"evaluation/{name}/{metric}": value
+        for name, measured in results.items()
+        for metric, value in measured.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    examples = {
+        f"evaluation/{name}/examples": [
+            {column: row[column] for column in ("query", "constitution", "response")}
+            for row in read_jsonl(folder / "evaluation" / f"{name}.jsonl")[:EXAMPLES]
+        ]
+        for name in results
+    }
+    trackers.tell(steps_before(config, iteration + 1), scalars, examples)
 
 
-def example_text(row: dict) -> str:
-    """A response with what it answers, as Markdown in which each text is a block of code: nothing in it comes to life."""
-    texts = {key: visible(redact(row[key])).splitlines() for key in ("query", "constitution", "response")}
-    return "\n\n".join(f"**{key}**\n\n" + "\n".join(f"    {line}" for line in lines) for key, lines in texts.items())
+def tell_again(trackers: Trackers, config: ConfigDict, workdir: Path) -> None:
+    """Tells trackers all that the folder of a run holds."""
+    if not hosts.first():
+        return
+    for iteration in (0, *iterations(config)):
+        folder = workdir / f"iteration_{iteration}"
+        if (folder / METRICS).exists():
+            for row in read_appended(folder / METRICS):
+                _tell_update(trackers, config, iteration, row["step"], row)
+        if (folder / EVALUATION).exists():
+            tell_evaluation(trackers, config, iteration, folder)
+
+
+def _tell_update(
+    trackers: Trackers, config: ConfigDict, iteration: int, number: int, scalars: Mapping[str, float | None]
+) -> None:
+    told = {
+        f"iteration_{iteration}/{name}": value
+        for name, value in scalars.items()
+        if name != "step" and value is not None and math.isfinite(value)
+    }
+    trackers.tell(steps_before(config, iteration) + number, told)
 
 
 class MetricsLog:
-    """Appends {"step", name: value, ...} lines to `file`. Lines past `resume_step` are of a life before this one: removed."""
+    """Appends {"step", name: value, ...} lines to metrics.jsonl, one an update of an iteration, and tells trackers.
 
-    def __init__(self, file: Path, tensorboard: Path | None, prefix: str, resume_step: int = 0):
-        self._rows = [row for row in read_appended(file) if row["step"] <= resume_step]
-        write_jsonl(file, self._rows)
-        self._file = file
-        self._events = EventFile(tensorboard) if tensorboard and hosts.first() else None
-        self._prefix = prefix
+    Lines past `resume_step` are of a life before this one: removed, and those before told again.
+    """
 
-    def __enter__(self) -> "MetricsLog":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._events:
-            self._events.close()
+    def __init__(self, folder: Path, trackers: Trackers, config: ConfigDict, iteration: int, resume_step: int = 0):
+        self._file = folder / METRICS
+        self._rows = [row for row in read_appended(self._file) if row["step"] <= resume_step]
+        write_jsonl(self._file, self._rows)
+        self._trackers, self._config, self._iteration = trackers, config, iteration
+        trackers.rewind(steps_before(config, iteration) + 1)
+        for row in self._rows:
+            _tell_update(trackers, config, iteration, row["step"], row)
 
     def latest(self, name: str, default: float) -> float:
         """A scalar as it was when the log was opened."""
         return self._rows[-1].get(name, default) if self._rows else default
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """What is no number is null in the file."""
         if not hosts.first():
             return
         numbers = {name: value for name, value in scalars.items() if math.isfinite(value)}
         with open(self._file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **dict.fromkeys(scalars), **numbers}) + "\n")
-        if self._events:
-            for name, value in numbers.items():
-                self._events.scalar(f"{self._prefix}/{name}", value, step)
+        _tell_update(self._trackers, self._config, self._iteration, step, numbers)

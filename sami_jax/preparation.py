@@ -28,6 +28,7 @@ from sami_jax.principles.principle import Principle
 from sami_jax.provenance.digests import file_digests, json_digest
 from sami_jax.sharding import make_mesh
 from sami_jax.terminal import say
+from sami_jax.tracking.trackers import check_trackers
 from sami_jax.training import HOST_MEMORY, check_microbatches
 
 
@@ -59,6 +60,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
       UserError: bad config or input; principles that are not approved, unless `allow_unapproved`.
     """
     validate(config)
+    check_trackers(config)
     mesh = make_mesh(config.mesh.to_dict())
     check_microbatches(config, mesh)
     folder = Path(config.principles.path)

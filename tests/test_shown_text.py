@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sami_jax import metrics, miniature
+from sami_jax import miniature
 from sami_jax.cli import main
 from sami_jax.data.cells import FORMULA, from_cell, to_cell
 from sami_jax.model_card import write_card
 from sami_jax.principles.files import write_principle
 from sami_jax.principles.principle import Principle, Source
 from sami_jax.terminal import say, show, visible
+from sami_jax.tracking import trackers
+from sami_jax.tracking.tensorboard import as_markdown
 
 EVIL = "\x1b[2J\x9b31m\u202eabc\u2066\u200b\ufeff\U000e0041<script>alert(1)</script>[red]x[/]![i](http://t/x)`c`|_a_*b*\r\x07"
 HIDDEN = "\x1b\x9b\u202e\u2066\u200b\ufeff\U000e0041\r\x07"
@@ -79,9 +81,8 @@ def test_the_model_card(tmp_path):
 
 
 def test_texts_of_tensorboard():
-    text = metrics.example_text(
-        dict.fromkeys(("query", "constitution", "response"), "# a\n" + EVIL.replace("\r", "\n"))
-    )
+    [row] = trackers.shown([dict.fromkeys(("query", "constitution", "response"), "# a\n" + EVIL.replace("\r", "\n"))])
+    text = as_markdown(row)
     assert is_neutral(text)
     assert all(line.startswith(("    ", "**")) for line in text.splitlines() if line.strip())
 

@@ -218,11 +218,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     import dataclasses
+    import json
 
     from sami_jax.config_file import load_config
     from sami_jax.finetuning import train
-    from sami_jax.preparation import prepare
+    from sami_jax.preparation import prepare, principle_records
+    from sami_jax.redaction import redacted
     from sami_jax.terminal import show
+    from sami_jax.tracking.trackers import open_trackers
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
@@ -230,9 +233,9 @@ def _train(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--iteration {arguments.iteration}: config.train.updates has {len(config.train.updates)} entries; choose one of them"
         )
-    tensorboard = arguments.output / "tensorboard"
-    with gracefully(), lock_folder(arguments.output):
-        stop = train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, tensorboard)
+    with gracefully(), lock_folder(arguments.output), open_trackers(config, arguments.output) as trackers:
+        trackers.describe(redacted(json.loads(config.to_json())), principle_records(config, inputs))
+        stop = train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, trackers)
     model = arguments.output / "model"
     kept = str(model) if stop is None or stop.last_good else None
     tell_programs(arguments, {"model": kept, "stopped": stop and dataclasses.asdict(stop)})

@@ -37,6 +37,8 @@ PACKAGES = (
 SHOWN = 4  # differences said in one line
 # Config fields that name places. The content there is compared instead, so that a run may be moved with its data.
 PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
+# Config fields that say who is told of a run, not what it is.
+FOLLOWERS = ("track.to", "track.project", "track.name")
 
 # What readers rely on in a statement.
 CONTENT = {
@@ -212,7 +214,7 @@ def _identity(predicate: dict) -> dict[str, object]:
     """What must be the same when a run is continued, by path."""
     config = dict(leaves(predicate["config"], "config"))
     return {
-        **{path: value for path, value in config.items() if path.removeprefix("config.") not in PLACES},
+        **{path: value for path, value in config.items() if path.removeprefix("config.") not in (*PLACES, *FOLLOWERS)},
         **{f"principles: {p['id']}@{p['version']}": p["hash"] for p in predicate["principles"]},
         **{f"inputs.{name}": data["sha256"] for name, data in predicate["inputs"].items()},
         **{f"base_model: {name}": digest for name, digest in predicate["base_model"]["files"].items()},

@@ -1,0 +1,1 @@
+"""Where people follow a run while it goes on: TensorBoard, Weights & Biases, MLflow."""
