@@ -181,7 +181,7 @@ def test_folders_are_compared(tmp_path, capsys):
         (["diff", "kind", "kid"], "no principle 'kid'"),
         (["import", "none.csv"], "none.csv: "),
         (["used", "nowhere"], "run.json: No such file"),
-        (["shout"], "invalid choice: 'shout'"),
+        (["shout"], "'shout' is not known"),
         (["list", "--config.seed=1"], "`sami principles list` takes no config"),
     ],
 )
