@@ -1,20 +1,23 @@
 """From hidden states to log-probabilities of tokens, without an array of [tokens, vocabulary].
 
-Tokens go through the unembedding a chunk at a time. The backward pass computes each chunk's logits again and adds the
-gradient of the table up in float32.
+The table's columns are taken a part at a time, so that a part of it alone lies whole on each device, and the tokens go through
+each part a chunk at a time. The backward pass computes the logits again and adds the gradient of the table up in float32.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sami_jax.sharding import constrain, shards_here
 
-# Tokens unembedded at a time on each device that holds a share of the batch: bounds the logits in memory to this times V.
+# Tokens unembedded at a time on each device that holds a share of the batch: bounds the logits in memory to this times a part's columns.
 TOKEN_CHUNK = 1024
-# Bytes of the table's gradient that each device computes from its own tokens, for the whole model width, before shares are added up.
+# Bytes of a part of the table, in float32: so large is the gradient of it that each device computes from its own tokens, before
+# shares are added up.
 TABLE_PART = 2**26
+LANES = 128  # of a TPU: parts are multiples of it
 
 
 @jax.custom_vjp
@@ -26,63 +29,109 @@ def chosen_logprobs(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> 
     return _forward(hidden, table, targets)[0]
 
 
+class Seen(NamedTuple):
+    """Of the logits [N, .] of the parts so far, float32, [N] each."""
+
+    largest: jax.Array
+    total: jax.Array  # of exp(logit - largest)
+    chosen: jax.Array  # the target's logit, 0 before its part
+
+
 def _forward(hidden, table, targets):
-    cast = table.astype(hidden.dtype)
+    table_parts = TableParts(table)
 
-    def chunk(hidden, targets):
-        logits = _logits(hidden, cast)
-        total = jax.nn.logsumexp(logits, axis=-1)
-        return jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0] - total, total
+    def add_part(seen: Seen, number):
+        part = table_parts.take(table, number, hidden.dtype)
+        columns, new = table_parts.columns(number)
 
-    logprobs, totals = map_chunks(chunk, hidden, targets)
-    return logprobs, (hidden, table, targets, totals)
+        def chunk(hidden, targets, *seen):
+            seen = Seen(*seen)
+            logits = jnp.where(new[None], _logits(hidden, part), -jnp.inf)
+            largest = jnp.maximum(seen.largest, jnp.max(logits, axis=-1))
+            total = seen.total * jnp.exp(seen.largest - largest) + jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1)
+            chosen = jnp.where(new[None] & (columns[None] == targets[:, None]), logits, 0)
+            return Seen(largest, total, seen.chosen + jnp.sum(chosen, axis=-1))
+
+        return map_chunks(chunk, hidden, targets, *seen), None
+
+    n = hidden.shape[0]
+    none = constrain(jnp.zeros(n, jnp.float32), "batch")
+    seen = jax.lax.scan(add_part, Seen(none - jnp.inf, none, none), jnp.arange(table_parts.count))[0]
+    totals = seen.largest + jnp.log(seen.total)
+    return seen.chosen - totals, (hidden, table, targets, totals)
 
 
 def _backward(saved, cotangents):
     hidden, table, targets, totals = saved
-    cast = table.astype(hidden.dtype)
+    table_parts = TableParts(table)
 
-    def chunk(table_gradient, arrays):
-        hidden, targets, totals, cotangents = arrays
-        probabilities = jnp.exp(_logits(hidden, cast) - totals[:, None])
-        chosen = jnp.arange(cast.shape[1])[None] == targets[:, None]
-        logits_gradient = ((chosen - probabilities) * cotangents[:, None]).astype(cast.dtype)
-        added = jax.lax.map(lambda part: _part_gradient(part, logits_gradient), _in_parts(hidden, cast.shape[1]))
-        return table_gradient + added, jnp.matmul(logits_gradient, cast.T)
+    def add_part(gradients, number):
+        hidden_gradient, table_gradient = gradients
+        part = table_parts.take(table, number, hidden.dtype)
+        columns, new = table_parts.columns(number)
 
-    parts, _, *width = _in_parts(hidden, cast.shape[1]).shape
-    start = jnp.zeros((parts, *width, cast.shape[1]), jnp.float32)
-    start = constrain(start, None, "embed", None, "vocab")
-    table_gradient, hidden_gradient = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
-    table_gradient = jnp.swapaxes(table_gradient, 0, 1).reshape(table.shape)
-    return _join(hidden_gradient).astype(hidden.dtype), table_gradient.astype(table.dtype), None
+        def chunk(part_gradient, arrays):
+            hidden, targets, totals, cotangents = arrays
+            probabilities = jnp.exp(_logits(hidden, part) - totals[:, None])
+            chosen = columns[None] == targets[:, None]
+            logits_gradient = jnp.where(new[None], (chosen - probabilities) * cotangents[:, None], 0).astype(part.dtype)
+            added = jnp.matmul(hidden.T, logits_gradient, preferred_element_type=jnp.float32)
+            hidden_gradient = jnp.matmul(logits_gradient, part.T, preferred_element_type=jnp.float32)
+            return part_gradient + constrain(added, "embed", "vocab"), hidden_gradient
+
+        start = constrain(jnp.zeros(part.shape, jnp.float32), "embed", "vocab")
+        part_gradient, added = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
+        return (hidden_gradient + _join(added), table_parts.add(table_gradient, number, part_gradient)), None
+
+    hidden_gradient = constrain(jnp.zeros(hidden.shape, jnp.float32), "batch", "activation")
+    start = (hidden_gradient, constrain(jnp.zeros(table.shape, jnp.float32), "embed", "vocab"))
+    hidden_gradient, table_gradient = jax.lax.scan(add_part, start, jnp.arange(table_parts.count))[0]
+    return hidden_gradient.astype(hidden.dtype), table_gradient.astype(table.dtype), None
 
 
 chosen_logprobs.defvjp(_forward, _backward)
 
 
-def _logits(hidden: jax.Array, table: jax.Array) -> jax.Array:
-    return constrain(jnp.matmul(hidden, table, preferred_element_type=jnp.float32), "batch", "vocab")
+class TableParts:
+    """Parts of a table's columns. Where devices split the vocabulary, each has an equal share of every part.
 
-
-def _in_parts(hidden: jax.Array, vocabulary: int) -> jax.Array:
-    """[N, D] -> [parts, N, S, D / (S parts)], where S devices split the model width, and each has a share of every part.
-
-    Their shares of the table's gradient are computed part by part: every device's tokens have a say in all of it, so that it is
-    whole on every device until it is added up.
+    The last part begins early where the columns do not divide; what it has in common with the one before counts there.
     """
-    n, d = hidden.shape
-    own = d // (devices := shards_here("embed"))
-    most = max(TABLE_PART * shards_here("vocab") // (4 * vocabulary * devices), 1)
-    size = own if devices == 1 else next(size for size in range(min(most, own), 0, -1) if own % size == 0)
-    return jnp.moveaxis(hidden.reshape(n, devices, own // size, size), 2, 0)
+
+    def __init__(self, table: jax.Array):
+        d, vocabulary = table.shape
+        self.devices = shards_here("vocab")
+        self.own = vocabulary // self.devices  # columns of a device
+        most = TABLE_PART // (4 * d * LANES) * LANES
+        self.size = min(max(most // self.devices, LANES), self.own)  # of them in a part
+        self.count = -(-self.own // self.size)
+
+    def take(self, table: jax.Array, number: jax.Array, dtype) -> jax.Array:
+        """Part `number`, [D, devices * size]."""
+        part = jax.lax.dynamic_slice_in_dim(self._apart(table), self._start(number), self.size, axis=2)
+        return constrain(part.reshape(table.shape[0], -1), "embed", "vocab").astype(dtype)
+
+    def columns(self, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The numbers of its columns in the whole table, and which of them no part before has, [devices * size]."""
+        own = self._start(number) + jnp.arange(self.size)
+        columns = jnp.arange(self.devices)[:, None] * self.own + own[None]
+        return columns.reshape(-1), jnp.tile(own >= number * self.size, self.devices)
+
+    def add(self, table: jax.Array, number: jax.Array, part: jax.Array) -> jax.Array:
+        """The table with `part` added where it was taken."""
+        apart, start = self._apart(table), self._start(number)
+        own = jax.lax.dynamic_slice_in_dim(apart, start, self.size, axis=2) + part.reshape(len(part), self.devices, -1)
+        return jax.lax.dynamic_update_slice_in_dim(apart, own, start, axis=2).reshape(table.shape)
+
+    def _start(self, number: jax.Array) -> jax.Array:
+        return jnp.minimum(number * self.size, self.own - self.size)
+
+    def _apart(self, table: jax.Array) -> jax.Array:
+        return table.reshape(table.shape[0], self.devices, self.own)
 
 
-def _part_gradient(part: jax.Array, logits_gradient: jax.Array) -> jax.Array:
-    """[N, S, d] and [N, V] -> [S, d, V] float32."""
-    rows = part.reshape(len(part), -1).T
-    product = jnp.matmul(rows, logits_gradient, preferred_element_type=jnp.float32)
-    return constrain(product.reshape(*part.shape[1:], -1), "embed", None, "vocab")
+def _logits(hidden: jax.Array, part: jax.Array) -> jax.Array:
+    return constrain(jnp.matmul(hidden, part, preferred_element_type=jnp.float32), "batch", "vocab")
 
 
 def map_chunks(function: Callable, *arrays: jax.Array):

@@ -18,7 +18,7 @@ from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.experts import RouterLosses
 from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
-from sami_jax.models.layers import PROJECTIONS, Block, RMSNorm, random_weight
+from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
 from sami_jax.models.stack import accumulate_layers, scan_layers
 from sami_jax.packing import PackedRows
 from sami_jax.sharding import check_divisible, constrain, named_sharding
@@ -161,7 +161,7 @@ class Decoder(nnx.Module):
         def layer(carry, weights, context):
             x, router = carry
             positions, attend, real = once or seen(context)
-            x, _, routing = nnx.merge(graphdef, weights)(x, positions, attend)
+            x, _, routing = nnx.merge(graphdef, weights)(x, positions, attend, remat == "full")
             if routing is not None:
                 losses = routing.losses(self.config.experts_per_token, real)
                 router = jax.tree.map(lambda mean, own: mean + own / self.config.n_layers, router, losses)
@@ -211,20 +211,10 @@ def logical_axes(config: ModelConfig) -> dict:
 
     def axes(path, leaf):
         name = path[-1].key
-        own = _AXES[name] if name in _AXES else _projection_axes(path[-2].key, name)
+        own = _AXES[name] if name in _AXES else projection_axes(path[-2].key, name)
         return ("layer",) * (len(leaf.shape) - len(own)) + own
 
     return jax.tree_util.tree_map_with_path(axes, abstract_params(config))
-
-
-def _projection_axes(projection: str, name: str) -> tuple[str, ...]:
-    inside, outside = PROJECTIONS[projection]
-    return {
-        "weight": (*inside, *outside),
-        "bias": outside,
-        "lora_a": (*inside, "rank"),
-        "lora_b": ("rank", *outside),
-    }[name]
 
 
 def param_shardings(config: ModelConfig, mesh: jax.sharding.Mesh) -> dict:

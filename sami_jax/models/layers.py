@@ -5,7 +5,9 @@ dimensions. They may be kept in another dtype than that of the activations, in w
 softmax and rotation, which are in float32.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,10 @@ from flax import nnx
 from sami_jax.models.attention import Attend
 from sami_jax.models.config import LowRank, ModelConfig, RopeScaling
 from sami_jax.models.experts import Routing, mix_experts
-from sami_jax.sharding import constrain
+from sami_jax.sharding import constrain, shards_here
+
+# Columns of an MLP on each device, at most, where it goes by parts: enough to keep matrix units busy.
+MLP_PART = 1024
 
 # Logical axes (into, out of) every projection of a block.
 PROJECTIONS = {
@@ -33,7 +38,7 @@ def random_weight(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Pa
     return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5)
 
 
-def cast(weight: nnx.Param, dtype) -> jax.Array:
+def cast(weight: nnx.Param | jax.Array, dtype) -> jax.Array:
     """The weight in the dtype of the activations. It is rounded first, which changes nothing but that XLA for TPUs leaves the cast
     within the loop over layers: it would hold all of them in bfloat16 beside the master weights."""
     value = weight[...]
@@ -144,9 +149,96 @@ class SwiGLU(nnx.Module):
         self.up = Projection("up", d, f, **options)
         self.down = Projection("down", f, d, **options)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, None]:
+        """
+        Args:
+          by_parts: of a wide one, to hold a part of its weights, activations and gradients at a time, and to compute each part
+            again in the backward pass.
+        """
+        parts = _mlp_parts(self.gate.weight.shape[1]) if by_parts else 1
+        return self._in_parts(x, parts) if parts > 1 else self._whole(x), None
+
+    def _whole(self, x: jax.Array) -> jax.Array:
         hidden = jax.nn.silu(self.gate(x)) * self.up(x)
-        return self.down(constrain(hidden, "batch", "sequence", "mlp")), None
+        return self.down(constrain(hidden, "batch", "sequence", "mlp"))
+
+    def _in_parts(self, x: jax.Array, parts: int) -> jax.Array:
+        """A SwiGLU is the sum of narrower ones, which have a share of the width each."""
+        graphdef, weights = nnx.split(self)
+        # What is cut has its gradient from one part alone; the rest, of an adapter, stays as it is, so that theirs adds up in its dtype.
+        weights = {
+            projection: {
+                name: cast(weight, x.dtype) if "mlp" in projection_axes(projection, name) else weight
+                for name, weight in own.items()
+            }
+            for projection, own in nnx.to_pure_dict(weights).items()
+        }
+
+        def narrow(x, weights, number):
+            own = {name: _mlp_part(name, projection, parts, number) for name, projection in weights.items()}
+            return nnx.merge(graphdef, own)._whole(x)
+
+        return _added(narrow, parts, x, weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _added(function: Callable, count: int, x: jax.Array, weights: dict) -> jax.Array:
+    """The sum of function(x, weights, number), like x, over the numbers below `count`. The backward pass keeps none of what they
+    compute; the gradient of x adds up in float32, as the sum does."""
+
+    def add(total, number):
+        return total + function(x, weights, number).astype(jnp.float32), None
+
+    return jax.lax.scan(add, jnp.zeros(x.shape, jnp.float32), jnp.arange(count))[0].astype(x.dtype)
+
+
+def _added_backward(function, count, saved, cotangent):
+    def add(total, number):
+        _, pull = jax.vjp(lambda x, weights: function(x, weights, number), *saved)
+        return jax.tree.map(lambda sum_, own: sum_ + own.astype(sum_.dtype), total, pull(cotangent)), None
+
+    x, weights = saved
+    start = jnp.zeros(x.shape, jnp.float32), jax.tree.map(jnp.zeros_like, weights)
+    (gradient, weights_gradient), _ = jax.lax.scan(add, start, jnp.arange(count))
+    return gradient.astype(x.dtype), weights_gradient
+
+
+_added.defvjp(lambda function, count, x, weights: (_added(function, count, x, weights), (x, weights)), _added_backward)
+
+
+def _mlp_parts(width: int) -> int:
+    """Into how many parts the width goes, each of which takes an equal share of every device's."""
+    own = width // shards_here("mlp")
+    return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= MLP_PART)
+
+
+def _mlp_part(projection: str, weights: dict, parts: int, number: jax.Array) -> dict:
+    """A projection's weights, those along the MLP's width cut to part `number`."""
+    devices = shards_here("mlp")
+
+    def cut(name: str, weight: jax.Array) -> jax.Array:
+        axes = projection_axes(projection, name)
+        if "mlp" not in axes:
+            return weight
+        axis = axes.index("mlp")
+        before, behind = weight.shape[:axis], weight.shape[axis + 1 :]
+        apart = weight.reshape(*before, devices, -1, *behind)
+        size = apart.shape[axis + 1] // parts
+        own = jax.lax.dynamic_slice_in_dim(apart, number * size, size, axis + 1)
+        return constrain(own.reshape(*before, -1, *behind), *axes)
+
+    return {name: cut(name, weight) for name, weight in weights.items()}
+
+
+def projection_axes(projection: str, name: str) -> tuple[str, ...]:
+    """Logical axes of a projection's weight of this name."""
+    inside, outside = PROJECTIONS[projection]
+    return {
+        "weight": (*inside, *outside),
+        "bias": outside,
+        "lora_a": (*inside, "rank"),
+        "lora_b": ("rank", *outside),
+    }[name]
 
 
 class Experts(nnx.Module):
@@ -160,7 +252,7 @@ class Experts(nnx.Module):
         self.ups = random_weight(rngs, (e, d, f), d)
         self.downs = random_weight(rngs, (e, f, d), f)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, Routing]:
+    def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, Routing]:
         routing = Routing(self.router(x).astype(jnp.float32))
         weights, experts = routing.choose(self.chosen)
         stacks = (cast(stack, x.dtype) for stack in (self.gates, self.ups, self.downs))
@@ -176,9 +268,13 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.mlp = (Experts if config.n_experts else SwiGLU)(config, rngs=rngs)
 
-    def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend):
-        """x [B, T, D], positions [B, T] -> like x, what `attend` keeps of the keys and values, and the router's choices, if any."""
+    def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend, by_parts: bool = False):
+        """x [B, T, D], positions [B, T] -> like x, what `attend` keeps of the keys and values, and the router's choices, if any.
+
+        Args:
+          by_parts: of the MLP, as in `SwiGLU`.
+        """
         attended, kept = self.attention(self.attention_norm(x), positions, attend)
         x = x + attended
-        y, routing = self.mlp(self.mlp_norm(x))
+        y, routing = self.mlp(self.mlp_norm(x), by_parts)
         return constrain(x + y, "batch", "sequence", "activation"), kept, routing
