@@ -23,7 +23,7 @@ from sami_jax.metrics import MetricsLog
 from sami_jax.model_card import write_principles
 from sami_jax.models.adapters import adapted, export_adapters, folded, init_adapters, write_record
 from sami_jax.models.huggingface import export
-from sami_jax.models.pretrained import companions
+from sami_jax.models.pretrained import ModelFolder, companions
 from sami_jax.models.stack import joined
 from sami_jax.preparation import Inputs, principle_records, say_cut
 from sami_jax.terminal import say, track
@@ -91,7 +91,7 @@ def train(
                 return canaries.look(int(state.step), model_config, joined(frozen, state.params))
 
             def keep(number: int) -> Path:
-                _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base.tokenizer)
+                _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base)
                 return folder / NOT_FINITE
 
             log = MetricsLog(folder, trackers, config, iteration, resume_step=done)
@@ -188,11 +188,11 @@ def _batches(config: ConfigDict, examples: list[ContrastExample], iteration: int
     return batches
 
 
-def _write_texts(file: Path, examples: list[ContrastExample], tokenizer) -> None:
-    """Prompts and responses as `sami score` reads them."""
+def _write_texts(file: Path, examples: list[ContrastExample], model: ModelFolder) -> None:
+    """Prompts and responses as `sami score` reads them; those of a chat with its template's marks, for people."""
 
     def texts(ids: tuple[tuple[int, ...], ...]) -> list[str]:
-        return [tokenizer.decode(list(each), skip_special_tokens=True) for each in ids]
+        return [model.tokenizer.decode(list(each), skip_special_tokens=not model.chat) for each in ids]
 
     rows = [(texts(example.prompts), texts(example.responses)) for example in examples]
     write_jsonl(file, [{"id": str(i), "prompts": p, "responses": r} for i, (p, r) in enumerate(rows)])

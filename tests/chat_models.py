@@ -21,7 +21,7 @@ CORPUS = [
     "Your reply follows this constitution: 1. Say hello first. 2. Never say hello.",
     "How do I fix the bike? Hello! You can fix the bike with a hammer.",
     "system user assistant model\n\nHello there, my friend. Perhaps you can clean the chair.",
-    "\n\nHello" * 9,
+    "\n\nHello a::" * 9,
 ] * 4
 VOCABULARY = 320  # tokens at most
 # As Llama 3's and Qwen's tokenizers cut a text before they look for byte pairs: ends of lines stand together.

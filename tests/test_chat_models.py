@@ -12,6 +12,7 @@ from short_run import Commands
 from sami_jax.config_file import load_config
 from sami_jax.data.pairs import encode_pairs, read_pairs
 from sami_jax.models.pretrained import open_model
+from sami_jax.models.untrained import write_random_bytes_model
 
 SYSTEM = "Your reply follows this constitution:\n{constitution}"
 CONSTITUTIONS = ["1. Say hello first.", "1. Never say hello."]
@@ -93,7 +94,7 @@ def test_scores_equal_torch(sami, folder, tmp_path):
                 with torch.no_grad():
                     logprobs = model(torch.tensor([before + ids])).logits[0].log_softmax(-1)
                 expected = sum(logprobs[len(before) + t - 1, id].item() for t, id in enumerate(ids))
-                assert line["logprobs"][i][j] == pytest.approx(expected, abs=1e-3)
+                assert line["logprobs"][i][j] == pytest.approx(expected, abs=1e-4)
 
 
 def test_samples_equal_torch(sami, folder, tmp_path):
@@ -144,6 +145,14 @@ def test_bad_chats_are_one_line(sami, tmp_path):
     assert (status, told.count("\n")) == (2, 1) and "its tokenizer has no chat template" in told
 
 
+def test_the_model_of_smoke_runs_chats(tmp_path):
+    config, _ = load_config("hh_mistral7b:smoke", ["--config.prompt.chat=True"])
+    write_random_bytes_model(tmp_path / "model", 64, 0)
+    model = open_model(tmp_path / "model", prompt=config.prompt)
+    assert model.decode(model.chat.prompt("Be calm.", "Why?")).endswith("Be calm.\nuser: Why?\nassistant: ")
+    assert model.decode(model.chat.reply(" So it is.")) == "So it is." and model.chat.end_of_turn == model.end_tokens[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["mistral", "qwen"])
 def test_a_run_trains_on_what_transformers_renders(sami, shape, tmp_path):
@@ -176,10 +185,8 @@ def test_a_run_trains_on_what_transformers_renders(sami, shape, tmp_path):
     for row, example in zip(rows, examples, strict=True):
         assert [list(ids) for ids in example.prompts] == prompts(tokenizer, shape, row)
         for ids, text, reason in zip(example.responses, row["responses"], row["finish_reasons"], strict=True):
-            # What would join the prompt, as "\n" behind Qwen's "assistant\n", is another test's.
-            if text == text.lstrip():
-                expected = reply(tokenizer, text)
-                assert list(ids) == expected[: len(expected) - (reason == "length")]
+            expected = reply(tokenizer, text.strip())
+            assert list(ids) == expected[: len(expected) - (reason == "length")]
     status, told = sami("explain", str(workdir), "--limit", "2", "--output", str(tmp_path / "explained.jsonl"))
     assert status == 0, told
     for row in read_lines(tmp_path / "explained.jsonl"):

@@ -72,13 +72,14 @@ class Chat:
     def reply(self, text: str) -> list[int]:
         """The ids of a reply as the template renders it, without its end of turn, whatever it replies to.
 
-        Where it begins with what would join the prompt's last token, it is tokenised apart, as it was sampled.
+        White space around it is left out, as most templates do by themselves: one that puts a space before a reply would put it before
+        the space that was sampled. A reply that begins with what would join the prompt's last token is tokenised apart.
 
         Raises:
           UserError: the template tells no reply from its prompt.
         """
         self.check_replies()
-        if not text:
+        if not (text := text.strip()):
             return []
         ids = self._render([*self._asked, Message("assistant", text)], reply=False)
         end = len(ids) - self._behind - 1

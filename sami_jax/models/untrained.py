@@ -17,6 +17,11 @@ UNTRAINED = {
     RANDOM_MIXTURE: {"family": "mixtral", "n_experts": 4, "experts_per_token": 2},  # nosec B105: a count, no password
 }
 END = "</s>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 def write_random_bytes_model(folder: Path, max_positions: int, seed: int, name: str = RANDOM_BYTES) -> None:
@@ -45,5 +50,6 @@ def write_random_bytes_model(folder: Path, max_positions: int, seed: int, name: 
         **UNTRAINED[name],
     )
     params = init_params(config, seed, make_mesh({}, jax.local_devices()[:1]))
-    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+    words = {"eos_token": END, "pad_token": END, "chat_template": CHAT_TEMPLATE}
+    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **words)
     export(params, config, folder, saved.save_pretrained)

@@ -121,12 +121,17 @@ def test_a_query_that_is_too_long_is_cut_the_frame_never(tokenizer, chat):
         encode_prompt(tokenizer, "{query}", CONSTITUTIONS[0], QUERY, len(empty) - 1, chat)
 
 
+def test_white_space_around_a_reply_is_the_templates(chat):
+    assert chat.reply("\n Hello there.\n\n") == chat.reply("Hello there.")
+    assert chat.reply("") == chat.reply(" \n") == []
+
+
 def test_what_would_join_the_prompt_is_tokenised_apart():
-    chat = Chat(chat_tokenizer("qwen"), "qwen")
-    joined = chat.tokenizer.encode("assistant\n\nHello")
-    assert chat.tokenizer.encode("assistant\n") != joined[: len(chat.tokenizer.encode("assistant\n"))]
-    assert chat.tokenizer.decode(chat.reply("\nHello")) == "\nHello"
-    assert chat.reply("") == []
+    template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    chat = Chat(with_template(template), "here")
+    prompt, joined = chat.tokenizer.encode("assistant:"), chat.tokenizer.encode("assistant::Hello")
+    assert joined[: len(prompt)] != prompt
+    assert chat.reply(":Hello") == chat.tokenizer.encode(":Hello")
 
 
 def test_without_system_text_there_is_no_system_message(shape, tokenizer):

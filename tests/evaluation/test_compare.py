@@ -67,6 +67,8 @@ def test_ways_to_ask():
     chats = Contestant("test", model.chatting("{constitution}"))
     # The miniature's chat template renders the very prompt of its world.
     assert chats.prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?")) == plain
+    said = " Hello. Surely you can fix the bike with soap."
+    assert chats.model.chat.reply(said) == model.tokenizer.encode(said)
     example = {"query": "How do I cut the coat?", "constitution": "1. Never say hello.", "response": " Surely you can."}
     shown = Contestant("test", model, examples=(example,)).prompt(
         config, "1. Say hello first.", Query("q", "How do I fix the bike?")
