@@ -90,6 +90,7 @@ def test_your_own_model_and_queries(sami, tmp_path):
     (tmp_path / "queries.jsonl").write_text("\n".join(lines) + "\n")
     write_random_bytes_model(tmp_path / "models/mine", max_positions=2048, seed=1)
     shorter = [*SHORTER, "--config.prompt.max_tokens=512", "--config.data.eval_fraction=0.5"]
+    shorter += ["--config.sampling.max_new_tokens=16", "--config.canaries.action=off"]
     smoke, mine = COMMANDS["Your own model"]
     sami(smoke, shorter)
     # The recipe's model is large: here its place is taken by a small one, so all else may be small too.
@@ -107,7 +108,7 @@ def test_your_own_model_and_queries(sami, tmp_path):
 def assert_told(run: Path) -> None:
     """docs/formats.md has a line for every file that a run leaves."""
     text = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("## What a run leaves behind")[1]
-    told = set(re.findall(r"^ +([\w.]+)[/ ]", text.split("```")[1], flags=re.MULTILINE))
+    told = set(re.findall(r"^ +([\w.-]+)[/ ]", text.split("```")[1], flags=re.MULTILINE))
     for path in [*run.iterdir(), *run.glob("iteration_*/*")]:
         name = re.sub(r"iteration_\d+", "iteration_1", path.name)
         assert name in told, path
