@@ -1,8 +1,8 @@
 """Dialogue: mistral-7b on HH-RLHF queries with the principles helpful and harmless (paper, section 4.1).
 
 `:smoke` runs every stage in about a minute on CPU, on a small random model that reads bytes. Queries: JSONL with an id
-and a query a line, at data/hh/queries.jsonl, or wherever --config.data.queries points; with SAMI_REFERENCE set, the
-public training examples of the paper's authors.
+and a query a line, at data/hh/queries.jsonl, or wherever --config.data.queries points (docs/data.md: from the hub, for
+example); with SAMI_REFERENCE set, the public training examples of the paper's authors.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Summaries: mistral-7b on Reddit posts (TL;DR) with the principles concise and comprehensive (paper, section 4.2).
 
 `:smoke` runs every stage in about a minute on CPU, on a small random model that reads bytes. Posts: JSONL with an id and
-a prompt a line, at data/tldr/queries.jsonl, or wherever --config.data.queries points; with SAMI_REFERENCE set, the
-public posts of the paper's authors.
+a prompt a line, at data/tldr/queries.jsonl, or wherever --config.data.queries points (docs/data.md: from the hub, for
+example); with SAMI_REFERENCE set, the public posts of the paper's authors.
 """
 
 import os

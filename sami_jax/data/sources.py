@@ -1,6 +1,7 @@
 """Where queries stand: a file, a folder laid out like a hub's dataset, or a dataset on the Hugging Face hub."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -76,6 +77,6 @@ def check_sources(data: ConfigDict) -> None:
         check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
     check(
         "eval_split",
-        data.eval_queries != data.queries or data.eval_split != data.split or Path(data.queries).is_file(),
+        data.eval_queries != data.queries or data.eval_split != data.split or os.path.isfile(data.queries),
         "another than data.split, where both are of one dataset: queries trained on would be evaluated on",
     )

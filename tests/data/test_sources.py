@@ -29,6 +29,10 @@ TINY = str(load_config("tiny", [])[0].data.queries)
         (["split=train[:10]"], "config.data.split='train[:10]': must be the name of a split"),
         (["eval_split="], "config.data.eval_split='': must be the name of a split"),
         (["subset=../other"], "config.data.subset='../other': must be a name, or a folder inside the dataset"),
+        (
+            [f"queries={'x' * 300}", f"eval_queries={'x' * 300}", "eval_split=train"],
+            "config.data.eval_split='train': must be another than data.split",
+        ),
         (["subset=/etc"], "config.data.subset='/etc': must be a name, or a folder inside the dataset"),
         ([f"queries={HH}", "eval_queries=hub:a/b", f"revision={COMMIT}"], "must be the dataset of data.queries"),
         (
