@@ -78,6 +78,14 @@ def warm(session_folder) -> short_run.Undisturbed:
 
 
 @pytest.fixture(scope="session")
+def commands():
+    """Runs `sami` commands on one device."""
+    commands = short_run.Commands()
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="session")
 def mesh():
     return mesh_of(1, 1, 1)
 

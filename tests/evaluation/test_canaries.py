@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sami_jax.cli import main
 from sami_jax.config import defaults
 from sami_jax.config_file import load_config
 from sami_jax.data.queries import Query
@@ -84,18 +83,19 @@ COLLAPSING = [
     "--config.optim.learning_rate=2e-2",
     "--config.train.updates=(6,6)",
     "--config.train.checkpoint_every=1",
+    "--config.train.shapes=1",
     "--config.evaluation.queries=8",
 ]
 
 
 @pytest.mark.slow
-def test_a_collapsing_run_is_stopped_and_its_last_good_model_kept(tmp_path, capsys):
+def test_a_collapsing_run_is_stopped_and_its_last_good_model_kept(tmp_path, commands):
     workdir = tmp_path / "run"
-    assert main(["run", *COLLAPSING, "--workdir", str(workdir)]) == 3
-    out, err = capsys.readouterr()
+    status, told = commands.run("run", *COLLAPSING, "--workdir", str(workdir))
+    assert status == 3, told
     stopped = json.loads((workdir / "iteration_1" / "stopped.json").read_text())
     assert 0 < stopped["last_good"] < stopped["update"] <= 6 and stopped["rules"]
-    line = err.strip().splitlines()[-1]
+    line = told.strip().splitlines()[-1]
     assert line.startswith(f"sami: iteration 1, update {stopped['update']}: stopped by canaries: ")
     assert stopped["rules"][0] in line and f"the model of update {stopped['last_good']} is kept" in line
     # Kept, measured, bound to its principles, and nothing after it.
@@ -103,13 +103,13 @@ def test_a_collapsing_run_is_stopped_and_its_last_good_model_kept(tmp_path, caps
     assert (folder / "model" / "model.safetensors").exists() and not (workdir / "iteration_2").exists()
     assert json.loads((folder / "evaluation.json").read_text())["trained"]["well_formed"] > 0.8
     assert "Stopped early by canaries" in (folder / "model" / "README.md").read_text()
-    assert "iteration 1" in out
+    assert "iteration 1" in told
     rows = [json.loads(line) for line in (folder / "canaries.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(stopped["update"] + 1))
-    assert main(["verify", str(workdir)]) == 0
-    assert "run stopped by canaries" in capsys.readouterr().out
+    status, told = commands.run("verify", str(workdir))
+    assert status == 0 and "run stopped by canaries" in told
     # The same command says the same, and trains nothing.
     weights = (folder / "model" / "model.safetensors").stat().st_mtime_ns
-    assert main(["run", *COLLAPSING, "--workdir", str(workdir)]) == 3
+    assert commands.run("run", *COLLAPSING, "--workdir", str(workdir))[0] == 3
     assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == weights
     assert not Path(workdir / "iteration_2").exists()

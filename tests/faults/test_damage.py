@@ -22,13 +22,6 @@ OPTIONS = changed(
 
 
 @pytest.fixture(scope="module")
-def commands():
-    commands = Commands()
-    yield commands
-    commands.close()
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory, commands):
     """A finished training stage of three updates, and the pairs it was trained on."""
     folder = tmp_path_factory.mktemp("trained")
