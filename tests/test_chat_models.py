@@ -154,8 +154,8 @@ def test_the_model_of_smoke_runs_chats(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["mistral", "qwen"])
-def test_a_run_trains_on_what_transformers_renders(sami, shape, tmp_path):
+def test_a_run_trains_on_what_transformers_renders(sami, tmp_path):
+    shape = "mistral"  # the most particular: it forgets the system once there is a reply, and puts a space before one
     base, workdir = write_chat_model(tmp_path / "base", shape, max_positions=512), tmp_path / "run"
     options = [
         f"--config.model.path={base}",
