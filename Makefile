@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
 
-test: lint
+test: lint types
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -40,6 +40,10 @@ package: $(VENV)/.installed-dev
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m pytest -n 0 -m '' tests/package
+
+# pyright, with a node of its own from PyPI.
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The fault suite in its long form, docs/reliability.md: about half an hour on two cores.
 faults: $(VENV)/.installed-dev

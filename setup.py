@@ -62,6 +62,7 @@ setup(
     packages=[*find_packages(include=["sami_jax", "sami_jax.*"]), "sami_jax.configs"],
     package_dir={"sami_jax.configs": "configs"},
     package_data={
+        "sami_jax": ["py.typed"],
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
         "sami_jax.report": ["template.html", "*.css"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml"],
@@ -106,7 +107,7 @@ setup(
             "pytest-cov>=6",
             "nbmake>=1.5",
             "ipykernel>=6.29",
-            "pyright>=1.1.400",
+            "pyright[nodejs]>=1.1.400",
             "ruff>=0.12",
             "bandit>=1.8",
             "pip-audit>=2.9",

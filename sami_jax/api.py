@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from sami_jax import config_file, loop
 from sami_jax.config import SYSTEM, validate
+from sami_jax.data import queries as query_files
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.data.pairs import encode_pairs
@@ -37,7 +38,7 @@ from sami_jax.models.adapters import adapted, folded, init_adapters
 from sami_jax.models.huggingface import check_replaceable, export
 from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.pretrained import ModelFolder, companions, open_model
-from sami_jax.objective import contrastive_loss, mi_lower_bound
+from sami_jax.objective import contrastive_loss, mi_lower_bound, mi_posterior_bound
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles import files as principle_files
 from sami_jax.principles.principle import Principle
@@ -58,7 +59,9 @@ __all__ = [
     "load",
     "load_config",
     "mi_lower_bound",
+    "mi_posterior_bound",
     "read_principles",
+    "read_queries",
     "run",
     "sample",
     "save",
@@ -168,6 +171,15 @@ def read_principles(folder: str | Path) -> tuple[Principle, ...]:
     return principle_files.read_principles(Path(folder))
 
 
+def read_queries(source: str | Path) -> list[str]:
+    """The texts of a file's queries, in order: JSONL, CSV or Parquet, or a folder of them.
+
+    Raises:
+      UserError: no such file, or a row that cannot be used; names file and line.
+    """
+    return [query.text for query in query_files.read_queries(Path(source))]
+
+
 def compose(
     principles: Sequence[Principle],
     queries: int = 1,
@@ -266,7 +278,8 @@ def score(
     normalize: str = "mean",
     batch_size: int = 8,
 ) -> Float[np.ndarray, "B C C"]:
-    """S[b, i, j] = log p(y_j | c_i, x_b) of each query, [B, C, C] float32, nats. `contrastive_loss` and `mi_lower_bound` take it.
+    """S[b, i, j] = log p(y_j | c_i, x_b) of each query, [B, C, C] float32, nats. `contrastive_loss` and `mi_lower_bound` take it,
+    and `mi_posterior_bound` where it is summed.
 
     Args:
       queries: [B].

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -290,7 +291,7 @@ def validate(config: ConfigDict) -> None:
       UserError: names the field, its value, and what it may be.
     """
 
-    def value(field: str):
+    def value(field: str) -> Any:
         return functools.reduce(lambda part, name: part[name], field.split("."), config)
 
     def check(field: str, holds: bool, wanted: str) -> None:

@@ -1,8 +1,10 @@
 """Finds a config by name or file and applies `--config.FIELD=VALUE` overrides."""
 
 import difflib
-import importlib.util
+import importlib.machinery
+import types
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -43,7 +45,8 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
         values(argv)
     except Exception as error:  # a foreign parser on the user's text: it raises many types
         raise UserError(f"--config: {_one_line(error)}; give a value of the field's type") from None
-    return values["config"].value, file.stem + (f"-{arg}" if arg else "")
+    overridden: Any = values["config"].value
+    return overridden, file.stem + (f"-{arg}" if arg else "")
 
 
 def derived_from(name: str) -> ConfigDict:
@@ -53,10 +56,11 @@ def derived_from(name: str) -> ConfigDict:
 
 def _get_config(file: Path, arg: str | None) -> ConfigDict:
     """Runs the user's code: whatever it raises is the file's to mend."""
-    spec = importlib.util.spec_from_file_location("sami_jax_config", file)
-    module = importlib.util.module_from_spec(spec)
+    loader = importlib.machinery.SourceFileLoader("sami_jax_config", str(file))
+    module = types.ModuleType(loader.name)
+    module.__file__ = str(file)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         config = module.get_config(arg)
     except UserError:
         raise

@@ -1,6 +1,7 @@
 """Any server that speaks the OpenAI protocol: OpenAI's own, vLLM, `transformers serve`, llama.cpp, and others."""
 
 import os
+from typing import Any
 
 from sami_jax.errors import UserError
 from sami_jax.redaction import redact
@@ -57,10 +58,15 @@ class Endpoint:
         Raises:
           UserError: the server did not give one, after all tries; one line that says why. `Refused`, if it would answer others.
         """
-        options = {"model": self._model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        options: dict[str, Any] = {
+            "model": self._model,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
         try:
             if self._api == "chat":
-                message = [{"role": "user", "content": prompt}]
+                message: list[Any] = [{"role": "user", "content": prompt}]
                 return (
                     self._client.chat.completions.create(messages=message, **options).choices[0].message.content or ""
                 )

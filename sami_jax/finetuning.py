@@ -28,11 +28,11 @@ from sami_jax.models.stack import joined
 from sami_jax.preparation import Inputs, principle_records, say_cut
 from sami_jax.terminal import say, track
 from sami_jax.tracking.trackers import Trackers
-from sami_jax.training import Metrics, TrainState, check_shared_prefix, init_state, make_update
+from sami_jax.training import TrainState, check_shared_prefix, init_state, make_update
 
 NOT_FINITE = "not_finite.jsonl"  # the batch that ended a stage, as `sami score` reads it
 
-Update = Callable[[TrainState, int], tuple[TrainState, Metrics]]  # (state, number from 1) -> (state, metrics)
+Update = Callable[[TrainState, int], tuple[TrainState, dict[str, float]]]  # (state, number from 1) -> (state, metrics)
 Look = Callable[[TrainState], tuple[dict[str, float], list[str]]]  # the canaries' signs and alarms
 Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to a file
 
@@ -87,15 +87,17 @@ def train(
             def update(state: TrainState, number: int):
                 return make(state, batches[number - 1], frozen, reference)
 
-            def look(state: TrainState):
-                return canaries.look(int(state.step), model_config, joined(frozen, state.params))
+            def looked(canaries: Canaries) -> Look:
+                return lambda state: canaries.look(int(state.step), model_config, joined(frozen, state.params))
 
             def keep(number: int) -> Path:
                 _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base)
                 return folder / NOT_FINITE
 
             log = MetricsLog(folder, trackers, config, iteration, resume_step=done)
-            state, alarms = _make_updates(config, batches, state, update, canaries and look, keep, checkpoints, log)
+            state, alarms = _make_updates(
+                config, batches, state, update, canaries and looked(canaries), keep, checkpoints, log
+            )
             if alarms:
                 fired_after = int(state.step)
                 state = checkpoints.restore_latest(model_config, config, mesh)

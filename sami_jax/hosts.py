@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sami_jax.errors import UserError
 
@@ -38,14 +38,14 @@ TOGETHER = 10  # seconds in which processes that end by the same error come to i
 class _World:
     index: int = 0
     count: int = 1
-    client: object = None  # jax's, of the service that the first process runs
+    client: Any = None  # jax's, of the service that the first process runs
     lost_after: int = LOST_AFTER
 
 
 _ALONE = _World()
 _world = _ALONE
 _numbers = itertools.count()  # of meetings: the same in all processes
-_native = None  # file that holds what native code has printed
+_native: Any = None  # file that holds what native code has printed
 _handler = None  # must live as long as the process
 
 
@@ -69,9 +69,15 @@ def join(
     # With it, SIGTERM would not end a process.
     jax.config.update("jax_enable_preemption_service", False)
     _keep_native_output_apart()
-    seconds = {"heartbeat_timeout_seconds": lost_after, "shutdown_timeout_seconds": lost_after}
     try:
-        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=STARTING, **seconds)
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=STARTING,
+            heartbeat_timeout_seconds=lost_after,
+            shutdown_timeout_seconds=lost_after,
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"--distributed: nothing here tells which processes there are ({error}); give --coordinator, --processes and --process"

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
 
 from sami_jax.data.batches import ContrastBatch
 from sami_jax.models.config import ModelConfig
@@ -13,6 +15,8 @@ from sami_jax.models.experts import RouterLosses
 from sami_jax.packing import PackedRows, Scored
 from sami_jax.sharding import constrain
 from sami_jax.unembedding import chosen_logprobs, map_chunks
+
+Arrays = jax.Array | np.ndarray
 
 
 class Likelihoods(NamedTuple):
@@ -98,7 +102,9 @@ def token_logprobs(params: dict, config: ModelConfig, batch: ContrastBatch, *, c
     return _logprobs(bind(config, params), rows, compute_dtype)[0].reshape(b, count, -1)
 
 
-def normalized(summed: jax.Array, response_lengths: jax.Array, normalize: str) -> jax.Array:
+def normalized(
+    summed: Float[Arrays, "*batch C C"], response_lengths: Int[Arrays, "*batch C"], normalize: str
+) -> Float[Arrays, "*batch C C"]:
     """S [..., C, C] as the objective takes it, from summed log-probs and response lengths [..., C].
 
     Args:

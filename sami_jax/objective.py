@@ -6,29 +6,34 @@ under c_j, so the diagonal pairs belong together. Leading axes are queries; ever
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+Matrices = Float[jax.Array | np.ndarray, "*batch C C"]
+PerQuery = Float[jax.Array, "*batch"]
 
 
-def contrast_over_responses(s: jax.Array) -> jax.Array:
+def contrast_over_responses(s: Matrices) -> PerQuery:
     """Row term, [...]: cross-entropy of finding response i among all responses under constitution i, mean over i, nats."""
     return -jnp.mean(_diagonal(jax.nn.log_softmax(s, axis=-1)), axis=-1)
 
 
-def contrast_over_constitutions(s: jax.Array) -> jax.Array:
+def contrast_over_constitutions(s: Matrices) -> PerQuery:
     """Column term, [...]: cross-entropy of finding constitution j among all constitutions of response j, mean over j, nats."""
     return -jnp.mean(_diagonal(jax.nn.log_softmax(s, axis=-2)), axis=-1)
 
 
-def contrastive_loss(s: jax.Array, row_weight: float = 0.5, column_weight: float = 0.5) -> jax.Array:
+def contrastive_loss(s: Matrices, row_weight: float = 0.5, column_weight: float = 0.5) -> PerQuery:
     """The two-sided contrastive loss per query, [...], nats. With the default weights it is log C minus the paper's O."""
     return row_weight * contrast_over_responses(s) + column_weight * contrast_over_constitutions(s)
 
 
-def mi_lower_bound(s: jax.Array) -> jax.Array:
+def mi_lower_bound(s: Matrices) -> PerQuery:
     """InfoNCE lower bound on I(Y; C | X) in nats, [...]: log C minus the two-sided loss, hence at most log C."""
     return jnp.log(float(s.shape[-1])) - contrastive_loss(s)
 
 
-def mi_posterior_bound(s_sum: jax.Array) -> jax.Array:
+def mi_posterior_bound(s_sum: Matrices) -> PerQuery:
     """Lower bound on I(Y; C | X) in nats, [...], from summed log-probs: log C minus the contrast over constitutions.
 
     The softmax of summed log-probs over constitutions is the model's own posterior p(c | x, y), so for responses that
@@ -38,22 +43,22 @@ def mi_posterior_bound(s_sum: jax.Array) -> jax.Array:
     return jnp.log(float(s_sum.shape[-1])) - contrast_over_constitutions(s_sum)
 
 
-def mi_paper(s_sum: jax.Array) -> jax.Array:
+def mi_paper(s_sum: Matrices) -> PerQuery:
     """What the paper plots as "MI", [...]: mean_j (S[j, j] - mean_k S[j, k]) on summed log-probs; nats, unbounded."""
     return jnp.mean(_diagonal(s_sum) - jnp.mean(s_sum, axis=-1), axis=-1)
 
 
-def row_accuracy(s: jax.Array) -> jax.Array:
+def row_accuracy(s: Matrices) -> PerQuery:
     """Share of constitutions, [...], whose own response is strictly the likeliest under them."""
     return jnp.mean(_beats_rest(s), axis=-1)
 
 
-def column_accuracy(s: jax.Array) -> jax.Array:
+def column_accuracy(s: Matrices) -> PerQuery:
     """Share of responses, [...], whose own constitution is strictly the one that makes them likeliest."""
     return row_accuracy(jnp.swapaxes(s, -1, -2))
 
 
-def estimates(s: jax.Array, s_sum: jax.Array) -> dict[str, jax.Array]:
+def estimates(s: Matrices, s_sum: Matrices) -> dict[str, PerQuery]:
     """What is reported of S, as it is trained on and summed over tokens, each [..., C, C]: by name, a value [...] a query."""
     return {
         "mi_lower_bound": mi_lower_bound(s),
@@ -64,10 +69,10 @@ def estimates(s: jax.Array, s_sum: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def _diagonal(s: jax.Array) -> jax.Array:
+def _diagonal(s: Matrices) -> jax.Array:
     return jnp.diagonal(s, axis1=-2, axis2=-1)
 
 
-def _beats_rest(s: jax.Array) -> jax.Array:
+def _beats_rest(s: Matrices) -> jax.Array:
     rest = jnp.where(jnp.eye(s.shape[-1], dtype=bool), -jnp.inf, s)
     return (_diagonal(s) > jnp.max(rest, axis=-1)).astype(jnp.float32)

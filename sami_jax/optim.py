@@ -46,7 +46,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     )
 
 
-def apply_updates(params: dict, updates: dict, stochastic: bool, key: jax.Array) -> dict:
+def apply_updates(params: dict, updates: optax.Updates, stochastic: bool, key: jax.Array) -> dict:
     """params + updates, rounded to the dtype of the params.
 
     Args:
@@ -104,8 +104,9 @@ def _by_weight(rule: optax.GradientTransformation, dtype, offloaded: bool) -> op
 
         return Moments(jax.tree_util.tree_map_with_path(of_weight, params), jnp.int32(0))
 
-    def update(gradients, moments: Moments, params):
-        leaves, structure = jax.tree_util.tree_flatten_with_path(gradients)
+    def update(updates, state, params=None):
+        moments: Moments = state
+        leaves, structure = jax.tree_util.tree_flatten_with_path(updates)
         # No run has a seed of -1, so that no weight is rounded by the same chances.
         keys = jax.random.split(jax.random.fold_in(jax.random.key(-1), moments.count), len(leaves))
         trees = structure.flatten_up_to(moments.by_weight), structure.flatten_up_to(params)
@@ -113,8 +114,8 @@ def _by_weight(rule: optax.GradientTransformation, dtype, offloaded: bool) -> op
             (update_layers if _stacked(path) else update_one)(gradient, *others)
             for (path, gradient), *others in zip(leaves, *trees, keys, strict=True)
         ]
-        updates, kept = (structure.unflatten(part) for part in zip(*pairs, strict=True))
-        return updates, Moments(kept, moments.count + 1)
+        changes, kept = (structure.unflatten(part) for part in zip(*pairs, strict=True))
+        return changes, Moments(kept, moments.count + 1)
 
     return optax.GradientTransformation(init, update)
 
@@ -124,8 +125,8 @@ def _stacked(path) -> bool:
     return path[0].key == "blocks"
 
 
-def _moved(tree, space: jax.memory.Space):
-    """Moments in another memory; counts stay."""
+def _moved(tree, space):
+    """Moments in another memory, of `jax.memory.Space`; counts stay."""
     return jax.tree.map(lambda x: jax.device_put(x, space) if _is_float(x) else x, tree)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 MASK = "***"
 # Environment variables whose values are secrets, by their names.
@@ -25,7 +26,7 @@ def redact(text: str) -> str:
     return text
 
 
-def redacted(content):
+def redacted(content) -> Any:
     """The same JSON-like content with `redact` applied to every text in it."""
     if isinstance(content, dict):
         return {key: redacted(value) for key, value in content.items()}

@@ -5,6 +5,7 @@ over, so that a change of parallelism is a change of this table or of the mesh s
 """
 
 import math
+from typing import overload
 
 import jax
 import numpy as np
@@ -81,12 +82,16 @@ def named_sharding(mesh: Mesh, logical_axes=()) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(logical_axes))
 
 
-def put(array: np.ndarray, mesh: Mesh, logical_axes=()) -> jax.Array:
+def put(array: np.ndarray | np.generic | jax.Array, mesh: Mesh, logical_axes=()) -> jax.Array:
     """A host's array on `mesh`. Of many hosts, which all have it, each hands its own devices their shares."""
     array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, named_sharding(mesh, logical_axes), lambda index: array[index])
 
 
+@overload
+def gathered(x: jax.Array | np.ndarray) -> np.ndarray: ...
+@overload
+def gathered(x: jax.Array | np.ndarray, wanted: bool) -> np.ndarray | None: ...
 def gathered(x: jax.Array | np.ndarray, wanted: bool = True) -> np.ndarray | None:
     """An array on any devices, whole on this host; the processes of all of them must call this. Blocks of rows lie on all devices
     in turn.
@@ -98,19 +103,25 @@ def gathered(x: jax.Array | np.ndarray, wanted: bool = True) -> np.ndarray | Non
         return np.asarray(x) if wanted else None
     rows = max(1, BLOCK_BYTES * x.shape[0] // x.nbytes)
     whole = np.empty(x.shape, x.dtype) if wanted else None
-    take = jax.jit(_rows, static_argnames="size", out_shardings=named_sharding(x.sharding.mesh))
+    take = jax.jit(_rows, static_argnames="size", out_shardings=NamedSharding(_mesh_of(x), PartitionSpec()))
     for start in range(0, x.shape[0], rows):
         block = take(x, np.int32(start), size=min(rows, x.shape[0] - start)).block_until_ready()
-        if wanted:
+        if whole is not None:
             whole[start : start + rows] = block.addressable_data(0)
     return whole
+
+
+def _mesh_of(x: jax.Array) -> Mesh:
+    if not (isinstance(x.sharding, NamedSharding) and isinstance(x.sharding.mesh, Mesh)):
+        raise TypeError(f"an array that lies on no mesh but as {x.sharding}")
+    return x.sharding.mesh
 
 
 def _rows(x: jax.Array, start: jax.Array, *, size: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
-def constrain(x: jax.Array, *logical_axes: str) -> jax.Array:
+def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
     """Inside jit, pins the layout of an activation; outside a mesh (`jax.set_mesh`), does nothing."""
     if jax.sharding.get_abstract_mesh().empty:
         return x

@@ -122,7 +122,7 @@ def _watch(signals: socket.socket) -> None:
     else:
         return
     _note(signalled[0], None)
-    _tell(f"\n{_asked.name}: ending; once more ends at once")
+    _tell(f"\n{signal.Signals(signalled[0]).name}: ending; once more ends at once")
     signals.settimeout(GRACE)
     while True:
         try:
@@ -138,7 +138,7 @@ def _watch(signals: socket.socket) -> None:
 
 
 def _end() -> None:
-    stopped = _stopped(_asked)
+    stopped = _stopped(_asked or signal.SIGTERM)
     _tell(f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}sami: {stopped}")
     os._exit(stopped.status)
 

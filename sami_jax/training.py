@@ -109,8 +109,8 @@ def accumulate(
     """
 
     # Kept apart until they are added, total and gradient of the blocks would need twice the memory.
-    in_place = total is not None and config.train.remat == "full"
-    blocks = total["blocks"] if in_place else None
+    blocks = total["blocks"] if total is not None and config.train.remat == "full" else None
+    in_place = blocks is not None
     apart = {name: tree for name, tree in params.items() if not (in_place and name == "blocks")}
 
     def loss(apart: dict, blocks: dict | None):
@@ -211,7 +211,7 @@ def abstract_state(model_config: ModelConfig, config: ConfigDict) -> TrainState:
     params = trained(model_config, abstract_params(model_config))
     params = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), params)
     opt_state = jax.eval_shape(make_optimizer(config.optim).init, params)
-    return TrainState(params, opt_state, jax.ShapeDtypeStruct((), jnp.int32))
+    return TrainState._make((params, opt_state, jax.ShapeDtypeStruct((), jnp.int32)))
 
 
 def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh) -> TrainState:
@@ -226,17 +226,18 @@ def state_shardings(model_config: ModelConfig, config: ConfigDict, mesh: jax.sha
 
     def of_weight(weight, sharding, moments):
         def lies(moment):
-            return _moment_sharding(moment.shape, weight.shape, sharding).with_memory_kind(resting)
+            found = _moment_sharding(moment.shape, weight.shape, sharding)
+            return found.with_memory_kind(resting) if resting else found
 
         return jax.tree.map(lambda x: lies(x) if jnp.issubdtype(x.dtype, jnp.floating) else everywhere, moments)
 
     def of_part(part):
         if not isinstance(part, Moments):
             return everywhere
-        return Moments(jax.tree.map(of_weight, state.params, params, part.by_weight), everywhere)
+        return Moments._make((jax.tree.map(of_weight, state.params, params, part.by_weight), everywhere))
 
     opt_state = jax.tree.map(of_part, state.opt_state, is_leaf=lambda part: isinstance(part, Moments))
-    return TrainState(params, opt_state, everywhere)
+    return TrainState._make((params, opt_state, everywhere))
 
 
 def _moment_sharding(shape: tuple[int, ...], weight_shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:

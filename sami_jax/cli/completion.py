@@ -27,7 +27,7 @@ def _completion(arguments: argparse.Namespace) -> None:
     parser = new_parser()
     for action in _actions(parser):
         if action.type in (Path, new_file, new_folder):
-            action.complete = shtab.FILE
+            setattr(action, "complete", shtab.FILE)  # noqa: B010 - as shtab wants it
         if isinstance(action.choices, dict):
             action.help = "verb"  # shtab passes over what help leaves out
     print(shtab.complete(parser, arguments.shell))

@@ -134,7 +134,7 @@ def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
         raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
     names = ("temperature", "top_p", "top_k", "max_new_tokens")
     try:
-        return SamplingOptions(*(getattr(arguments, name) for name in names), tuple(arguments.stop))
+        return SamplingOptions(**{name: getattr(arguments, name) for name in names}, stop=tuple(arguments.stop))
     except UserError as error:
         raise UserError(f"--{error}".replace("=", " ", 1)) from None
 

@@ -134,7 +134,7 @@ class TrainingBatches:
         size = batch_size // microbatches
         self._microbatches = []
         for update in range(updates):
-            by_length = sorted(order[update], key=lambda example: example.longest_row)
+            by_length = sorted(order[update] or (), key=lambda example: example.longest_row)
             self._microbatches.append([by_length[i : i + size] for i in range(0, batch_size, size)])
         self._shape_of = _shapes(list(itertools.chain(*self._microbatches)), shapes, bucket)
 

@@ -7,6 +7,7 @@ for one by name: where the hub cannot be reached, it takes whatever revision it 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from sami_jax.data.rows import HUB
 from sami_jax.data.sources import Source
@@ -71,7 +72,9 @@ def split_files(folder: Path, source: Source) -> list[Path]:
         names = datasets.get_dataset_config_names(str(root))
         chosen = _subset(root, source, names)
         builder = datasets.load_dataset_builder(str(root), **chosen)
-        splits = {str(split): [Path(file) for file in files] for split, files in builder.config.data_files.items()}
+        splits = {
+            str(split): [Path(file) for file in files] for split, files in (builder.config.data_files or {}).items()
+        }
     except UserError:
         raise
     except Exception as error:  # of many kinds: the content of the folder is anybody's
@@ -87,7 +90,7 @@ def split_files(folder: Path, source: Source) -> list[Path]:
     return files
 
 
-def _subset(root: Path, source: Source, names: list[str]) -> dict[str, str]:
+def _subset(root: Path, source: Source, names: list[str]) -> dict[str, Any]:
     """How `datasets` is told which subset: a configuration's name, or a folder."""
     if source.subset in names:
         return {"name": source.subset}

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sami_jax import hosts
 from sami_jax.errors import UserError
@@ -174,7 +174,7 @@ def _below(value) -> Iterable:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def read_json(file: Path, advice: str, parse: Callable[[bytes], object] = parse):
+def read_json(file: Path, advice: str, parse: Callable[[bytes], Any] = parse) -> Any:
     """What a JSON file says.
 
     Args:

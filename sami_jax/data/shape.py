@@ -6,7 +6,7 @@ object with these keys at least, of which one called "key?" may be missing; or {
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from sami_jax.data.jsonl import parse, read_json
 from sami_jax.errors import UserError
@@ -15,7 +15,7 @@ NUMBER = int | float
 LARGEST = 2**63  # whole numbers from here on are nobody's counts, and no float's either
 
 
-def read_shaped(file: Path, shape, advice: str, parse: Callable[[bytes], object] = parse):
+def read_shaped(file: Path, shape, advice: str, parse: Callable[[bytes], Any] = parse) -> Any:
     """The content of a JSON file.
 
     Raises:

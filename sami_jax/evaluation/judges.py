@@ -10,12 +10,15 @@ from sami_jax.miniature import world
 class Judge(Protocol):
     def knows(self, id: str) -> bool:
         """Whether it can judge the principle of this id."""
+        ...
 
     def followed(self, query: str, response: str, stated: Mapping[str, bool]) -> dict[str, bool]:
         """Principle id -> whether the response follows the stated side: True the principle, False its antithesis."""
+        ...
 
     def well_formed(self, query: str, response: str) -> bool:
         """Whether the response is whole, whatever it says."""
+        ...
 
 
 class MiniatureJudge:

@@ -27,6 +27,7 @@ class PairJudge(Protocol):
 
     def replies(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yields (place, reply) for every question, in any order; a reply ends as `pairs.read_choice` reads it."""
+        ...
 
 
 class EndpointJudge:
@@ -109,8 +110,9 @@ def _cached_replies(questions: Sequence[Question], judge: PairJudge, cache: Path
 
 def _verdict_row(pair: Pair, replies: Sequence[tuple[bool, str]]) -> dict:
     choices = [(baseline_first, read_choice(reply)) for baseline_first, reply in replies]
-    valid = all(choice is not None for _, choice in choices)
-    wins = [win_of(choice, baseline_first) for baseline_first, choice in choices] if valid else []
+    wins = [win_of(choice, baseline_first) for baseline_first, choice in choices if choice is not None]
+    valid = len(wins) == len(choices)
+    wins = wins if valid else []
     row = {
         "id": pair.id,
         "constitution": pair.constitution,

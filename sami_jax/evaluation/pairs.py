@@ -137,10 +137,10 @@ def _pair(one: dict, other: dict, queries: Mapping[str, str], where_one: str) ->
         raise BadRow("no text of the query", f" {other['id']!r}; add it to the line, or give --queries")
     if not isinstance(constitution, str):
         raise BadRow("constitution is no text", "; mend the line")
-    counted = [row.get("tokens") for row in (one, other)]
+    counted = [row["tokens"] for row in (one, other) if _is_count(row.get("tokens"))]
     # Characters where nobody counted tokens: they mean something in every script.
-    lengths = counted if all(map(_is_count, counted)) else [len(row["response"]) for row in (one, other)]
-    return Pair(other["id"], query, constitution, one["response"], other["response"], tuple(lengths), tags_of(other))
+    lengths = (counted[0], counted[1]) if len(counted) == 2 else (len(one["response"]), len(other["response"]))
+    return Pair(other["id"], query, constitution, one["response"], other["response"], lengths, tags_of(other))
 
 
 def _is_count(value) -> bool:

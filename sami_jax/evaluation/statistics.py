@@ -13,12 +13,14 @@ import scipy.special
 
 # scipy.stats, statsmodels and choix take a second to import, which a run should not wait for: each function imports its own.
 
+Values = Sequence[float] | np.ndarray  # [n]
+
 TIES = ("half", "strict", "drop")
 CONFIDENCE = 0.95
 RESAMPLES = 2000  # of the bootstrap
 
 
-def apply_ties(outcomes: Sequence[float], ties: str) -> tuple[np.ndarray, np.ndarray]:
+def apply_ties(outcomes: Values, ties: str) -> tuple[np.ndarray, np.ndarray]:
     """Outcomes under a rule for ties, and which of the given outcomes they are.
 
     Args:
@@ -32,7 +34,7 @@ def apply_ties(outcomes: Sequence[float], ties: str) -> tuple[np.ndarray, np.nda
 
 
 def mean_interval(
-    values: Sequence[float], clusters: Sequence | None = None, bounds: tuple[float, float] | None = (0.0, 1.0)
+    values: Values, clusters: Sequence | None = None, bounds: tuple[float, float] | None = (0.0, 1.0)
 ) -> tuple[float, float, float]:
     """Mean and its 95 % interval.
 
@@ -55,7 +57,7 @@ def mean_interval(
         from statsmodels.stats.proportion import proportion_confint
 
         low, high = proportion_confint(values.sum(), len(values), alpha=1 - CONFIDENCE, method="wilson")
-        return mean, float(low), float(high)
+        return mean, float(np.asarray(low)), float(np.asarray(high))
     lowest, highest = bounds or (-math.inf, math.inf)
     if count == 1:
         return mean, lowest, highest
@@ -65,7 +67,7 @@ def mean_interval(
     return mean, max(lowest, mean - half), min(highest, mean + half)
 
 
-def bootstrap_interval(values: Sequence[float], clusters: Sequence | None = None, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Values, clusters: Sequence | None = None, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean, drawing whole clusters with replacement; makes no assumption of shape."""
     values = np.asarray(values, float)
     _, index = np.unique(clusters if clusters is not None else np.arange(len(values)), return_inverse=True)
@@ -76,7 +78,7 @@ def bootstrap_interval(values: Sequence[float], clusters: Sequence | None = None
     return float(low), float(high)
 
 
-def sign_test(outcomes: Sequence[float], clusters: Sequence | None = None) -> float:
+def sign_test(outcomes: Values, clusters: Sequence | None = None) -> float:
     """Two-sided p-value that wins and losses are equally likely; ties, by query where there are clusters, say nothing."""
     from scipy.stats import binomtest
 
@@ -181,4 +183,5 @@ def kappa(one: Sequence, other: Sequence) -> tuple[float, float, float]:
     table, _ = to_table(codes, bins=np.arange(len(labels) + 1) - 0.5)
     with np.errstate(invalid="ignore"):  # its z value, where one rater never varies
         found = cohens_kappa(table)
-    return float(found.kappa), max(-1.0, float(found.kappa_low)), min(1.0, float(found.kappa_upp))
+    kappa, low, high = (float(getattr(found, name)) for name in ("kappa", "kappa_low", "kappa_upp"))
+    return kappa, max(-1.0, low), min(1.0, high)

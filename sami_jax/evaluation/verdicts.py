@@ -8,6 +8,7 @@ which verdicts share a query; with "flipped", the share of pairs on which the ju
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _verdict(row: dict) -> Verdict:
     )
 
 
-def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, float | int | None]:
+def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, Any]:
     """Counts, the win rate under a rule for ties with its 95 % interval, and the rates that take length into account.
 
     Args:

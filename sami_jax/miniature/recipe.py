@@ -131,7 +131,7 @@ def write_queries(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the model; replaced if it exists")
     parser.add_argument("--queries", type=Path, help="also write the query files to this folder", default=None)
     parser.add_argument("--steps", type=int, default=STEPS)

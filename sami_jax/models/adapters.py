@@ -61,7 +61,7 @@ def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding
 
     def fold(tree: dict) -> dict:
         if "lora_a" in tree:
-            scale = config.adapter.alpha / config.adapter.rank
+            scale = config.low_rank.alpha / config.low_rank.rank
             product = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(tree["lora_a"], tree["lora_b"])
             tree = {**tree, "weight": tree["weight"].astype(jnp.float32) + scale * product}
         return {
@@ -84,7 +84,7 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
             a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
             for layer in range(config.n_layers):
                 module = "base_model.model." + module_name(("blocks", kind, name), layer)
-                rank = config.adapter.rank
+                rank = config.low_rank.rank
                 tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
                 tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
 
@@ -97,8 +97,8 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(base.resolve()),
-        "r": config.adapter.rank,
-        "lora_alpha": config.adapter.alpha,
+        "r": config.low_rank.rank,
+        "lora_alpha": config.low_rank.alpha,
         "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
         "bias": "none",
         "inference_mode": True,
@@ -113,7 +113,7 @@ def write_record(folder: Path, config: ModelConfig, base: Path, dtype: str) -> N
       base: the model that the adapters belong to.
       dtype: of the frozen weights during training.
     """
-    adapter = config.adapter._asdict()
+    adapter = config.low_rank._asdict()
     write_json(folder / RECORD, {"base": str(base.resolve()), "dtype": dtype, "adapter": adapter})
 
 

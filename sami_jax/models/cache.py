@@ -47,7 +47,7 @@ class LayerCache(NamedTuple):
 # Each layer's, or one that holds all layers, stacked.
 Cache = tuple[LayerCache, ...] | LayerCache
 
-_AXES = LayerCache(("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim"))
+_AXES = LayerCache._make((("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim")))
 
 
 def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
@@ -59,12 +59,11 @@ def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bo
     """An empty cache for texts of up to `positions` tokens."""
     slots = positions if config.sliding_window is None else min(positions, config.sliding_window)
     layers = (config.n_layers,) if stacked else ()
-    shapes = LayerCache(
-        keys=(*layers, rows, config.n_kv_heads, config.head_dim, slots),
-        values=(*layers, rows, config.n_kv_heads, slots, config.head_dim),
-    )
+    keys = (*layers, rows, config.n_kv_heads, config.head_dim, slots)
+    values = (*layers, rows, config.n_kv_heads, slots, config.head_dim)
     arrays = (
-        constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes) for shape, axes in zip(shapes, _AXES, strict=True)
+        constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes)
+        for shape, axes in zip((keys, values), _AXES, strict=True)
     )
     cache = LayerCache(*arrays)
     return cache if stacked else (cache,) * config.n_layers
@@ -73,7 +72,7 @@ def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bo
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
     """The cache with shardings in place of arrays: as it lies on `mesh`."""
     stacked = isinstance(cache, LayerCache)
-    layer = LayerCache(*(named_sharding(mesh, (*_layers(stacked), *axes)) for axes in _AXES))
+    layer = LayerCache._make(named_sharding(mesh, (*_layers(stacked), *axes)) for axes in _AXES)
     return layer if stacked else (layer,) * len(cache)
 
 

@@ -101,6 +101,13 @@ class ModelConfig:
     attention: str = "xla"
     adapter: LowRank | None = None
 
+    @property
+    def low_rank(self) -> LowRank:
+        """The adapters of a model that has some."""
+        if self.adapter is None:
+            raise ValueError("the model has no adapters")
+        return self.adapter
+
     @classmethod
     def from_hf(cls, hf: dict, where: str) -> "ModelConfig":
         """Reads config.json (transformers 4 and 5 layouts).

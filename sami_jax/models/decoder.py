@@ -7,7 +7,7 @@ The module is split once: everything else handles `params`, a plain nested dict 
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,9 @@ class Decoder(nnx.Module):
         if accumulator is None:
             x, router = scan_layers(layer, carry, stacked, context, remat)
         else:
-            (x, router), accumulator = accumulate_layers(layer, carry, stacked, context, accumulator)
+            # Of a function with a gradient of its own, no type is known.
+            through: Any = accumulate_layers(layer, carry, stacked, context, accumulator)
+            (x, router), accumulator = through
         return Packed(self.final_norm(x), router, accumulator)
 
     def table(self) -> jax.Array:

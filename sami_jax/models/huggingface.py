@@ -355,7 +355,7 @@ class _Planned:
         """Cast before it leaves its devices."""
         array = self.weight[self.place] if self.place else self.weight
         array = gathered(array.astype(self.dtype), wanted)
-        return np.ascontiguousarray(to_hf_layout(array, self.layout)) if wanted else None
+        return None if array is None else np.ascontiguousarray(to_hf_layout(array, self.layout))
 
 
 def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Planned]]:

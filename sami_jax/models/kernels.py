@@ -6,6 +6,7 @@ alone and responses behind their prefix, and put together again: everything but 
 
 import functools
 from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def _at(x: jax.Array, places: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, places[:, :, None, None], axis=1)
 
 
-def dot_product(q, k, v, first_key, window, implementation: str) -> jax.Array:
+def dot_product(q, k, v, first_key, window, implementation: Literal["xla", "cudnn"]) -> jax.Array:
     """`jax.nn.dot_product_attention`."""
     if first_key is None:
         local = None if window is None else (window - 1, 0)
@@ -101,7 +102,7 @@ def _splash(q, k, v, first_key, *, window: int | None, interpret: bool) -> jax.A
     shape = (q.shape[1], k.shape[1])
     offset = shape[1] - shape[0]
     mask = masks.CausalMask(shape, offset) if window is None else masks.LocalMask(shape, (window - 1, 0), offset)
-    kernel = splash_kernel.make_splash_mqa_single_device(masks.MultiHeadMask([mask] * group), interpret=interpret)
+    kernel: Any = splash_kernel.make_splash_mqa_single_device(masks.MultiHeadMask([mask] * group), interpret=interpret)
     padding = (jnp.arange(shape[1])[None] < (first_key + before)[:, None]).astype(jnp.int32)
     segments = splash_kernel.SegmentIds(jnp.zeros((n, shape[0]), jnp.int32), padding)
     q = q.reshape(n, shape[0], kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)

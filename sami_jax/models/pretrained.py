@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class ModelFolder:
 
     folder: Path
     config: ModelConfig
-    tokenizer: object  # transformers' PreTrainedTokenizerBase
+    tokenizer: Any  # transformers' PreTrainedTokenizerBase
     end_tokens: tuple[int, ...]  # ids that end a text; the first doubles as padding
     chat: Chat | None = None  # how an instruct model is asked; None: by plain text
 
@@ -87,7 +88,8 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
     model = ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size))
     if prompt and prompt.chat:
         model = model.chatting(prompt.system)
-        model.chat.check_replies()
+        if model.chat:
+            model.chat.check_replies()
     return model
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ REMAT_POLICIES = {
 }
 
 # (carry, weights of one layer, context) -> carry
-Layer = Callable
+Layer = Callable[..., Any]
 
 
 def scan_layers(layer: Layer, carry, weights: dict, context, remat: str):
@@ -35,7 +36,7 @@ def scan_layers(layer: Layer, carry, weights: dict, context, remat: str):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def accumulate_layers(layer: Layer, carry, weights: dict, context, accumulator: dict):
+def accumulate_layers(layer: Layer, carry, weights: dict, context, accumulator: dict) -> tuple[Any, dict]:
     """As `scan_layers` with remat "full", with the gradient of the weights going another way: along `accumulator`, which is
     passed through as it is. The cotangent that comes in for it, the gradient of all that was before, goes out with this
     gradient added, layer by layer, in place. Apart, the two would be held at once.

@@ -73,7 +73,7 @@ def parse(text: str) -> Program:
 
 def loop_parts(loop: Instruction) -> tuple[str, str]:
     """Names of a loop's condition and body."""
-    condition, body = (re.search(rf"{part}=%?([\w.\-]+)", loop.rest)[1] for part in ("condition", "body"))
+    condition, body = (re.findall(rf"{part}=%?([\w.\-]+)", loop.rest)[0] for part in ("condition", "body"))
     return condition, body
 
 

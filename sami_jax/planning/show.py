@@ -5,7 +5,7 @@ import dataclasses
 from rich import box
 from rich.table import Table
 
-from sami_jax.planning.plan import Plan
+from sami_jax.planning.plan import Plan, Times
 from sami_jax.planning.suggest import Suggestion
 from sami_jax.planning.topology import GIB
 from sami_jax.terminal import show, show_table
@@ -41,7 +41,7 @@ def show_plan(plan: Plan, price: float | None) -> None:
     if plan.programs:
         _show_sent(plan)
     if plan.times:
-        _show_times(plan, price)
+        _show_times(plan, plan.times, price)
 
 
 def show_suggestion(suggestion: Suggestion | None) -> None:
@@ -110,8 +110,7 @@ def _show_sent(plan: Plan) -> None:
     )
 
 
-def _show_times(plan: Plan, price: float | None) -> None:
-    times = plan.times
+def _show_times(plan: Plan, times: Times, price: float | None) -> None:
     each = ", ".join(f"{seconds / 60:.1f}" for seconds in times.iterations)
     show(
         f"An update: {plan.flops / 1e15:.2f} PFLOP. Estimated, at assumed shares of the peaks: {times.update:.0f} s an update, "

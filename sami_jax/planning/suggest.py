@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
@@ -27,7 +27,7 @@ LEANER = (
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-    changes: dict[str, object]  # config fields
+    changes: Mapping[str, object]  # config fields
     topology: Topology
     plan: Plan  # which fits
 
@@ -47,8 +47,8 @@ def best_mesh(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
         candidates.append((peak > topology.chip.memory, mesh["mesh.tensor"] * mesh["mesh.expert"], peak, changes))
     candidates.sort(key=lambda candidate: candidate[:3])
     tried = (_try(config, model, topology, texts, changes) for *_, changes in candidates[:TRIES])
-    fitting = [found for found in tried if found and found.plan.fits]
-    return min(fitting, key=lambda found: found.plan.times.run, default=None)
+    fitting = [(found.plan.times.run, found) for found in tried if found and found.plan.fits and found.plan.times]
+    return min(fitting, key=lambda one: one[0])[1] if fitting else None
 
 
 def what_fits(config: ConfigDict, model: ModelConfig, topology: Topology, texts: Texts) -> Suggestion | None:
@@ -123,14 +123,14 @@ def _with_larger(topology: Topology) -> Iterator[Topology]:
             yield larger
 
 
-def _changed(config: ConfigDict, changes: dict[str, object]) -> ConfigDict:
+def _changed(config: ConfigDict, changes: Mapping[str, object]) -> ConfigDict:
     changed = copy.deepcopy(config)
     changed.update_from_flattened_dict(changes)
     return changed
 
 
 def _try(
-    config: ConfigDict, model: ModelConfig, topology: Topology, texts: Texts, changes: dict[str, object]
+    config: ConfigDict, model: ModelConfig, topology: Topology, texts: Texts, changes: Mapping[str, object]
 ) -> Suggestion | None:
     changed = _changed(config, changes)
     model = dataclasses.replace(model, attention=changed.model.attention)

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -78,7 +79,7 @@ def open_topology(asked: str) -> Topology:
         import libtpu  # noqa: F401 - its absence is to be told from an unknown shape
     except ImportError:
         raise UserError("sami plan: compiles with libtpu, which is not installed; pip install libtpu") from None
-    more = {"num_slices": int(slices)} if int(slices) > 1 else {}
+    more: dict[str, Any] = {"num_slices": int(slices)} if int(slices) > 1 else {}
     if math.prod(int(size) for size in shape.split("x") if size.isdigit()) == 1:
         more["chips_per_host_bounds"] = (1, 1, 1)  # a host of four chips is taken for granted otherwise
     try:

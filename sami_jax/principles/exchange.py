@@ -12,6 +12,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sami_jax.data.cells import from_cell, to_cell
 from sami_jax.data.jsonl import read_bytes, read_json, write_json, write_text
@@ -147,7 +148,7 @@ def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
         flips = sorted(itertools.product((False, True), repeat=len(order)), key=lambda f: (sum(f), [not x for x in f]))
         for flipped in flips[1:]:
             columns = {"positive": (False,) * len(order), "negative": flipped}
-            content = {
+            content: dict[str, Any] = {
                 name: numbered([p.phrasings[0][side] for p, side in zip(order, sides, strict=True)])
                 for name, sides in columns.items()
             }

@@ -85,6 +85,13 @@ class Run:
         return measured[-1] if measured else None
 
     @property
+    def both(self) -> tuple[Iteration, Iteration]:
+        """Base and trained model, where `sets` names any that both were measured on."""
+        if not (self.base and self.trained):
+            raise ValueError("the run has not measured both models")
+        return self.base, self.trained
+
+    @property
     def stopped(self) -> Iteration | None:
         """The iteration that canaries stopped."""
         return next((one for one in self.iterations if one.stopped), None)
@@ -125,9 +132,12 @@ class Comparison:
     @property
     def outcome(self) -> float | None:
         """1 where the trained model follows more of the statements, 0 where the base does, 0.5 for a tie."""
-        if any(statement.base is None for statement in self.statements):
-            return None
-        difference = sum(statement.trained - statement.base for statement in self.statements)
+        differences = []
+        for statement in self.statements:
+            if statement.base is None or statement.trained is None:
+                return None
+            differences.append(statement.trained - statement.base)
+        difference = sum(differences)
         return 0.5 if difference == 0 else float(difference > 0)
 
 
@@ -157,7 +167,7 @@ def compare(run: Run, name: str) -> list[Comparison]:
     wordings = _wordings(run.predicate["principles"])
     found = []
     # Every model of a run answers the same prompts in the same order.
-    for base, trained in zip(run.base.responses(name), run.trained.responses(name), strict=False):
+    for base, trained in zip(*(one.responses(name) for one in run.both), strict=False):
         if (base["query"], base["constitution"]) != (trained["query"], trained["constitution"]):
             continue
         texts = composing.statements(base["constitution"])
@@ -166,7 +176,9 @@ def compare(run: Run, name: str) -> list[Comparison]:
         if judge and len(sides) == len(texts) and all(map(judge.knows, sides)):
             before, after = (judge.followed(row["query"], row["response"], sides) for row in (base, trained))
         ids = [wordings.get(text, (None, None))[0] for text in texts]
-        statements = [Statement(text, id, before.get(id), after.get(id)) for text, id in zip(texts, ids, strict=True)]
+        statements = [
+            Statement(text, id, before.get(id or ""), after.get(id or "")) for text, id in zip(texts, ids, strict=True)
+        ]
         found.append(Comparison(str(base["id"]), base["query"], base, trained, statements))
     return found
 

@@ -28,7 +28,7 @@ def verdict(run: Run, words: Words, slices: Sequence[dict]) -> dict:
     found = {"sentence": words("verdict/nothing"), "footing": [], "warnings": _warnings(run, words), "facts": []}
     if not run.sets:
         return found
-    before, after = (one.evaluation[run.sets[0]] for one in (run.base, run.trained))
+    before, after = (one.evaluation[run.sets[0]] for one in run.both)
     cap = f"{math.log(run.constitutions):.3f}"
     if "win_rate" in after:
         low, high = after["win_rate_interval"]
@@ -43,7 +43,7 @@ def verdict(run: Run, words: Words, slices: Sequence[dict]) -> dict:
     else:
         nats = {"before": f"{before['mi_posterior_bound']:.3f}", "after": f"{after['mi_posterior_bound']:.3f}"}
         found["sentence"] = words("verdict/unjudged", **nats, cap=cap)
-    found["footing"] = [words("measured on", iteration=run.trained.number, responses=after["responses"])]
+    found["footing"] = [words("measured on", iteration=run.both[1].number, responses=after["responses"])]
     if slices:
         counts = {name: sum(row["direction"] == name for row in slices) for name in ("better", "same", "worse")}
         found["footing"].append(words("principles improved", **counts))
@@ -176,10 +176,10 @@ def _entry(label: str, series: int, glyph: str | None = None) -> dict:
 
 def matrices(run: Run, words: Words) -> list[dict]:
     """The mean S of base and trained model, each cell less its column's diagonal, both on one scale."""
-    name = run.sets[0] if run.sets else None
-    models = [
-        (words(label), one.evaluation[name]) for label, one in (("base", run.base), ("trained", run.trained)) if name
-    ]
+    models = []
+    if run.sets:
+        both = zip(("base", "trained"), run.both, strict=True)
+        models = [(words(label), one.evaluation[run.sets[0]]) for label, one in both]
     found = [(label, np.array(row["mean_s"])) for label, row in models if "mean_s" in row]
     found = [(label, s - np.diag(s)) for label, s in found if len(s) <= LARGEST_MATRIX]
     widest = max((float(np.abs(relative).max()) for _, relative in found), default=0.0) or 1.0
@@ -202,7 +202,7 @@ def set_slices(run: Run, words: Words, compared: dict[str, list[Comparison]]) ->
     """One row an evaluation set."""
     rows = []
     for name in run.sets:
-        before, after = run.base.evaluation[name], run.trained.evaluation[name]
+        before, after = (one.evaluation[name] for one in run.both)
         if "win_rate" in after:
             outcomes = [(one.outcome, one.trained["tokens"] - one.base["tokens"]) for one in compared[name]]
             judged = np.array([pair for pair in outcomes if pair[0] is not None]).reshape(-1, 2)
@@ -221,7 +221,7 @@ def principle_slices(run: Run, words: Words, compared: dict[str, list[Comparison
     for name in ("trained", "held_out_principles"):
         for one in compared.get(name, ()):
             for statement in one.statements:
-                if statement.base is not None:
+                if statement.id is not None and statement.base is not None:
                     verdicts.setdefault(statement.id, []).append((one.id, statement.base, statement.trained))
     rows = []
     for principle in run.predicate["principles"]:

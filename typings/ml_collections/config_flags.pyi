@@ -9,5 +9,6 @@ def DEFINE_config_dict(
     help_string: str = ...,
     flag_values: flags.FlagValues = ...,
     lock_config: bool = ...,
+    sys_argv: list[str] | None = ...,
     **kwargs: Any,
 ) -> flags.FlagHolder: ...
