@@ -4,6 +4,7 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import sami_jax
 from sami_jax import hosts
@@ -118,6 +119,7 @@ def _metadata(provenance: dict) -> str:
 
     base = Path(provenance["base_model"]["path"])
     hub_id, queries = _hub_id(base), provenance["config"]["data"]["queries"]
+    relation: dict[str, Any] = {"base_model_relation": "finetune"} if hub_id else {}
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -125,7 +127,7 @@ def _metadata(provenance: dict) -> str:
         base_model=hub_id,
         datasets=[queries.removeprefix(HUB)] if queries.startswith(HUB) else None,
         **_inherited(base),
-        **({"base_model_relation": "finetune"} if hub_id else {}),
+        **relation,
     )
     return data.to_yaml()
 
@@ -141,7 +143,7 @@ def _hub_id(base: Path) -> str | None:
     return named if isinstance(named, str) and _HUB_ID.fullmatch(named) else None
 
 
-def _inherited(base: Path) -> dict:
+def _inherited(base: Path) -> dict[str, Any]:
     """What the base's own card says of license and language, where it has a card that can be read."""
     from huggingface_hub import ModelCard
 

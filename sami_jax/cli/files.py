@@ -71,6 +71,7 @@ def score_file(arguments: argparse.Namespace) -> None:
     model = open_model(arguments.model, prompt=config.prompt)
     if arguments.chat and not model.chat:
         model = model.chatting(config.prompt.system)
+    if model.chat:
         model.chat.check_replies()
 
     def encoded(row: dict) -> tuple[str | int, ContrastExample]:
@@ -158,7 +159,8 @@ def _contrast_example(model: ModelFolder, row: dict, prompt: ConfigDict, score_e
         )
     if not all(response.strip() for response in responses):
         raise BadRow("a response is empty", "; remove the line or give the response text")
-    end = [model.chat.end_of_turn if model.chat else model.end_tokens[0]] if score_eos else []
+    end_token = model.chat.end_of_turn if model.chat else model.end_tokens[0]
+    end = [end_token] if score_eos and end_token is not None else []
     response_ids = [_said(model, response) + end for response in responses]
     if not all(response_ids):
         raise BadRow("a response has no tokens", "; remove the line or give the response text")
