@@ -25,6 +25,8 @@ TEST = [
     "torch==2.13.0",
     "peft>=0.17",
     "hypothesis>=6.100",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
     "pytest>=8",
     "pytest-xdist>=3.6",
 ]
@@ -105,8 +107,6 @@ setup(
             *TEST,
             *DOCS,
             "pytest-cov>=6",
-            "nbmake>=1.5",
-            "ipykernel>=6.29",
             "pyright[nodejs]>=1.1.400",
             "ruff>=0.12",
             "bandit>=1.8",
