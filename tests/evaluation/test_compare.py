@@ -104,31 +104,32 @@ def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
         assert pair.baseline == row["response"] and pair.lengths[0] == row["tokens"]
 
 
+def asked(output, test: str, *more: str) -> list[str]:
+    return ["compare", "--config=tiny", "--test", test, "--judge", "miniature", "--output", str(output), *more]
+
+
 def compare(output, test: str, *more: str) -> int:
-    argv = ["--test", test, "--judge", "miniature", "--output", str(output)]
-    return main(["compare", "--config=tiny", "--config.mesh.fsdp=1", "--config.mesh.data=-1", *argv, *more])
+    return main(asked(output, test, "--config.mesh.fsdp=1", "--config.mesh.data=-1", *more))
 
 
 @pytest.mark.slow
-def test_base_against_itself_and_against_a_trained_model(tmp_path, capsys):
-    assert compare(tmp_path / "aa", BASE) == 0
-    assert "no difference shown" in capsys.readouterr().out.splitlines()[-1]
-    run = ["run", "--config=tiny", "--config.train.updates=(12,)", "--config.optim.learning_rate=1e-3"]
-    run += ["--config.mesh.fsdp=1", "--config.mesh.data=-1", "--config.evaluation.queries=8"]
-    assert main([*run, "--workdir", str(tmp_path / "run")]) == 0
+def test_base_against_itself_and_against_a_trained_model(tmp_path, commands):
+    status, told = commands.run(*asked(tmp_path / "aa", BASE))
+    assert status == 0 and "no difference shown" in told.splitlines()[-1]
+    run = ["--config=tiny", "--config.train.updates=(12,)", "--config.train.shapes=1", "--config.evaluation.queries=8"]
+    run += ["--config.optim.learning_rate=1e-3", "--workdir", str(tmp_path / "run")]
+    assert commands.run("run", *run)[0] == 0
     model = str(tmp_path / "run/iteration_1/model")
-    capsys.readouterr()
-    assert compare(tmp_path / "ab", model) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("ship: better: wins ")
+    status, told = commands.run(*asked(tmp_path / "ab", model))
+    assert status == 0 and told.splitlines()[-1].startswith("ship: better: wins ")
     found = json.loads((tmp_path / "ab/comparison.json").read_text())
     assert found["win_rate"]["n"] == 128 and len(found["slices"]) == 12
     # The plan came first, and holds: another judge or margin is another comparison.
     events = [json.loads(line)["event"] for line in (tmp_path / "ab/audit.jsonl").read_text().splitlines()]
     assert events[:4] == ["begun", "manifest", "answered", "judged"]
     assert main(["verify", str(tmp_path / "ab")]) == 0
-    capsys.readouterr()
-    assert compare(tmp_path / "ab", model, "--margin", "0.1") == 2
-    assert "config.plan.margin was 0.05, now 0.1" in capsys.readouterr().err
+    status, told = commands.run(*asked(tmp_path / "ab", model, "--margin", "0.1"))
+    assert status == 2 and "config.plan.margin was 0.05, now 0.1" in told
 
 
 @pytest.mark.parametrize(
