@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint test-lowest lowest package faults audit docs bench miniature clean
+.PHONY: demo test lint coverage slow test-lowest lowest package faults audit docs bench miniature clean
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
@@ -21,6 +21,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
+
+# The same tests in two halves: the quick ones, with what they cover of the package (pyproject.toml has the floor), and the others.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not slow and not faults and not package' --cov --cov-report=term
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'slow and not faults and not package'
 
 # The quick tests on the oldest versions that setup.py admits, in an environment of their own.
 test-lowest:
