@@ -22,7 +22,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
 
-# The same tests in two halves: the quick ones, with what they cover of the package (pyproject.toml has the floor), and the others.
+# The same tests in two halves: the quick ones, with what they cover of the package, and the others.
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow and not faults and not package' --cov --cov-report=term
 

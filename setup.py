@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
-HUB = "datasets>=4.0"  # hub datasets, CSV and Parquet
+HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
 WANDB = "wandb>=0.26"
 MLFLOW = ["mlflow-skinny>=3.11.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
@@ -89,7 +89,7 @@ setup(
         "statsmodels>=0.14.6",
         "choix>=0.4",
         "numpy>=2",
-        "huggingface_hub>=1.31",
+        "huggingface_hub>=2.4",
         "jaxtyping>=0.3",
         "packaging>=24",
         "shtab>=1.7",
