@@ -75,7 +75,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
         "transformers>=5.20",  # from then on, control tokens in the texts of a chat stay text
-        "tokenizers>=0.23.1",
+        "tokenizers>=0.23.3",
         "safetensors>=0.8",
         "ml_collections>=1.0",
         "absl-py>=2.1",
