@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sami_jax.errors import UserError
 from sami_jax.provenance.manifest import leaves
@@ -57,9 +58,13 @@ class MLflow:
             ) from None
         self.id = id
 
+    def _log_rows(self, rows: Table, file: str) -> None:
+        content: Any = list(rows)  # a list is logged as well as the dict that mlflow asks for
+        self._client.log_dict(self.id, content, file)
+
     def describe(self, config: dict, principles: Table) -> None:
         self._client.log_dict(self.id, config, "config.json")
-        self._client.log_dict(self.id, list(principles), "principles.json")
+        self._log_rows(principles, "principles.json")
         if self._continued:  # parameters never change there, though a run that is forced to go on may have others
             return
         params = [self._param(path, str(value)[:LONGEST]) for path, value in leaves(config)]
@@ -76,7 +81,7 @@ class MLflow:
         for name in new:
             self._steps(name).add(step)
         for name, rows in tables.items():
-            self._client.log_dict(self.id, list(rows), f"{name}/{step}.json")
+            self._log_rows(rows, f"{name}/{step}.json")
 
     def close(self, done: bool) -> None:
         self._client.set_terminated(self.id, "FINISHED" if done else "KILLED")
