@@ -76,7 +76,11 @@ def test_the_two_commands():
         program, target = shlex.split(command, comments=True)
         assert program == "make"
         would = subprocess.run(
-            ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "--dry-run", "--always-make", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         last = would.stdout.splitlines()[-1]
         assert last.endswith({"demo": "sami run --config=tiny --workdir=runs/demo", "test": "-m pytest"}[target])

@@ -222,7 +222,9 @@ def nothing_costly():
         patch.setattr(finetuning, "TrainingBatches", accept)
         patch.setattr(explain, "open_model", accept)
         patch.setattr(comparing, "open_model", accept)
-        patch.setattr(files, "open_model", lambda folder: real(folder) if str(folder) == "m" else base)
+        patch.setattr(
+            files, "open_model", lambda folder, prompt=None: real(folder, prompt=prompt) if str(folder) == "m" else base
+        )
         patch.setattr(files, "make_mesh", accept)
         patch.setattr(files, "restore_params", accept)
         yield
