@@ -35,6 +35,7 @@ from sami_jax.training import TrainState, abstract_state, state_shardings
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
 SEAL, DAMAGED = "seal.json", "damaged"
 KEPT = 2  # newest checkpoints
+_PATIENCE = 10 * 365 * 86_400  # s: Orbax waits by the wall clock, which may jump; a process that is lost is noticed otherwise
 
 
 class Checkpoints:
@@ -54,7 +55,9 @@ class Checkpoints:
 
         hosts.once(prepare)
         sys.unraisablehook = _print_unless_late
-        self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT))
+        patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, async_options=patient)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
         self._pending: concurrent.futures.Future | None = None
 

@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     # Quiet libraries before any of them is imported: their news would stand between the user and ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an error, with a traceback, before it raises it
+    for name in ("absl", "asyncio"):  # where Orbax logs an error, with a traceback, before or after it raises it
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if argv is None:  # the process is ours
         _hurry()
     _keep_compiled_programs()
