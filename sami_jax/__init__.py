@@ -8,26 +8,7 @@ from typing import TYPE_CHECKING
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 
 if TYPE_CHECKING:
-    from sami_jax.api import (
-        Model,
-        Principle,
-        Training,
-        begin,
-        compose,
-        contrastive_loss,
-        explain,
-        load,
-        load_config,
-        mi_lower_bound,
-        mi_posterior_bound,
-        read_principles,
-        read_queries,
-        run,
-        sample,
-        save,
-        score,
-        update,
-    )
+    from sami_jax.api import *
 
 __all__ = [
     "Model",

@@ -35,7 +35,9 @@ from sami_jax.training import TrainState, abstract_state, state_shardings
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
 SEAL, DAMAGED = "seal.json", "damaged"
 KEPT = 2  # newest checkpoints
-_PATIENCE = 10 * 365 * 86_400  # s: Orbax waits by the wall clock, which may jump; a process that is lost is noticed otherwise
+_PATIENCE = (
+    10 * 365 * 86_400
+)  # s: Orbax waits by the wall clock, which may jump; a process that is lost is noticed otherwise
 
 
 class Checkpoints:
@@ -119,8 +121,14 @@ class Checkpoints:
     def settle(self) -> None:
         """Waits until what is being saved is whole; raises its error."""
         pending, self._pending = self._pending, None
-        if pending:
-            pending.result()
+        try:
+            if pending:
+                pending.result()
+        except TimeoutError as error:
+            raise UserError(
+                f"{self.folder}: a checkpoint was not finished in time, by this machine's clock: the disk is slow or gone, or the"
+                " clock jumped forward; the same command continues"
+            ) from error
 
     def _newest_whole(self) -> int | None:
         for step in _steps(self.folder):

@@ -9,6 +9,7 @@ stop, or the first process, which counts them, is gone), but offers no callback:
 native output is kept apart, and the abort is caught.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import itertools
@@ -198,7 +199,7 @@ def end(status: int) -> None:
         pass
     else:
         leave()
-    _exit(status)
+    exit_now(status)
 
 
 def crash() -> None:
@@ -212,13 +213,14 @@ def crash() -> None:
         time.sleep(_world.lost_after + TOGETHER)
     traceback.print_exc()
     sys.stderr.write(_native_output())
-    _exit(1)
+    exit_now(1)
 
 
-def _exit(status: int) -> None:
-    """Without jax's own end, which would wait for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+def exit_now(status: int) -> None:
+    """Without jax's own end, which would wait for other processes, and without waiting for threads."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # its reader has gone
+            stream.flush()
     os._exit(status)
 
 

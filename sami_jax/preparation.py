@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from sami_jax import hosts
-from sami_jax.config import validate
+from sami_jax.config_checks import validate
 from sami_jax.data.jsonl import Skipped
 from sami_jax.data.queries import Query, read_source
 from sami_jax.data.sources import sources

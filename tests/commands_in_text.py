@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sami_jax.cli.parser import new_parser
-from sami_jax.config import validate
+from sami_jax.config_checks import validate
 from sami_jax.config_file import load_config
 
 ROOT = Path(__file__).parent.parent

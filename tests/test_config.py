@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sami_jax import config as config_lib
+from sami_jax.config_checks import validate
 from sami_jax.config_file import load_config
 from sami_jax.errors import UserError
 from sami_jax.evaluation.measure import split_principles
@@ -21,7 +22,7 @@ NAMES = sorted(file.stem for file in config_lib.config_folder().glob("*.py"))
 @pytest.mark.parametrize("arg", ["", ":smoke"])
 def test_shipped_configs_are_valid(name, arg):
     config, run_name = load_config(name + arg, [])
-    config_lib.validate(config)
+    validate(config)
     assert config.is_locked and run_name == name + arg.replace(":", "-")
 
 
@@ -90,7 +91,7 @@ def test_one_query_of_a_microbatch_falls_on_each_of_sixteen_chips(name):
 def test_bad_values_are_named(override, words):
     config, _ = load_config("diverse_llama3_70b", [f"--config.{override}"])
     with pytest.raises(UserError, match=re.escape(words)):
-        config_lib.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_bad_values_are_named(override, words):
 def test_types_and_ranges_are_checked(override, words):
     config, _ = load_config("tiny", [f"--config.{override}"])
     with pytest.raises(UserError, match=re.escape(words)):
-        config_lib.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_types_and_ranges_are_checked(override, words):
 )  # fmt: skip
 def test_overrides_that_cannot_be_read_are_refused(override):
     with pytest.raises(UserError, match=r"^--config") as refused:
-        config_lib.validate(load_config("tiny", [f"--config.{override}"])[0])
+        validate(load_config("tiny", [f"--config.{override}"])[0])
     assert "\n" not in str(refused.value)
 
 
@@ -161,7 +162,7 @@ def test_bad_config_files_are_one_line(tmp_path, text, words):
     file = tmp_path / "mine.py"
     file.mkdir() if text is None else file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=re.escape(words)) as refused:
-        config_lib.validate(load_config(str(file), [])[0])
+        validate(load_config(str(file), [])[0])
     assert "\n" not in str(refused.value)
 
 

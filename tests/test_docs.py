@@ -1,6 +1,7 @@
 """The documentation: it builds without a warning, asks nothing of the network, and tells the code as it is."""
 
 import ast
+import html
 import html.parser
 import os
 import re
@@ -52,6 +53,14 @@ def test_no_page_asks_the_network(site):
                 assert not urlsplit(place).netloc, f"{page.name}: <{tag}> {place}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_the_examples_stand_on_their_page(site):
+    text = html.unescape(re.sub(r"<[^>]*>", "", (site / "api.html").read_text(encoding="utf-8")))
+    examples = list((ROOT / "examples").glob("*.py"))
+    assert len(examples) == 5
+    for example in examples:
+        assert example.read_text(encoding="utf-8").strip() in text, example.name
 
 
 def test_pictures_say_what_they_show(site):

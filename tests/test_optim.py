@@ -14,7 +14,8 @@ from jax.experimental import topologies
 
 from sami_jax import training
 from sami_jax.checkpoint import Checkpoints
-from sami_jax.config import defaults, validate
+from sami_jax.config import defaults
+from sami_jax.config_checks import validate
 from sami_jax.errors import UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params, param_shardings

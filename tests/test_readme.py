@@ -2,9 +2,11 @@
 those in sentences and tables are read by the real parser. A command that no test knows fails."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +141,15 @@ def test_your_own_judge(sami, tmp_path, server):
     assert "flipped with the order: 100.0 %" in shown
     assert "keep key.json from the raters" in sami(rate)
     assert "win rate, ties as half: 50.0 %" in sami(winrate)
+
+
+def test_from_python():
+    """In a process of its own, on one device."""
+    [code] = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\[\['.+', '.+'\]\] \[-?\d\.\d+\]\n", done.stdout), done.stdout
 
 
 def test_from_laptop_to_pod(tmp_path):

@@ -26,12 +26,21 @@ from sami_jax.stopping import at_once
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status. Where `argv` is None, the process is ours, and a bad end ends it here and now: after a write that
+    failed, threads of Orbax wait for one another for minutes."""
+    status = _call(argv)
+    if argv is None and status:
+        hosts.exit_now(status)
+    return status
+
+
+def _call(argv: list[str] | None) -> int:
     # Quiet libraries before any of them is imported: their news would stand between the user and ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "asyncio"):  # where Orbax logs an error, with a traceback, before or after it raises it
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if argv is None:  # the process is ours
+    if argv is None:
         _hurry()
     _keep_compiled_programs()
     arguments, rest = new_parser().parse_known_args(argv)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sami_jax.cli.parser import skipped_by, tell_programs
 from sami_jax.cli.proof import print_rates
-from sami_jax.config import validate
+from sami_jax.config_checks import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.queries import read_source

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from sami_jax import objective
 from sami_jax.checkpoint import SIDE_FILES, restore_params
 from sami_jax.cli.parser import skipped_by, tell_programs
-from sami_jax.config import validate
+from sami_jax.config_checks import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, of_messages

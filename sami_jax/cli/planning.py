@@ -32,7 +32,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     import dataclasses
     from pathlib import Path
 
-    from sami_jax.config import validate
+    from sami_jax.config_checks import validate
     from sami_jax.config_file import load_config
     from sami_jax.models.huggingface import read_config
     from sami_jax.models.published import SHAPES

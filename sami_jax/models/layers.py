@@ -253,6 +253,7 @@ class Experts(nnx.Module):
         self.downs = random_weight(rngs, (e, f, d), f)
 
     def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, Routing]:
+        """x [B, T, D] -> like x, and the router's choices. `by_parts` is as `SwiGLU` has it and changes nothing here."""
         routing = Routing(self.router(x).astype(jnp.float32))
         weights, experts = routing.choose(self.chosen)
         stacks = (cast(stack, x.dtype) for stack in (self.gates, self.ups, self.downs))

@@ -5,7 +5,8 @@ import pytest
 import transformers
 from chat_models import CORPUS, SHAPES, chat_tokenizer
 
-from sami_jax.config import defaults, validate
+from sami_jax.config import defaults
+from sami_jax.config_checks import validate
 from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import Message
 from sami_jax.data.pairs import encode_pairs

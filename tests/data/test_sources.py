@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sami_jax.config import validate
+from sami_jax.config_checks import validate
 from sami_jax.config_file import load_config
 from sami_jax.data.sources import Source, sources
 from sami_jax.errors import UserError

@@ -1,18 +1,21 @@
 """One run a folder, a folder for one run; and a clock that jumps."""
 
+import concurrent.futures
 import json
 import time
 
 import pytest
 from short_run import DISTURBED, SHORT, assert_same, finish, sami
 
+from sami_jax.checkpoint import Checkpoints
 from sami_jax.cli import main
+from sami_jax.errors import UserError
 
-# The command line with a clock that goes back by a day at every tenth look, and forward by 29 at every three-hundredth.
+# The command line with a clock that goes back by an hour at every tenth look.
 BACKWARDS = """
 import datetime, itertools, sys, time
 real, looks = time.time, itertools.count()
-time.time = lambda: real() - 86400 * (next(looks) // 10 % 30)
+time.time = lambda: real() - 3600 * (next(looks) // 10)
 time.time_ns = lambda: int(time.time() * 10**9)
 
 class Backwards(datetime.datetime):
@@ -27,7 +30,7 @@ sys.exit(main())
 
 
 @pytest.mark.faults
-def test_a_clock_that_jumps_changes_nothing(tmp_path, warm):
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path, warm):
     workdir = tmp_path / "run"
     process = sami(workdir, options=DISTURBED, wrapper=("-c", BACKWARDS))
     while process.poll() is None and not (workdir / "iteration_1/checkpoints/3").exists():
@@ -40,6 +43,15 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, warm):
     assert times != sorted(times)
     assert main(["verify", str(workdir)]) == 0
     assert main(["report", str(workdir)]) == 0
+
+
+def test_a_clock_that_jumps_forward_while_something_is_saved_is_said(tmp_path):
+    """Orbax gives up by the wall clock."""
+    with Checkpoints(tmp_path, lambda folder: None) as checkpoints:
+        checkpoints._pending = concurrent.futures.Future()
+        checkpoints._pending.set_exception(TimeoutError("timed out after 2505600.00 seconds."))
+        with pytest.raises(UserError, match=r"not finished in time.*the same command continues"):
+            checkpoints.settle()
 
 
 @pytest.mark.slow

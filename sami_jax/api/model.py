@@ -1,0 +1,76 @@
+"""A language model in memory: read, written."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sami_jax.config import SYSTEM
+from sami_jax.errors import UserError
+from sami_jax.models.huggingface import check_replaceable, export
+from sami_jax.models.kernels import BACKENDS
+from sami_jax.models.pretrained import ModelFolder, companions, open_model
+from sami_jax.sharding import ALL_DEVICES, make_mesh
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A language model in memory."""
+
+    files: ModelFolder  # where it came from: its shape, its tokenizer, the ids that end a text
+    params: dict  # weights, in their shards on `mesh`
+    mesh: jax.sharding.Mesh
+
+
+def load(
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "xla",
+    chat: bool = False,
+    mesh: jax.sharding.Mesh | dict[str, int] | None = None,
+) -> Model:
+    """Reads a model in Hugging Face format: Llama, Mistral, Mixtral, Qwen 2.5 or Qwen 3.
+
+    Args:
+      folder: local, with config.json, safetensors and a tokenizer.
+      dtype: of the weights in memory and of what is computed with them: float32 | bfloat16.
+      attention: xla | cudnn (NVIDIA GPUs) | splash (TPUs).
+      chat: ask it by its tokenizer's own chat template, as instruct models want it; the system's message states the constitution.
+      mesh: devices along "data", "fsdp", "expert" and "tensor", or the mesh of another model; by default the weights are split over
+        all devices ("fsdp").
+    Raises:
+      UserError: no such model, or one that cannot be used; says why.
+      NotFinite: a weight is no number.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    check_choice("attention", attention, BACKENDS)
+    files = open_model(folder, attention, ConfigDict({"chat": chat, "system": SYSTEM}))
+    if not isinstance(mesh, jax.sharding.Mesh):
+        mesh = make_mesh(ALL_DEVICES if mesh is None else mesh)
+    return Model(files, files.load(mesh, dtype), mesh)
+
+
+def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> None:
+    """Writes a folder in Hugging Face format, which transformers and `load` read; it appears whole or not at all.
+
+    Args:
+      folder: new, or of an older model, which it replaces.
+      dtype: of the weights in the file: float32 | bfloat16.
+    Raises:
+      UserError: the folder holds something else.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    output = Path(folder)
+    check_replaceable(output)
+    export(model.params, model.files.config, output, companions(model.files), jnp.dtype(dtype))
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r}: must be one of {', '.join(choices)}")
