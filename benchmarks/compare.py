@@ -188,7 +188,7 @@ def check_generation(model: Path, ours: np.ndarray, theirs: np.ndarray) -> dict:
         import torch
         import transformers
 
-        exact = transformers.LlamaForCausalLM.from_pretrained(model, dtype=torch.float64)  # nosec B615 # a local folder
+        exact = transformers.LlamaForCausalLM.from_pretrained(model, dtype=torch.float64)  # a local folder  # nosec B615
         prompts = cases.generation_prompts(exact.config.vocab_size, len(ours))
     for row in parted:
         place = np.argmax(ours[row] != theirs[row])

@@ -85,7 +85,7 @@ def generate(arguments: argparse.Namespace, model) -> None:
 
 def main() -> None:
     arguments = cases.parse_side(("T0", "T1", "dynamic", "static"))
-    model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)  # nosec B615 # a local folder
+    model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)  # a local folder  # nosec B615
     {"train": train, "generate": generate}[arguments.task](arguments, model)
 
 

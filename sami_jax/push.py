@@ -14,7 +14,7 @@ from sami_jax.redaction import redact
 from sami_jax.terminal import track
 
 CARD = "README.md"
-TOKEN = "HF_TOKEN"  # nosec B105: the variable's name
+TOKEN = "HF_TOKEN"  # the variable's name  # nosec B105
 ENDPOINT = "HF_ENDPOINT"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 RECORDED, EDITED, ADDED, UNKNOWN = "as the run left it", "edited since", "added since", "of no run here"

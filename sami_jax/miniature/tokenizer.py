@@ -15,7 +15,7 @@ CHAT_TEMPLATE = (
     "{% else %}Assistant: {{ message['content'] }}{{ eos_token }}\n\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-_TOKEN = r" ?[A-Za-z]+|[0-9]|\n|[^\sA-Za-z0-9]| "  # nosec B105: a pattern of words, no password
+_TOKEN = r" ?[A-Za-z]+|[0-9]|\n|[^\sA-Za-z0-9]| "  # a pattern of words, no password  # nosec B105
 
 
 def build(texts) -> transformers.PreTrainedTokenizerFast:

@@ -13,8 +13,8 @@ from sami_jax.sharding import make_mesh
 RANDOM_BYTES, RANDOM_MIXTURE = "random-bytes", "random-bytes-mixture"
 # Name, as `config.model.path` gives it -> what sets its shape apart.
 UNTRAINED = {
-    RANDOM_BYTES: {"family": "mistral"},
-    RANDOM_MIXTURE: {"family": "mixtral", "n_experts": 4, "experts_per_token": 2},  # nosec B105: a count, no password
+    RANDOM_BYTES: dict(family="mistral"),
+    RANDOM_MIXTURE: dict(family="mixtral", n_experts=4, experts_per_token=2),
 }
 END = "</s>"
 CHAT_TEMPLATE = (

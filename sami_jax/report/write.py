@@ -89,7 +89,7 @@ def _page(run: Run, words: Words) -> str:
     )
     # Curves are made of numbers and of our own words alone: they go to the page as they are.
     figures = results.figures(run, words)
-    figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # nosec B704: as said above
+    figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # as said above  # nosec B704
     return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
 
 

@@ -53,7 +53,7 @@ def write(file: Path, rows: list[dict]) -> Path:
     if file.suffix == ".parquet":
         parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     elif file.suffix == ".gz":
-        file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0))
     else:
         write_jsonl(file, rows)
     return file
@@ -186,7 +186,7 @@ def test_bad_rows_of_parquet_are_told_by_their_number(tmp_path):
         ("q.csv", b'id,query\n1,a\n2,"b\n3,c\n4,d\n', "q.csv:3: a quoted cell is never closed"),
         ("q.csv", "id,query\n1,a\n".encode("utf-16"), "q.csv: is UTF-16; save it as UTF-8"),
         ("q.csv.gz", b"id,query\n1,a\n", "q.csv.gz: cannot be decompressed"),
-        ("q.csv.gz", gzip.compress(b"id,query\n1,a\n")[:-9], "q.csv.gz: cannot be decompressed"),
+        ("q.csv.gz", gzip.compress(b"id,query\n1,a\n", mtime=0)[:-9], "q.csv.gz: cannot be decompressed"),
         ("q.parquet", b"", "q.parquet: not readable as Parquet"),
         ("q.parquet", b"PAR1 and no more", "q.parquet: not readable as Parquet"),
         ("q.parquet", None, "q.parquet: No such file or directory; give the path"),

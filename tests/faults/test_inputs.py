@@ -112,7 +112,7 @@ def write_tables(folder: Path) -> None:
     (folder / "q.csv").write_text('id,query\n1,"One, ""1""\n🙂"\n2,Two\n')
     text = "\n\nHuman: Q\n\nAssistant: R\n\nHuman: {}"
     (folder / "q.jsonl.gz").write_bytes(
-        gzip.compress("".join(json.dumps({"chosen": text.format(n)}) + "\n" for n in range(8)).encode())
+        gzip.compress("".join(json.dumps({"chosen": text.format(n)}) + "\n" for n in range(8)).encode(), mtime=0)
     )
 
 
