@@ -50,7 +50,7 @@ def test_what_the_base_says_is_passed_on(tmp_path, place):
 def test_a_base_whose_card_is_none(tmp_path, said):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "README.md").write_text(said)
-    (tmp_path / "base" / "config.json").write_text('{"_name_or_path": "/home/me/base"}')
+    (tmp_path / "base" / "config.json").write_text('{"_name_or_path": "/srv/me/base"}')
     assert not {"license", "language", "base_model"} & card(tmp_path, tmp_path / "base").data.to_dict().keys()
 
 
