@@ -35,9 +35,7 @@ from sami_jax.training import TrainState, abstract_state, state_shardings
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
 SEAL, DAMAGED = "seal.json", "damaged"
 KEPT = 2  # newest checkpoints
-_PATIENCE = (
-    10 * 365 * 86_400
-)  # s: Orbax waits by the wall clock, which may jump; a process that is lost is noticed otherwise
+_PATIENCE = 86_400  # s a save may take. Orbax counts by the wall clock, which jumps where a machine has slept
 
 
 class Checkpoints:

@@ -299,9 +299,8 @@ def _reviewer(arguments: argparse.Namespace) -> str:
     if name := (arguments.reviewer or "").strip():
         return name
     try:
-        asked = subprocess.run(
-            ["git", "config", "user.name"], capture_output=True, text=True, timeout=10
-        )  # the user's git  # nosec B607
+        # The user's own git, wherever it is.
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10)  # nosec B607
         name = asked.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         name = ""

@@ -125,9 +125,7 @@ def _load_tokenizer(folder: Path):
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model; save the tokenizer into the model folder")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )  # a local folder  # nosec B615
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # nosec B615
         tokenizer.decode(tokenizer.encode("a"))  # some of its settings are not looked at before
         return tokenizer
     except Exception as error:  # tokenizer code raises many types, some from Rust
