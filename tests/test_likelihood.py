@@ -105,7 +105,6 @@ def assert_same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4, rtol=2e-4), a[1], b[1])
 
 
-@pytest.mark.slow
 # Small blocks of queries leave keys out between the prefix and the own response.
 @pytest.mark.parametrize(("count", "window", "block"), [(1, 7, 8), (2, None, 128), (2, 7, 8), (5, None, 8), (5, 7, 8)])
 def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params, count, window, block, monkeypatch):
@@ -117,7 +116,6 @@ def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params,
     assert_same(shared, plain)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):
     batch = random_batch(9, 2, 4)
@@ -129,7 +127,6 @@ def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):
     np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_memory_for_sixteen_constitutions_is_that_of_two(mesh):
     config = dataclasses.replace(SMALL, n_layers=4, d_model=64, d_ff=256, sliding_window=None)
     params = init_params(config, 0, mesh)
@@ -165,7 +162,6 @@ def test_shortest_responses_give_finite_values_and_gradients(small_params, lengt
     assert (value == 0) == (length == 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_no_gradient(small_params, remat):
     batch = random_batch(3, 1, 2)
@@ -176,7 +172,6 @@ def test_rematerialisation_changes_no_gradient(small_params, remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradient("none"), gradient(remat))
 
 
-@pytest.mark.slow
 def test_kl_is_the_sum_over_response_tokens_of_the_exact_divergence(small_params, mesh):
     batch = random_batch(5, 2, 2)
     other = init_params(SMALL, 1, mesh)

@@ -36,7 +36,6 @@ PROMPTS = [list(range(1, 1 + n)) for n in (3, 11, 5, 70, 2, 8, 30)]
 SEEDS = [5, 6, 7, 8, 9, 10, 11]
 
 
-@pytest.mark.slow
 def test_a_row_depends_on_its_seed_alone(small_params, mesh):
     together = responses(small_params, mesh, PROMPTS, SEEDS, 4)
     assert responses(small_params, mesh, PROMPTS, SEEDS, 1) == together
@@ -51,7 +50,6 @@ def test_eight_devices_say_the_same(small_params, mesh):
     assert responses(placed, eight, PROMPTS, SEEDS, 3) == responses(small_params, mesh, PROMPTS, SEEDS, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
 def test_layers_in_a_loop_say_the_same(small_params, mesh, sizes, monkeypatch):
     """As on a TPU."""

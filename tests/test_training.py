@@ -45,7 +45,6 @@ def relative_difference(a, b) -> float:
     return float(optax.tree.norm(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)) / optax.tree.norm(b))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)])
 def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config, sizes):
     batch = in_microbatches(random_batch(0, 8, 2), 1)
@@ -58,7 +57,6 @@ def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config
         assert float(eight_metrics[name]) == pytest.approx(float(one_metrics[name]), rel=1e-5, abs=1e-6), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 @pytest.mark.parametrize("at_once", [0, 1])
 def test_four_microbatches_equal_one_batch(small_params, mesh, config, remat, at_once):
@@ -69,7 +67,6 @@ def test_four_microbatches_equal_one_batch(small_params, mesh, config, remat, at
     assert relative_difference(parts, whole) < 1e-5
 
 
-@pytest.mark.slow
 def test_gradient_is_that_of_finite_differences(small_params, mesh, config):
     batch = in_microbatches(random_batch(2, 2, 2), 1)
     gradient, _ = gradients(small_params, batch, config, mesh)
@@ -88,7 +85,6 @@ def test_gradient_is_that_of_finite_differences(small_params, mesh, config):
     assert (loss(1) - loss(-1)) / (2 * step) == pytest.approx(slope, rel=0.02)
 
 
-@pytest.mark.slow
 def test_one_update_is_clip_then_adamw(mesh, config):
     params = init_params(SMALL, 0, mesh)
     start = jax.tree.map(np.asarray, params)
@@ -108,7 +104,6 @@ def test_one_update_is_clip_then_adamw(mesh, config):
     assert int(state.step) == 1 and float(metrics["gradient_norm"]) == pytest.approx(float(optax.tree.norm(gradient)))
 
 
-@pytest.mark.slow
 def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
     config.train.compute_dtype = "bfloat16"
     config.optim.learning_rate = 5e-7
@@ -124,7 +119,6 @@ def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
     assert min(jax.tree.leaves(moved["blocks"])) > 0.5
 
 
-@pytest.mark.slow
 def test_kl_term_pulls_towards_the_reference(small_params, mesh, config):
     config.objective.kl_weight = 0.5
     batch = in_microbatches(random_batch(5, 2, 2), 1)
@@ -134,7 +128,6 @@ def test_kl_term_pulls_towards_the_reference(small_params, mesh, config):
     assert float(metrics["kl"]) > 0
 
 
-@pytest.mark.slow
 def test_training_raises_the_bound(mesh, config):
     batch = in_microbatches(random_batch(6, 4, 2), 1)
     with jax.set_mesh(mesh):

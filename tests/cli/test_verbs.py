@@ -208,7 +208,6 @@ PAIRS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("normalize", ["mean", "sum"])
 @pytest.mark.parametrize("score_eos", [False, True])
 def test_score_equals_torch(tmp_path, normalize, score_eos):

@@ -40,7 +40,6 @@ def test_every_branch_of_the_rule(given, decision, words):
     assert found["decision"] == decision and words in found["reason"]
 
 
-@pytest.mark.slow
 def test_equal_models_are_called_better_in_few_cases():
     """At margin 0, where every difference counts: the interval's own two and a half per cent a side."""
     rng = np.random.default_rng(0)

@@ -92,7 +92,6 @@ def test_adapters_alone_are_trained(small, small_params, mesh, config, remat):
         assert np.abs(new - old).max() > 1e-3
 
 
-@pytest.mark.slow
 def test_the_gradient_is_that_of_the_whole_model_at_the_adapters(small, small_params, mesh, config):
     adapters = grown(init_adapters(small, 0, mesh, "float32"))
     batch = random_batch(2, 4, 2)
@@ -115,7 +114,6 @@ def test_s_equals_that_of_the_folded_model(small, small_params, mesh):
     assert np.abs(ours - s(small_params, SMALL)).max() > 0.1
 
 
-@pytest.mark.slow
 def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, config):
     config.objective.kl_weight = 0.5
     batch = random_batch(4, 4, 2)
@@ -131,7 +129,6 @@ def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, con
     assert kl > 0.01 and kl == pytest.approx(float(metrics(whole, SMALL)["kl"]), rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("base", [SMALL, MIXTURE], ids=["dense", "mixture"])
 def test_updates_on_eight_devices_equal_one(base, mesh, config):
     model_config = adapted(base, lora())
@@ -157,7 +154,6 @@ def test_updates_on_eight_devices_equal_one(base, mesh, config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), eight_whole, one_whole)
 
 
-@pytest.mark.slow
 def test_frozen_weights_in_bfloat16(small, small_params, mesh, config):
     """As on accelerators. Adapters stay in float32, and are folded in float32."""
     config.train.compute_dtype = "bfloat16"
@@ -184,7 +180,6 @@ FAMILIES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
     base = tmp_path / "base"
@@ -239,7 +234,6 @@ def stage(mesh, tmp_path, config):
     return base, tmp_path / "checkpoints", model_config, frozen, state
 
 
-@pytest.mark.slow
 def test_a_restart_has_the_same_bits(stage, mesh, config):
     base, folder, model_config, _, state = stage
     with Checkpoints(folder, copy_companions(base)) as checkpoints:

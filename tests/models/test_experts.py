@@ -71,7 +71,6 @@ def test_every_token_reaches_its_experts(stacks, kind, sizes):
         np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_s_and_gradients_on_eight_devices_equal_one(mesh, remat):
     config = defaults()

@@ -38,7 +38,6 @@ def value_and_gradient(params, config, batch, mesh=None):
         return compute(params, batch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "model", "window"),
     [("cudnn", SMALL, None), ("cudnn", SMALL, 7), ("splash", HEADS_OF_LANES, None), ("splash", HEADS_OF_LANES, 7)],
@@ -52,7 +51,6 @@ def test_likelihoods_and_gradients_equal_xla(on_cpu, mesh, backend, model, windo
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours[1], expected[1])
 
 
-@pytest.mark.slow
 def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
     mesh = mesh_of(2, 1, 2)
     params, batch = init_params(HEADS_OF_LANES, 0, mesh), random_batch(0, 2, 2)
@@ -61,7 +59,6 @@ def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
     np.testing.assert_allclose(ours[0][1], expected[0][1], atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "model"), [("cudnn", SMALL), ("splash", HEADS_OF_LANES)])
 def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
     params = init_params(model, 0, mesh)
