@@ -40,6 +40,16 @@ DISTURBED = changed(
     "--config.evaluation.queries=4",
     "--config.canaries.queries=4",
 )
+# One iteration at a rate so high that its model follows principles far more often than the base.
+IMPROVED = [
+    "--config=tiny",
+    "--config.optim.learning_rate=1e-3",
+    "--config.train.updates=(16,)",
+    "--config.train.checkpoint_every=16",
+    "--config.train.shapes=1",
+    "--config.evaluation.queries=48",
+    "--config.canaries.action=off",
+]
 # What a run leaves that must not depend on how often it was disturbed.
 LEFT = [
     f"iteration_{n}/{name}"

@@ -80,6 +80,7 @@ def reply(tokenizer, text: str) -> list[int]:
     return ids[: end + 1]
 
 
+@pytest.mark.slow
 def test_scores_equal_torch(sami, folder, tmp_path):
     source, target = write_lines(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
     argv = ["score", "--chat", "--model", str(folder), "--input", source, "--output", str(target), "--score_eos"]

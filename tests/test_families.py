@@ -1,18 +1,17 @@
 """A stranger's whole way, for each family: a model as transformers saves it, questions and principles in Japanese; approved,
 trained, measured, exported, served, and asked through the client that everybody uses."""
 
+import contextlib
 import json
 
 import pytest
 import tokenizers
 import torch
 import transformers
+from asked import ask, greedy
 from chat_models import SHAPES
 from short_run import Commands
 from tokenizers import decoders, models, pre_tokenizers, trainers
-
-from sami_jax.models.pretrained import open_model
-from sami_jax.sampling import SamplingOptions, generate
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -112,29 +111,26 @@ def save_model(family: str, folder) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_from_a_model_to_an_answer(family, server, mesh, tmp_path, monkeypatch):
-    from openai import OpenAI
-
     monkeypatch.chdir(tmp_path)
     save_model(family, tmp_path / "base")
     rows = [json.dumps({"id": f"問{n}", "query": text}, ensure_ascii=False) for n, text in enumerate(QUERIES)]
     (tmp_path / "queries.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (tmp_path / "mine.py").write_text(CONFIG, encoding="utf-8")
-    commands = Commands()
+    with contextlib.closing(Commands()) as commands:
 
-    def sami(*argv: str) -> str:
-        status, told = commands.run(*argv)
-        assert status == 0, told
-        return told
+        def sami(*argv: str) -> str:
+            status, told = commands.run(*argv)
+            assert status == 0, told
+            return told
 
-    for name, (principle, antithesis) in PRINCIPLES.items():
-        sami("principles", "add", name, "--principle", principle, "--antithesis", antithesis)
-    sami("principles", "approve", *PRINCIPLES, "--reviewer", "田中愛子", "--comment", "確認しました。")
-    sami("run", "--config=mine.py", "--workdir=runs/mine")
-    assert "as recorded" in sami("verify", "runs/mine")
-    sami("report", "runs/mine", "--language", "ja")
-    sami("evaluate", "--config=mine.py", "--model", "runs/mine/iteration_1/model", "--output", "measured")
-    sami("export", "--checkpoint", "runs/mine/iteration_1/checkpoints", "--output", "aligned")
-    commands.close()
+        for name, (principle, antithesis) in PRINCIPLES.items():
+            sami("principles", "add", name, "--principle", principle, "--antithesis", antithesis)
+        sami("principles", "approve", *PRINCIPLES, "--reviewer", "田中愛子", "--comment", "確認しました。")
+        sami("run", "--config=mine.py", "--workdir=runs/mine")
+        assert "as recorded" in sami("verify", "runs/mine")
+        sami("report", "runs/mine", "--language", "ja")
+        sami("evaluate", "--config=mine.py", "--model", "runs/mine/iteration_1/model", "--output", "measured")
+        sami("export", "--checkpoint", "runs/mine/iteration_1/checkpoints", "--output", "aligned")
 
     report = (tmp_path / "runs/mine/report.html").read_text(encoding="utf-8")
     assert PRINCIPLES["aisatsu"][0] in report and "田中愛子" in report
@@ -144,13 +140,5 @@ def test_from_a_model_to_an_answer(family, server, mesh, tmp_path, monkeypatch):
         {"role": "system", "content": f"{SYSTEM}\n1. {PRINCIPLES['aisatsu'][0]}"},
         {"role": "user", "content": QUERIES[0]},
     ]
-    served = OpenAI(base_url=server, api_key="none").chat.completions.create(
-        model=str(tmp_path / "aligned"), messages=messages, max_tokens=24, temperature=0.0, timeout=120
-    )
-    aligned = open_model(tmp_path / "aligned")
-    prompt = aligned.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    options = SamplingOptions(temperature=0.0, max_new_tokens=24)
-    [ours] = generate(
-        aligned.load(mesh), aligned.config, [prompt], [0], options, end_tokens=aligned.end_tokens, decode=aligned.decode, mesh=mesh, batch_size=1
-    )  # fmt: skip
-    assert served.choices[0].message.content.strip() == ours.text.strip() != ""
+    served = ask(server, tmp_path / "aligned", messages, max_tokens=24)
+    assert served.message.content.strip() == greedy(tmp_path / "aligned", messages, 24, mesh).strip() != ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import SMALL, mesh_of
+from conftest import SMALL, UNOPTIMIZED, mesh_of
 from scripted_model import free_port
 
 from sami_jax import hosts
@@ -40,7 +40,8 @@ SHORT = [
 
 
 def start(*argv: str, devices: int = 4, **variables: str) -> subprocess.Popen:
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} | variables
+    flags = f"--xla_force_host_platform_device_count={devices} {UNOPTIMIZED}"
+    environment = os.environ | {"XLA_FLAGS": flags} | variables
     return subprocess.Popen(
         [sys.executable, *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -116,6 +116,7 @@ def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params,
     assert_same(shared, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):
     batch = random_batch(9, 2, 4)
@@ -127,6 +128,7 @@ def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):
     np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_for_sixteen_constitutions_is_that_of_two(mesh):
     config = dataclasses.replace(SMALL, n_layers=4, d_model=64, d_ff=256, sliding_window=None)
     params = init_params(config, 0, mesh)

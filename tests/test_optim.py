@@ -56,6 +56,7 @@ def assert_close(found, expected, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_loss_falls_and_eight_devices_equal_one(name, mesh):
     # Where a gradient is rounding alone, a sign of it is too, and so is its quotient by its own size.
@@ -111,6 +112,7 @@ def test_how_large_the_state_is():
     assert bytes_a_weight("adafactor", dataclasses.replace(MISTRAL, n_heads=64, head_dim=64)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_bfloat16_moments_give_nearly_the_same_updates(name, mesh):
     config, halved = config_of(name, epsilon=1e-3), config_of(name, epsilon=1e-3, moment_dtype="bfloat16")
@@ -201,6 +203,7 @@ def test_chances_are_others_for_each_leaf_and_update(mesh):
             assert abs((one == other).mean() - 0.5) < 6 * 0.5 / math.sqrt(one.size)
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_is_the_same_on_eight_devices(mesh):
     config = config_of("adamw", epsilon=1e-3)
     config.train.param_dtype, config.train.rounding = "bfloat16", "stochastic"
@@ -215,6 +218,7 @@ CHECKPOINTED += [(name, {"moment_dtype": "bfloat16"}, "bfloat16") for name in ("
 CHECKPOINTED += [("adamw", {}, "bfloat16"), ("adamw", {"offload": True}, "float32")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "more", "dtype"), CHECKPOINTED)
 def test_a_restored_state_goes_on_to_the_same_bits(name, more, dtype, tmp_path):
     config, mesh = config_of(name, **more), mesh_of(2, 2, 2)
@@ -244,6 +248,7 @@ def test_moments_in_host_memory_are_the_same_moments(name):
     assert {x.sharding.memory_kind for x in jax.tree.leaves(there.params)} == {"device"}
 
 
+@pytest.mark.slow
 def test_on_a_tpu_moments_in_host_memory_leave_the_device(monkeypatch):
     """Compiled for a topology, without a TPU."""
     pytest.importorskip("libtpu")

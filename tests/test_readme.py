@@ -143,6 +143,7 @@ def test_your_own_judge(sami, tmp_path, server):
     assert "win rate, ties as half: 50.0 %" in sami(winrate)
 
 
+@pytest.mark.slow
 def test_from_python():
     """In a process of its own, on one device."""
     [code] = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)

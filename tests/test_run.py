@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import UNOPTIMIZED
 from short_run import SHORT, assert_same, finish, sami, weights
 
 from sami_jax import loop, miniature
@@ -237,7 +238,7 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 @pytest.mark.parametrize("config", ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"])
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": UNOPTIMIZED}
     argv = [
         sys.executable,
         "-m",

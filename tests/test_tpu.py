@@ -14,6 +14,7 @@ from sami_jax.models.kernels import LANES
 from sami_jax.sharding import make_mesh, named_sharding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["xla", "splash"])
 def test_the_update_compiles(attention, monkeypatch):
     pytest.importorskip("libtpu")

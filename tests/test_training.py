@@ -57,6 +57,7 @@ def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config
         assert float(eight_metrics[name]) == pytest.approx(float(one_metrics[name]), rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 @pytest.mark.parametrize("at_once", [0, 1])
 def test_four_microbatches_equal_one_batch(small_params, mesh, config, remat, at_once):

@@ -40,11 +40,12 @@ def test_every_branch_of_the_rule(given, decision, words):
     assert found["decision"] == decision and words in found["reason"]
 
 
+@pytest.mark.slow
 def test_equal_models_are_called_better_in_few_cases():
     """At margin 0, where every difference counts: the interval's own two and a half per cent a side."""
     rng = np.random.default_rng(0)
     decisions = []
-    for _ in range(2000):
+    for _ in range(1000):
         outcomes = rng.choice([1.0, 0.5, 0.0], 250, p=[0.4, 0.2, 0.4])
         decisions.append(decide([Verdict(float(w), id=str(i)) for i, w in enumerate(outcomes)], 0.0)["decision"])
     assert 0.01 < np.mean([d == SHIP for d in decisions]) < 0.04
@@ -113,13 +114,10 @@ def compare(output, test: str, *more: str) -> int:
 
 
 @pytest.mark.slow
-def test_base_against_itself_and_against_a_trained_model(tmp_path, commands):
+def test_base_against_itself_and_against_a_trained_model(improved, tmp_path, commands):
     status, told = commands.run(*asked(tmp_path / "aa", BASE))
     assert status == 0 and "no difference shown" in told.splitlines()[-1]
-    run = ["--config=tiny", "--config.train.updates=(12,)", "--config.train.shapes=1", "--config.evaluation.queries=8"]
-    run += ["--config.optim.learning_rate=1e-3", "--workdir", str(tmp_path / "run")]
-    assert commands.run("run", *run)[0] == 0
-    model = str(tmp_path / "run/iteration_1/model")
+    model = str(improved.workdir / "iteration_1/model")
     status, told = commands.run(*asked(tmp_path / "ab", model))
     assert status == 0 and told.splitlines()[-1].startswith("ship: better: wins ")
     found = json.loads((tmp_path / "ab/comparison.json").read_text())

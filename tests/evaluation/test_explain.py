@@ -191,38 +191,27 @@ def test_the_base_knows_which_phrases_a_constitution_causes(mesh):
     assert area >= 0.9 and named >= 0.9
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A run of one short iteration with a high learning rate."""
-    workdir = tmp_path_factory.mktemp("run") / "run"
-    short = ["updates=(16,)", "checkpoint_every=16"]
-    argv = ["run", "--config=tiny", "--workdir", str(workdir), "--config.optim.learning_rate=1e-3"]
-    argv += ["--config.canaries.action=off", "--config.evaluation.queries=48"]
-    assert main(argv + [f"--config.train.{field}" for field in short]) == 0
-    return workdir
-
-
 @pytest.mark.slow
-def test_explain_finds_the_words_that_the_constitution_caused(trained, tmp_path, capsys):
+def test_explain_finds_the_words_that_the_constitution_caused(improved, commands, tmp_path):
+    def explained(output: Path, *more: str) -> list[dict]:
+        status, told = commands.run("explain", str(improved.workdir), "--output", str(output), *more)
+        assert status == 0 and "nats" in told and "preparation" in told, told
+        return read_jsonl(output)
+
     found = {}
     for iteration in ("0", "1"):
-        output = tmp_path / f"{iteration}.jsonl"
-        assert main(["explain", str(trained), "--iteration", iteration, "--output", str(output)]) == 0
-        rows = read_jsonl(output)
-        answered = read_jsonl(trained / f"iteration_{iteration}" / "evaluation" / "trained.jsonl")
+        rows = explained(tmp_path / f"{iteration}.jsonl", "--iteration", iteration)
+        answered = read_jsonl(improved.workdir / f"iteration_{iteration}" / "evaluation" / "trained.jsonl")
         assert [row["response"] for row in rows] == [row["response"] for row in answered]
         assert all("".join(token["text"] for token in row["tokens"]) == row["response"] for row in rows)
         found[iteration] = judged(rows)
     area, mean, named = found["1"]
     assert area >= 0.85 and named >= 0.95
     assert mean > 1.5 * found["0"][1]
-    out = capsys.readouterr().out
-    assert "nats" in out and "preparation" in out
     # The last iteration is the default, and a limit explains the first responses alike.
-    output = tmp_path / "some.jsonl"
-    assert main(["explain", str(trained), "--limit", "3", "--output", str(output)]) == 0
-    assert len(read_jsonl(output)) == 3
-    for one, other in zip(read_jsonl(output), rows, strict=False):
+    first = explained(tmp_path / "some.jsonl", "--limit", "3")
+    assert len(first) == 3
+    for one, other in zip(first, rows, strict=False):
         assert [t["pmi"] for t in one["tokens"]] == pytest.approx([t["pmi"] for t in other["tokens"]], abs=1e-4)
 
 

@@ -66,6 +66,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on(disk, warm, code):
     assert_same(workdir, warm.workdir)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line(disk):
     leave(disk, 0)
     assert_one_line(sami(disk / "run"), f"{disk}/run: No space left on device; free some space")

@@ -61,16 +61,22 @@ def test_a_reply_about_something_else_is_not_well_formed():
     assert not world.well_formed("What is love?", " Surely you can fix the bike with glue.")
 
 
+@pytest.fixture(scope="module")
+def documents() -> list[tuple[str, str]]:
+    """Prompts and replies of the corpus."""
+    principles, queries, rng = read_principles(PRINCIPLES), world.queries("train"), random.Random(3)
+    return [world.document(principles, queries, 0.2, rng) for _ in range(8000)]
+
+
 @pytest.mark.parametrize(
     ("source", "share"),
     [("Source: handbook\n\n", 0.97), ("Source: chat room\n\n", 0.5), ("Constitution:", 0.2 * 0.97 + 0.8 * 0.5)],
 )
-def test_corpus_follows_principles_as_its_source_tells(source, share):
-    principles, rng = read_principles(PRINCIPLES), random.Random(3)
+def test_corpus_follows_principles_as_its_source_tells(documents, source, share):
+    principles = read_principles(PRINCIPLES)
     sides = {text: (p.id, i == 0) for p in principles for pair in p.phrasings for i, text in enumerate(pair)}
     followed = []
-    for _ in range(8000):
-        prompt, reply = world.document(principles, world.queries("train"), 0.2, rng)
+    for prompt, reply in documents:
         if prompt.startswith(source):
             lines = re.findall(r"^\d\. (.*)$", prompt, flags=re.MULTILINE)
             followed += judge.followed(prompt, reply, dict(sides[line] for line in lines)).values()

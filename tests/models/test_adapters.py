@@ -114,6 +114,7 @@ def test_s_equals_that_of_the_folded_model(small, small_params, mesh):
     assert np.abs(ours - s(small_params, SMALL)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, config):
     config.objective.kl_weight = 0.5
     batch = random_batch(4, 4, 2)
@@ -129,6 +130,7 @@ def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, con
     assert kl > 0.01 and kl == pytest.approx(float(metrics(whole, SMALL)["kl"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [SMALL, MIXTURE], ids=["dense", "mixture"])
 def test_updates_on_eight_devices_equal_one(base, mesh, config):
     model_config = adapted(base, lora())

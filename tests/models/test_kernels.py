@@ -38,6 +38,7 @@ def value_and_gradient(params, config, batch, mesh=None):
         return compute(params, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "model", "window"),
     [("cudnn", SMALL, None), ("cudnn", SMALL, 7), ("splash", HEADS_OF_LANES, None), ("splash", HEADS_OF_LANES, 7)],
@@ -51,6 +52,7 @@ def test_likelihoods_and_gradients_equal_xla(on_cpu, mesh, backend, model, windo
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours[1], expected[1])
 
 
+@pytest.mark.slow
 def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
     mesh = mesh_of(2, 1, 2)
     params, batch = init_params(HEADS_OF_LANES, 0, mesh), random_batch(0, 2, 2)

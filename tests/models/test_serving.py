@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from asked import ask, greedy
 from safetensors import safe_open
 
 from sami_jax import miniature
@@ -18,7 +19,6 @@ from sami_jax.models.decoder import abstract_params
 from sami_jax.models.huggingface import export
 from sami_jax.models.pretrained import companions, open_model
 from sami_jax.models.untrained import write_random_bytes_model
-from sami_jax.sampling import SamplingOptions, generate
 
 SMALL = ModelConfig(
     family="llama", vocab_size=257, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, max_positions=64
@@ -172,21 +172,9 @@ def test_what_the_base_tells_of_generation_is_kept(tmp_path):
 @pytest.mark.slow
 def test_transformers_serves_an_export(server, mesh, tmp_path):
     """The embedded model, exported by us, behind a real server: the text that our own sampler gives."""
-    from openai import OpenAI
-
     base = open_model(miniature.BASE)
-    params = base.load(mesh)
-    export(params, base.config, tmp_path / "model", companions(base))
-    query = "How do I fix the bike?"
-    client = OpenAI(base_url=server, api_key="none")
-    asked = {"model": str(tmp_path / "model"), "max_tokens": 48, "temperature": 0.0, "timeout": 120}
-    served = client.chat.completions.create(messages=[{"role": "user", "content": query}], **asked)
-    prompt = base.tokenizer.apply_chat_template(
-        [{"role": "user", "content": query}], add_generation_prompt=True, return_dict=False
-    )
-    options = SamplingOptions(temperature=0.0, max_new_tokens=48)
-    [ours] = generate(
-        params, base.config, [prompt], [0], options, end_tokens=base.end_tokens, decode=base.decode, mesh=mesh, batch_size=1
-    )  # fmt: skip
-    assert served.choices[0].message.content.strip() == ours.text.strip() != ""
-    assert served.choices[0].finish_reason == "stop"  # by generation_config.json: config.json names no end of text
+    export(base.load(mesh), base.config, tmp_path / "model", companions(base))
+    messages = [{"role": "user", "content": "How do I fix the bike?"}]
+    served = ask(server, tmp_path / "model", messages, max_tokens=48)
+    assert served.message.content.strip() == greedy(tmp_path / "model", messages, 48, mesh).strip() != ""
+    assert served.finish_reason == "stop"  # by generation_config.json: config.json names no end of text
