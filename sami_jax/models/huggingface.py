@@ -89,10 +89,10 @@ def read_config(folder: Path) -> ModelConfig:
         return ModelConfig.from_hf(raw, str(file))  # raises, naming the model type
     check_sizes(raw, str(file))
     try:
-        filled = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()  # nosec B615
+        filled = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # nosec B615
     except Exception as error:  # its checks raise many types
         raise UserError(f"{file}: not a readable config.json ({_first_line(error)}); export the model again") from None
-    return ModelConfig.from_hf(raw | filled, str(file))
+    return ModelConfig.from_hf(raw | filled.to_dict(), str(file))
 
 
 def check_weights(folder: Path, config: ModelConfig) -> None:
