@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is compilation; without these two passes it is a third. Whole runs, in processes of their own, are
-# compiled as a user's are. XLA_FLAGS given from outside come last, and win.
+# Most of a test's time is compilation, and without optimization it is a third on jax 0.10. Whole runs, as processes, compile as
+# a user's do, but for those that ask for this. XLA_FLAGS given from outside come last, and win.
 UNOPTIMIZED = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jax").startswith("0.10."):  # later ones end a process that names the flag
     UNOPTIMIZED += " --xla_cpu_use_fusion_emitters=false"

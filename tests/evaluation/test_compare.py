@@ -45,7 +45,7 @@ def test_equal_models_are_called_better_in_few_cases():
     """At margin 0, where every difference counts: the interval's own two and a half per cent a side."""
     rng = np.random.default_rng(0)
     decisions = []
-    for _ in range(1000):
+    for _ in range(2000):
         outcomes = rng.choice([1.0, 0.5, 0.0], 250, p=[0.4, 0.2, 0.4])
         decisions.append(decide([Verdict(float(w), id=str(i)) for i, w in enumerate(outcomes)], 0.0)["decision"])
     assert 0.01 < np.mean([d == SHIP for d in decisions]) < 0.04
