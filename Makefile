@@ -4,14 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint coverage slow test-lowest lowest package faults audit docs bench miniature clean
+.PHONY: demo test test-all lint types docs coverage slow package test-lowest lowest faults audit bench miniature clean
+
+QUICK := not slow and not faults and not package
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
 
-test: lint types
-	$(BIN)/python -m pytest
+# What a newcomer runs: the quick tests, one whole run among them. It installs what they need and no more.
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m '$(QUICK)'
+	@echo "Left to make test-all: whole runs and servers, many processes, notebooks and examples (make slow); trackers;" \
+	  "lint, types, docs, coverage, package. The long form of the faults: make faults."
+
+# Everything, as on a change that is to be merged.
+test-all: test lint types docs coverage slow package
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -22,10 +30,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
 
-# The same tests in two halves: the quick ones, with what they cover of the package, and the others.
+# The quick tests again, with those of the trackers, and what they cover of the package.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow and not faults and not package' --cov --cov-report=term
+	$(BIN)/python -m pytest -m '$(QUICK)' --cov --cov-report=term
 
+# The others.
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'slow and not faults and not package'
 
@@ -33,8 +42,8 @@ slow: $(VENV)/.installed-dev
 test-lowest:
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test]'
-	build/lowest/bin/python -m pytest -m 'not slow and not faults and not package'
+	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test,wandb,mlflow]'
+	build/lowest/bin/python -m pytest -m '$(QUICK)'
 
 # Writes down those versions anew, after setup.py's bounds have changed.
 lowest: $(VENV)/.installed-dev
@@ -79,6 +88,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -15,18 +15,12 @@ HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
 WANDB = "wandb>=0.26"
 MLFLOW = ["mlflow-skinny>=3.11.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
-TEST = [
+TEST = [  # of `make test`
     OPENAI,
     HUB,
-    WANDB,
-    *MLFLOW,
-    TPU,
-    "transformers[serving]",
     "torch==2.13.0",
     "peft>=0.17",
     "hypothesis>=6.100",
-    "nbclient>=0.10",
-    "ipykernel>=6.29",
     "pytest>=8",
     "pytest-xdist>=3.6",
 ]
@@ -39,7 +33,9 @@ def for_pypi(text: str) -> str:
 
 setup(
     name="sami_jax",
-    version=re.search(r'^__version__ = "(.+?)"', (HERE / "sami_jax/__init__.py").read_text(encoding="utf-8"), re.M)[1],
+    version=re.search(r'^VERSION = "(.+?)"', (HERE / "sami_jax/ground/version.py").read_text(encoding="utf-8"), re.M)[
+        1
+    ],
     description="Teach a language model to follow written principles, without preference labels, in JAX",
     long_description=for_pypi((HERE / "README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
@@ -106,6 +102,12 @@ setup(
         "dev": [
             *TEST,
             *DOCS,
+            WANDB,
+            *MLFLOW,
+            TPU,
+            "transformers[serving]",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "pytest-cov>=6",
             "pyright[nodejs]>=1.1.400",
             "ruff>=0.12",

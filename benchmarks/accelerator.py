@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sami_jax import sampling
 from sami_jax.config import defaults
+from sami_jax.contrast.update import init_state, make_update
 from sami_jax.data.batches import ContrastExample, Shape, pack, shape_for
 from sami_jax.models.adapters import adapted, init_adapters
 from sami_jax.models.config import ModelConfig
@@ -33,9 +33,8 @@ from sami_jax.models.decoder import abstract_params, init_params, layer_weights
 from sami_jax.models.published import SHAPES
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts
-from sami_jax.sampling import SamplingOptions
+from sami_jax.sampling.decoding import SamplingOptions, decode_tokens, empty_slots, keeps_stacked
 from sami_jax.sharding import make_mesh
-from sami_jax.training import init_state, make_update
 
 MISTRAL_7B = SHAPES["mistral-7b"]
 # A model that any machine runs in seconds, to try this program itself.
@@ -236,16 +235,16 @@ def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) 
     static = {"config": config, "options": options, "end_tokens": (config.vocab_size,)}
     positions = CONTEXT + 2 * STEPS
     with jax.set_mesh(mesh):
-        stacked = sampling.keeps_stacked(mesh)
+        stacked = keeps_stacked(mesh)
         layers = params["blocks"] if stacked else layer_weights(params)
-        slots = sampling.empty_slots(config, options, batch, positions, jnp.bfloat16, stacked)
+        slots = empty_slots(config, options, batch, positions, jnp.bfloat16, stacked)
         going = np.zeros(batch, bool)
         slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
 
         def steps():
             nonlocal slots
             slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
-            slots = sampling.decode_tokens(params, layers, slots, going, batch, STEPS, **static)
+            slots = decode_tokens(params, layers, slots, going, batch, STEPS, **static)
             return slots.last
 
         seconds = median_seconds(steps) / STEPS

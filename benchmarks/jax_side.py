@@ -10,14 +10,15 @@ import optax
 
 from benchmarks import cases
 from sami_jax.config import defaults
+from sami_jax.contrast.likelihood import likelihoods, normalized, plain_likelihoods
+from sami_jax.contrast.objective import contrastive_loss
+from sami_jax.contrast.optim import make_optimizer
+from sami_jax.contrast.update import init_state, make_update
 from sami_jax.data.batches import ContrastExample, pack, shape_for
-from sami_jax.likelihood import likelihoods, normalized, plain_likelihoods
-from sami_jax.models.huggingface import export, load_params, read_config
-from sami_jax.objective import contrastive_loss
-from sami_jax.optim import make_optimizer
-from sami_jax.sampling import SamplingOptions, generate
+from sami_jax.export.huggingface import export
+from sami_jax.models.huggingface import load_params, read_config
+from sami_jax.sampling.decoding import SamplingOptions, generate
 from sami_jax.sharding import make_mesh
-from sami_jax.training import init_state, make_update
 
 
 def train(arguments: argparse.Namespace, config, params, mesh) -> None:

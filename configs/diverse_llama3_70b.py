@@ -8,8 +8,7 @@ Pod: 16 chips, TPU v5p:2x2x4, on which `sami plan --config=diverse_llama3_70b --
 split over all of them, and one query of a microbatch belongs to a chip.
 """
 
-from sami_jax.config import shipped, shrink, wants_smoke
-from sami_jax.config_file import derived_from
+from sami_jax.config import derived_from, shipped, shrink, wants_smoke
 
 # The last five of twenty, by name: does a model follow principles that it was never trained on?
 HELD_OUT = ("reflective", "sceptical", "scholarly", "telegraphic", "vivid")

@@ -8,9 +8,8 @@ layer's eight belongs to a chip, and one query of a microbatch. The optimizer is
 and fits as well: --config.optim.name=adamw --config.optim.b2=0.999.
 """
 
-from sami_jax.config import shrink, wants_smoke
-from sami_jax.config_file import derived_from
-from sami_jax.models.untrained import RANDOM_MIXTURE
+from sami_jax.config import derived_from, shrink, wants_smoke
+from sami_jax.miniature.untrained import RANDOM_MIXTURE
 
 
 def get_config(arg=None):

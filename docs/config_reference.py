@@ -1,8 +1,9 @@
-"""The page on the config: every field with its default and the comment beside it in sami_jax/config.py."""
+"""The page on the config: every field with its default and the comment beside it in sami_jax/config/settings.py."""
 
 import ast
 import dataclasses
 import importlib.util
+import inspect
 import io
 import re
 import tokenize
@@ -15,7 +16,7 @@ import sami_jax.config
 ROOT = "c"  # what `defaults()` calls the config
 HEAD = """# Configuration
 
-Every field of a run's config: its default, and what it means, as `sami_jax/config.py` has it. This page is made from that file.
+Every field of a run's config: its default, and what it means, as `sami_jax/config/settings.py` has it. This page is made from that file.
 A field is changed on the command line, `sami run --config=tiny --config.optim.learning_rate=5e-5`, or in a config file that
 starts from `sami_jax.config.defaults()` or from a shipped config, `derived_from("tldr_mistral7b")`. A value that cannot be is
 refused in one line before a model is loaded.
@@ -42,7 +43,7 @@ class Field:
 
 def fields() -> list[Field]:
     """Every field and group of fields, in the order of the file."""
-    source = Path(sami_jax.config.__file__).read_text(encoding="utf-8")
+    source = Path(inspect.getfile(sami_jax.config.defaults)).read_text(encoding="utf-8")
     lines = source.splitlines()
     comments = {
         token.start[0]: token.string.lstrip("# ")

@@ -6,6 +6,7 @@ From Python, docs/api.md; from a terminal, `sami --help`.
 from typing import TYPE_CHECKING
 
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
+from sami_jax.ground.version import VERSION
 
 if TYPE_CHECKING:
     from sami_jax.api import *
@@ -34,7 +35,7 @@ __all__ = [
     "update",
 ]
 
-__version__ = "0.1.0.dev0"  # the one place of the version: setup.py reads it here, docs/release.md says when it changes
+__version__ = VERSION
 
 
 def __getattr__(name: str):

@@ -1,15 +1,11 @@
-"""Eight host devices, strict broadcasting, leak checks; small models that many tests share."""
+"""Eight host devices, strict broadcasting, leak checks; models and runs that many tests share."""
 
-import importlib.metadata
 import os
 from pathlib import Path
 
+from support.flags import UNOPTIMIZED
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is compilation, and without optimization it is a third on jax 0.10. Whole runs, as processes, compile as
-# a user's do, but for those that ask for this. XLA_FLAGS given from outside come last, and win.
-UNOPTIMIZED = "--xla_backend_optimization_level=0"
-if importlib.metadata.version("jax").startswith("0.10."):  # later ones end a process that names the flag
-    UNOPTIMIZED += " --xla_cpu_use_fusion_emitters=false"
 _FLAGS = ["--xla_force_host_platform_device_count=8", UNOPTIMIZED, os.environ.get("XLA_FLAGS", "")]
 os.environ["XLA_FLAGS"] = " ".join(_FLAGS)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -20,7 +16,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
-import numpy as np
 import pytest
 
 # The same examples every time, however slow the machine is.
@@ -28,32 +23,11 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("tests")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-import short_run
-from scripted_model import free_port, serving
+from support import short_run
+from support.scripted_model import free_port, serving
+from support.small_model import SMALL, mesh_of
 
-from sami_jax.data.batches import ContrastBatch, ContrastExample, Shape, pack
-from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params
-from sami_jax.packing import Sizes
-from sami_jax.sharding import make_mesh
-
-SMALL = ModelConfig(
-    family="mistral",
-    vocab_size=96,
-    d_model=32,
-    n_layers=2,
-    n_heads=4,
-    n_kv_heads=2,
-    head_dim=8,
-    d_ff=64,
-    max_positions=128,
-    sliding_window=7,
-)
-
-
-def mesh_of(data: int, fsdp: int, tensor: int, expert: int = 1) -> jax.sharding.Mesh:
-    sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
-    return make_mesh(sizes, jax.devices()[: data * fsdp * expert * tensor])
 
 
 @pytest.fixture(autouse=True)
@@ -113,18 +87,6 @@ def server():
 @pytest.fixture(scope="session")
 def small_params(mesh):
     return init_params(SMALL, 0, mesh)
-
-
-def random_batch(seed: int, queries: int, count: int, prefix: int = 12, response: int = 9) -> ContrastBatch:
-    """Ragged random prompts and responses of SMALL's vocabulary."""
-    rng = np.random.default_rng(seed)
-
-    def texts(longest: int) -> tuple[tuple[int, ...], ...]:
-        lengths = rng.integers(1, longest + 1, count)
-        return tuple(tuple(rng.integers(0, SMALL.vocab_size, length).tolist()) for length in lengths)
-
-    examples = [ContrastExample(texts(prefix), texts(response)) for _ in range(queries)]
-    return pack(examples, Shape(prefix + count * response, Sizes(prefix, response, count * response)))
 
 
 def pytest_collection_modifyitems(items):

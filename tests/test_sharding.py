@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from conftest import SMALL, mesh_of
+from support.small_model import SMALL, mesh_of
 
 from sami_jax.errors import UserError
 from sami_jax.models.decoder import abstract_params, param_shardings

@@ -26,7 +26,7 @@ from sami_jax.api.training import begin as begin
 from sami_jax.api.training import load_config as load_config
 from sami_jax.api.training import run as run
 from sami_jax.api.training import update as update
-from sami_jax.objective import contrastive_loss as contrastive_loss
-from sami_jax.objective import mi_lower_bound as mi_lower_bound
-from sami_jax.objective import mi_posterior_bound as mi_posterior_bound
+from sami_jax.contrast.objective import contrastive_loss as contrastive_loss
+from sami_jax.contrast.objective import mi_lower_bound as mi_lower_bound
+from sami_jax.contrast.objective import mi_posterior_bound as mi_posterior_bound
 from sami_jax.principles.principle import Principle as Principle

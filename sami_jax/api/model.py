@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from sami_jax.config import SYSTEM
 from sami_jax.errors import UserError
-from sami_jax.models.huggingface import check_replaceable, export
+from sami_jax.export.huggingface import check_replaceable, companions, export
 from sami_jax.models.kernels import BACKENDS
-from sami_jax.models.pretrained import ModelFolder, companions, open_model
+from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 
 DTYPES = ("float32", "bfloat16")

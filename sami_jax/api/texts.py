@@ -17,17 +17,17 @@ from sami_jax.api.arguments import (
     encode_examples,
 )
 from sami_jax.api.model import Model, check_choice
+from sami_jax.contrast.likelihood import normalized
+from sami_jax.contrast.scoring import score as score_batches
 from sami_jax.data import queries as query_files
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation import explain as explaining
-from sami_jax.likelihood import normalized
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles import files as principle_files
 from sami_jax.principles.principle import Principle
-from sami_jax.rollout import seeds
-from sami_jax.sampling import SamplingOptions, generate
-from sami_jax.scoring import score as score_batches
+from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.rollout import seeds
 
 
 def read_principles(folder: str | Path) -> tuple[Principle, ...]:

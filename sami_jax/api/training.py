@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax import config_file, loop
+from sami_jax import config as configs
 from sami_jax.api.arguments import Texts, encode_examples
 from sami_jax.api.model import Model
-from sami_jax.config_checks import validate
+from sami_jax.config.checks import validate
+from sami_jax.contrast.update import TrainState, check_microbatches, init_state, make_update
 from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.errors import UserError
 from sami_jax.models.adapters import adapted, folded, init_adapters
-from sami_jax.training import TrainState, check_microbatches, init_state, make_update
+from sami_jax.stages import loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Training:
 
 
 def load_config(spec: str, **fields: object) -> ConfigDict:
-    """The settings of a run: every field, its unit, meaning and source stand in `sami_jax/config.py`.
+    """The settings of a run: every field, its unit, meaning and source stand in `sami_jax/config/settings.py`.
 
     Args:
       spec: a shipped config ("tiny"), a file of your own ("mine.py"), either with ":smoke" for a run of a minute.
@@ -50,7 +51,7 @@ def load_config(spec: str, **fields: object) -> ConfigDict:
       UserError: no such config or field, or a value of another type.
     """
     overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
-    return config_file.load_config(spec, overrides)[0]
+    return configs.load_config(spec, overrides)[0]
 
 
 def begin(model: Model, config: ConfigDict) -> Training:

@@ -17,12 +17,13 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from sami_jax import hosts
-from sami_jax.cli.parser import hushed, join, nearest, new_parser
-from sami_jax.disk import disk_fault
+from sami_jax.cli.options import hushed, join, nearest
+from sami_jax.cli.parser import new_parser
 from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
-from sami_jax.redaction import redact
-from sami_jax.stopping import at_once
+from sami_jax.ground import hosts
+from sami_jax.ground.disk import disk_fault
+from sami_jax.ground.redaction import redact
+from sami_jax.ground.stopping import at_once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,7 +120,7 @@ def _keep_compiled_programs() -> None:
 
 def _complain(message: str, status: int = 2) -> int:
     if hosts.says(message):
-        from sami_jax.terminal import visible
+        from sami_jax.ground.terminal import visible
 
         print(f"sami: {visible(redact(' '.join(message.split())))}", file=sys.stderr)
     hosts.end(status)

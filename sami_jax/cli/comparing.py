@@ -4,25 +4,25 @@ import argparse
 import json
 from pathlib import Path
 
-from sami_jax.cli.parser import skipped_by, tell_programs
-from sami_jax.cli.proof import print_rates
-from sami_jax.config_checks import validate
-from sami_jax.config_file import load_config
+from sami_jax.cli.options import skipped_by, tell_programs
+from sami_jax.cli.rates import print_rates
+from sami_jax.config import load_config
+from sami_jax.config.checks import validate
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.queries import read_source
 from sami_jax.data.sources import sources
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pair_up, read_examples
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
+from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.lock import lock_folder
+from sami_jax.ground.terminal import show
 from sami_jax.models.pretrained import open_model
-from sami_jax.preparation import devices
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
-from sami_jax.provenance.digests import file_digests, json_digest
-from sami_jax.provenance.lock import lock_folder
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.sharding import make_mesh
-from sami_jax.terminal import show
+from sami_jax.stages.preparation import devices
 
 
 def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:

@@ -1,30 +1,32 @@
 """`sami completion`: what a shell needs to complete verbs, options and paths."""
 
 import argparse
+import functools
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, new_file, new_folder
+from sami_jax.cli.options import add_verb, new_file, new_folder
 
 SHELLS = ("bash", "zsh", "tcsh")
 
 
-def add_verbs(verbs) -> None:
+def add_verbs(verbs, whole: argparse.ArgumentParser) -> None:
+    """
+    Args:
+      whole: the parser that is completed, with all its verbs once it is used.
+    """
     completion = add_verb(
         verbs,
         "completion",
-        _completion,
+        functools.partial(_completion, whole),
         "completion of verbs, options and paths for your shell",
         'eval "$(sami completion bash)"',
     )
     completion.add_argument("shell", choices=SHELLS)
 
 
-def _completion(arguments: argparse.Namespace) -> None:
+def _completion(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     import shtab
 
-    from sami_jax.cli.parser import new_parser
-
-    parser = new_parser()
     for action in _actions(parser):
         if action.type in (Path, new_file, new_folder):
             setattr(action, "complete", shtab.FILE)  # noqa: B010 - as shtab wants it

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sami_jax.cli.parser import add_verb, tell_programs, with_results
+from sami_jax.cli.options import add_verb, tell_programs, with_results
 
 
 def add_verbs(verbs) -> None:
@@ -23,7 +23,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from sami_jax.doctor.finding import MISSING, NOTE, OK
     from sami_jax.doctor.machine import devices, host
     from sami_jax.doctor.packages import installed
-    from sami_jax.terminal import show, show_table, visible
+    from sami_jax.ground.terminal import show, show_table, visible
 
     findings = [*installed(), *host(), *devices()]
     missing = [finding for finding in findings if finding.state == MISSING]

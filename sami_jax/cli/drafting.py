@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sami_jax.cli.parser import tell_programs
-from sami_jax.endpoint import Endpoint
+from sami_jax.cli.options import tell_programs
 from sami_jax.errors import UserError
+from sami_jax.ground.endpoint import Endpoint
+from sami_jax.ground.redaction import redacted
+from sami_jax.ground.terminal import say, show
 from sami_jax.principles.files import file_of, principle_files, read_principle, write_principle
 from sami_jax.principles.principle import Principle, current, find, own_status
 from sami_jax.principles.writer import TOKENS_EACH, Reply, draft, prompt_hash
-from sami_jax.redaction import redacted
-from sami_jax.terminal import say, show
 
 LOG = "drafts.jsonl"  # every prompt and reply, with what was taken from it and what was not
 
@@ -63,7 +63,7 @@ def _examples(arguments: argparse.Namespace, known: Sequence[Principle]) -> list
 
 
 def _writer(arguments: argparse.Namespace):
-    from sami_jax.writers import endpoint_writer, local_writer
+    from sami_jax.sampling.writers import endpoint_writer, local_writer
 
     options = (arguments.temperature, TOKENS_EACH * arguments.count, arguments.seed)
     if arguments.endpoint is None:

@@ -10,16 +10,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sami_jax.cli.parser import tell_programs
+from sami_jax.cli.options import tell_programs
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.shape import misfit
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.explain import Answer, by_word, explain_all, read_answers
+from sami_jax.ground.terminal import say, show, show_table, visible
 from sami_jax.models.pretrained import open_model
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.sharding import ALL_DEVICES, make_mesh
-from sami_jax.terminal import say, show, show_table, visible
 
 SHOWN = 4  # responses
 # What is needed of a run's config.

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax import objective
-from sami_jax.checkpoint import SIDE_FILES, restore_params
-from sami_jax.cli.parser import skipped_by, tell_programs
-from sami_jax.config_checks import validate
-from sami_jax.config_file import load_config
+from sami_jax.cli.options import skipped_by, tell_programs
+from sami_jax.config import load_config
+from sami_jax.config.checks import validate
+from sami_jax.contrast import objective
+from sami_jax.contrast.likelihood import normalized
+from sami_jax.contrast.scoring import score
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, of_messages
 from sami_jax.data.jsonl import BadRow, id_of, parse_measured, read_json, read_rows, write_jsonl
@@ -19,17 +20,17 @@ from sami_jax.data.shape import misfit
 from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
-from sami_jax.likelihood import normalized
-from sami_jax.model_card import SETTINGS, write_card
+from sami_jax.export.huggingface import check_replaceable, copy_companions, export
+from sami_jax.ground.terminal import show, track
 from sami_jax.models.adapters import folded, read_record
-from sami_jax.models.huggingface import check_replaceable, copy_companions, export, read_config
+from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.provenance.manifest import MANIFEST, read_statement
-from sami_jax.rollout import Prompt, seeds, write_responses
-from sami_jax.sampling import SamplingOptions
-from sami_jax.scoring import score
+from sami_jax.report.model_card import SETTINGS, write_card
+from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.sharding import ALL_DEVICES, make_mesh
-from sami_jax.terminal import show, track
+from sami_jax.stages.checkpoint import SIDE_FILES, restore_params
 
 
 def sample_file(arguments: argparse.Namespace) -> None:

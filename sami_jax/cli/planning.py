@@ -2,7 +2,7 @@
 
 import argparse
 
-from sami_jax.cli.parser import add_verb, tell_programs, with_config, with_results
+from sami_jax.cli.options import add_verb, tell_programs, with_config, with_results
 from sami_jax.errors import UserError
 
 
@@ -32,8 +32,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     import dataclasses
     from pathlib import Path
 
-    from sami_jax.config_checks import validate
-    from sami_jax.config_file import load_config
+    from sami_jax.config import load_config
+    from sami_jax.config.checks import validate
     from sami_jax.models.huggingface import read_config
     from sami_jax.models.published import SHAPES
     from sami_jax.planning.costs import Texts

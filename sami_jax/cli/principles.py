@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, tell_programs, with_endpoint, with_results
+from sami_jax.cli.options import add_verb, tell_programs, with_endpoint, with_results
 from sami_jax.errors import UserError
 
 FOLDER = Path("principles")
@@ -117,10 +117,10 @@ def _with_reviewer(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
     from sami_jax.principles.lint import text_errors
     from sami_jax.principles.principle import Principle
-    from sami_jax.terminal import show
 
     if not ID.fullmatch(arguments.id):
         raise UserError(f"{arguments.id!r} cannot be an id; use letters, digits, '_', '.' and '-'")
@@ -150,9 +150,9 @@ def _list(arguments: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from sami_jax.ground.terminal import show_table, visible
     from sami_jax.principles.files import read_files
     from sami_jax.principles.principle import approvers, content_hash, status
-    from sami_jax.terminal import show_table, visible
 
     files = read_files(arguments.folder)
     principles = sorted(files.items(), key=lambda item: (item[1].id, item[1].version))
@@ -203,9 +203,9 @@ def _review(arguments: argparse.Namespace) -> None:
 
 def _decide(arguments: argparse.Namespace) -> None:
     from sami_jax.cli.review import decide
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.principle import find
-    from sami_jax.terminal import show
 
     decision = {"approve": "approved", "reject": "rejected"}[arguments.subverb]
     principles, reviewer = read_principles(arguments.folder), _reviewer(arguments)
@@ -219,10 +219,10 @@ def _decide(arguments: argparse.Namespace) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.differences import differences, folder_differences
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.principle import find
-    from sami_jax.terminal import show
 
     if Path(arguments.before).is_dir() and Path(arguments.after).is_dir():
         lines = folder_differences(*(read_principles(Path(side)) for side in (arguments.before, arguments.after)))
@@ -239,10 +239,10 @@ def _diff(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     import dataclasses
 
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.lint import check
     from sami_jax.principles.principle import current, own_status
-    from sami_jax.terminal import show
 
     findings = check(arguments.folder)
     tell_programs(arguments, [dataclasses.asdict(finding) for finding in findings])
@@ -259,8 +259,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.exchange import import_principles, merge
-    from sami_jax.terminal import show
 
     merged = merge(arguments.folder, import_principles(arguments.source))
     tell_programs(arguments, merged)
@@ -270,9 +270,9 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.terminal import show
     from sami_jax.principles.exchange import export_principles
     from sami_jax.principles.files import read_principles
-    from sami_jax.terminal import show
 
     principles = read_principles(arguments.folder)
     export_principles(principles, arguments.target, arguments.format)
@@ -283,8 +283,8 @@ def _export(arguments: argparse.Namespace) -> None:
 def _used(arguments: argparse.Namespace) -> None:
     import dataclasses
 
+    from sami_jax.ground.terminal import show
     from sami_jax.provenance.manifest import uses
-    from sami_jax.terminal import show
 
     found = [use for run in arguments.runs for use in uses(run) if arguments.principle in (None, use.id, use.principle)]
     tell_programs(arguments, [dataclasses.asdict(use) for use in found])

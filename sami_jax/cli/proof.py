@@ -4,7 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
-from sami_jax.cli.parser import (
+from sami_jax.cli.options import (
     add_verb,
     new_file,
     new_folder,
@@ -15,9 +15,8 @@ from sami_jax.cli.parser import (
     with_results,
     with_skipping,
 )
+from sami_jax.cli.rates import TIES, print_rates
 from sami_jax.errors import UserError
-
-TIES = {"half": "ties as half", "strict": "ties as losses", "drop": "without ties"}
 
 
 def add_verbs(verbs) -> None:
@@ -144,7 +143,7 @@ def make_judge(arguments: argparse.Namespace):
         if getattr(arguments, name) <= 0:
             raise UserError(f"--{name} {getattr(arguments, name)}: must be above 0")
     if arguments.endpoint:
-        from sami_jax.endpoint import Endpoint
+        from sami_jax.ground.endpoint import Endpoint
 
         endpoint = Endpoint(
             arguments.endpoint, arguments.judge, arguments.api, arguments.key_variable, arguments.timeout
@@ -189,7 +188,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _rate_export(arguments: argparse.Namespace) -> None:
     from sami_jax.evaluation.ratings import KEY, SHEET, TASKS, export_ratings
-    from sami_jax.terminal import show
+    from sami_jax.ground.terminal import show
 
     pairs = _pairs(arguments)
     export_ratings(pairs, arguments.output, arguments.seed)
@@ -202,7 +201,7 @@ def _rate_import(arguments: argparse.Namespace) -> None:
     from sami_jax.data.jsonl import write_jsonl
     from sami_jax.evaluation.ratings import agreement, import_ratings
     from sami_jax.evaluation.verdicts import read_verdicts, summarize
-    from sami_jax.terminal import show
+    from sami_jax.ground.terminal import show
 
     rows = import_ratings(arguments.ratings, arguments.key)
     write_jsonl(arguments.output, rows)
@@ -231,7 +230,7 @@ def _give(arguments: argparse.Namespace, found: dict, slices: dict[str, dict]) -
 
 def _rank(arguments: argparse.Namespace) -> None:
     from sami_jax.evaluation.verdicts import rank, read_verdicts
-    from sami_jax.terminal import show
+    from sami_jax.ground.terminal import show
 
     matches = []
     for match in arguments.matches:
@@ -249,35 +248,3 @@ def _rank(arguments: argparse.Namespace) -> None:
     tell_programs(arguments, rows)
     for row in rows:
         show(f"{row['model']}: {row['strength']:+.2f} (wins {100 * row['wins_against_last']:.0f} % against {last})")
-
-
-def print_rates(found: dict, slices: dict[str, dict], ties: str) -> None:
-    """A summary by `verdicts.summarize`, and those of its slices, for people."""
-    from sami_jax.terminal import show
-
-    show(
-        f"{found['n']} verdicts: {found['wins']} wins, {found['ties']} ties, {found['losses']} losses, {found['invalid']} invalid"
-    )
-    show(f"win rate, {TIES[ties]}: {_rate(found)}")
-    for name, label in (
-        ("length_balanced", "balanced by length"),
-        ("length_controlled", "at equal length, logistic"),
-        ("flip_rate", "flipped with the order"),
-    ):
-        if found[name] is not None:
-            show(f"{label}: {100 * found[name]:.1f} %")
-    if found["mean_test_tokens"] is not None:
-        show(f"mean lengths: baseline {found['mean_baseline_tokens']:.1f}, tested {found['mean_test_tokens']:.1f}")
-        if found["length_controlled"] is None:
-            show("at equal length: cannot be told, lengths separate wins from losses or do not differ")
-    for tag, part in slices.items():
-        show(f"  {tag}: {_rate(part)}")
-
-
-def _rate(found: dict) -> str:
-    if found["win_rate"] is None:
-        return "no valid verdict"
-    return (
-        f"{100 * found['win_rate']:.1f} % (95 %: {100 * found['ci_low']:.1f} to {100 * found['ci_high']:.1f}; "
-        f"sign test p = {found['sign_test_p']:.2g}; n = {found['n'] - found['invalid']})"
-    )

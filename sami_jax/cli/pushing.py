@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sami_jax.cli.parser import add_verb, tell_programs, with_results
+from sami_jax.cli.options import add_verb, tell_programs, with_results
 from sami_jax.errors import UserError
 
 
@@ -27,8 +27,8 @@ def add_verbs(verbs) -> None:
 def _push(arguments: argparse.Namespace) -> None:
     import dataclasses
 
-    from sami_jax.push import CARD, REPOSITORY, model_files, push
-    from sami_jax.terminal import say, show
+    from sami_jax.export.push import CARD, REPOSITORY, model_files, push
+    from sami_jax.ground.terminal import say, show
 
     folder = arguments.folder
     if not REPOSITORY.fullmatch(arguments.to) or ".." in arguments.to or "--" in arguments.to:
@@ -54,8 +54,8 @@ def _show_files(files) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sami_jax.push import RECORDED
-    from sami_jax.terminal import show_table, visible
+    from sami_jax.export.push import RECORDED
+    from sami_jax.ground.terminal import show_table, visible
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("file", "together", overflow="fold")

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sami_jax.errors import UserError
+from sami_jax.ground.terminal import results, say, show, show_table, visible
 from sami_jax.principles.differences import differences
 from sami_jax.principles.files import add_review, file_of, read_principle, read_principles, write_principle
 from sami_jax.principles.lint import closest, text_errors
@@ -29,7 +30,6 @@ from sami_jax.principles.principle import (
     own_status,
     status,
 )
-from sami_jax.terminal import results, say, show, show_table, visible
 
 CHOICES = {"a": "approve", "r": "reject", "e": "edit", "c": "comment", "s": "skip", "q": "quit"}
 NEARBY = 0.6  # similarity from which the nearest other principle is mentioned

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sami_jax.cli.parser import (
+from sami_jax.cli.options import (
     add_verb,
     new_file,
     new_folder,
@@ -15,8 +15,8 @@ from sami_jax.cli.parser import (
     with_skipping,
 )
 from sami_jax.errors import StoppedByCanary, UserError
-from sami_jax.provenance.lock import lock_folder
-from sami_jax.stopping import gracefully
+from sami_jax.ground.lock import lock_folder
+from sami_jax.ground.stopping import gracefully
 
 
 def add_verbs(verbs) -> None:
@@ -199,9 +199,9 @@ def _with_computation(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from sami_jax.config_file import load_config
-    from sami_jax.loop import run
-    from sami_jax.summary import as_json
+    from sami_jax.config import load_config
+    from sami_jax.report.summary import as_json
+    from sami_jax.stages.loop import run
 
     config, name = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path("runs") / name
@@ -220,11 +220,11 @@ def _train(arguments: argparse.Namespace) -> None:
     import dataclasses
     import json
 
-    from sami_jax.config_file import load_config
-    from sami_jax.finetuning import train
-    from sami_jax.preparation import prepare, principle_records
-    from sami_jax.redaction import redacted
-    from sami_jax.terminal import show
+    from sami_jax.config import load_config
+    from sami_jax.ground.redaction import redacted
+    from sami_jax.ground.terminal import show
+    from sami_jax.stages.finetuning import train
+    from sami_jax.stages.preparation import prepare, principle_records
     from sami_jax.tracking.trackers import open_trackers
 
     config, _ = load_config(arguments.config, arguments.overrides)
@@ -248,11 +248,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from sami_jax.config_file import load_config
-    from sami_jax.loop import evaluate
+    from sami_jax.config import load_config
     from sami_jax.models.pretrained import open_model
-    from sami_jax.preparation import prepare
-    from sami_jax.summary import print_evaluation
+    from sami_jax.report.summary import print_evaluation
+    from sami_jax.stages.loop import evaluate
+    from sami_jax.stages.preparation import prepare
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
@@ -290,8 +290,8 @@ def _export(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     import dataclasses
 
+    from sami_jax.ground.terminal import show
     from sami_jax.provenance.verify import verify
-    from sami_jax.terminal import show
 
     found = verify(arguments.run)
     tell_programs(arguments, {"run": str(arguments.run), **dataclasses.asdict(found)})
@@ -301,8 +301,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.terminal import show
     from sami_jax.report.write import write_figures, write_report
-    from sami_jax.terminal import show
 
     file = write_report(arguments.run, arguments.output, arguments.language)
     files = write_figures(arguments.run, arguments.figures, arguments.language) if arguments.figures else []

@@ -8,7 +8,7 @@ import grain
 import jax
 import numpy as np
 
-from sami_jax.packing import Sizes
+from sami_jax.data.packing import Sizes
 
 
 @jax.tree_util.register_dataclass

@@ -12,7 +12,7 @@ from typing import Any
 from sami_jax.data.rows import HUB
 from sami_jax.data.sources import Source
 from sami_jax.errors import UserError
-from sami_jax.terminal import say
+from sami_jax.ground.terminal import say
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")  # of files that are read; .gz may follow
 # What is fetched: those, and what may say which of them make a split.

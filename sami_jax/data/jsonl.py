@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sami_jax import hosts
 from sami_jax.errors import UserError
-from sami_jax.terminal import say
+from sami_jax.ground import hosts
+from sami_jax.ground.terminal import say
 
 T = TypeVar("T")
 Line = TypeVar("Line")

@@ -11,8 +11,8 @@ from sami_jax.data.jsonl import BadRow, Skipped, id_of, tags_of, usable
 from sami_jax.data.rows import read_file
 from sami_jax.data.sources import Source
 from sami_jax.errors import UserError
-from sami_jax.provenance.digests import file_digest, json_digest
-from sami_jax.terminal import say
+from sami_jax.ground.digests import file_digest, json_digest
+from sami_jax.ground.terminal import say
 
 # Where a query is looked for: the first of these that a row has. A dot leads into an object.
 COLUMNS = ("query", "prompt", "messages", "chosen", "info.post")

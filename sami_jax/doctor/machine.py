@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from sami_jax.doctor.finding import MISSING, NOTE, Finding
-from sami_jax.redaction import redact
+from sami_jax.ground.redaction import redact
 
 GIB = 2**30
 PATIENCE = 180  # seconds jax may take to start and to run the trial

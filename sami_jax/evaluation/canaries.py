@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax import hosts
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jsonl
 from sami_jax.data.queries import Query
 from sami_jax.data.shape import read_shaped
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.measure import EvaluationSet, measure, trained_principles
+from sami_jax.ground import hosts
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing

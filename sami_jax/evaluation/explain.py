@@ -17,16 +17,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sami_jax.contrast.scoring import score_tokens
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, of_row
 from sami_jax.data.jsonl import BadRow, id_of, read_rows
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.errors import UserError
+from sami_jax.ground.terminal import track
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
-from sami_jax.scoring import score_tokens
-from sami_jax.terminal import track
 
 KEYS = ("id", "query", "constitution", "response")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from sami_jax.data.jsonl import read_appended, write_jsonl
-from sami_jax.endpoint import Endpoint, Refused
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.pairs import Pair, Question, orders, read_choice, win_of
 from sami_jax.evaluation.verdicts import Verdict, read_verdicts
+from sami_jax.ground.endpoint import Endpoint, Refused
+from sami_jax.ground.terminal import track
 from sami_jax.principles.constitutions import read_stated
 from sami_jax.principles.principle import Principle
-from sami_jax.terminal import track
 
 REFUSED = "the request was refused"
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sami_jax.contrast.scoring import score
 from sami_jax.data.batches import ContrastExample
 from sami_jax.errors import UserError
 from sami_jax.evaluation.judging import LikelihoodJudge
 from sami_jax.models.pretrained import open_model
-from sami_jax.scoring import score
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 
 ANSWERS = (" A", " B")

@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax import objective
+from sami_jax.contrast import objective
+from sami_jax.contrast.likelihood import normalized
+from sami_jax.contrast.scoring import score
 from sami_jax.data.jsonl import read_jsonl
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.templates import encode_prompt
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.statistics import mean_interval
-from sami_jax.likelihood import normalized
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
-from sami_jax.rollout import Prompt, seeds, write_responses
-from sami_jax.sampling import SamplingOptions
-from sami_jax.scoring import score
+from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 
 
 @dataclasses.dataclass(frozen=True)

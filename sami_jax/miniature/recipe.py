@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sami_jax.contrast.unembedding import chosen_logprobs
+from sami_jax.export.huggingface import export
 from sami_jax.miniature import PRINCIPLES, world
 from sami_jax.miniature import tokenizer as tokenizer_lib
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind, init_params
-from sami_jax.models.huggingface import export
 from sami_jax.principles.files import read_principles
 from sami_jax.sharding import make_mesh
-from sami_jax.unembedding import chosen_logprobs
 
 STEPS = 6400
 BATCH = 32  # documents a step

@@ -5,19 +5,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors.numpy
 from ml_collections import ConfigDict
 
-from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import NUMBER, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
-from sami_jax.models.huggingface import check_weights, load_params, module_name, read_config
+from sami_jax.models.huggingface import check_weights, load_params, read_config
 from sami_jax.models.stack import joined, part
-from sami_jax.sharding import gathered
 
 LEAVES = ("lora_a", "lora_b")
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")  # projections that may have an adapter
@@ -70,40 +66,6 @@ def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding
 
     shardings = param_shardings(dataclasses.replace(config, adapter=None), mesh)
     return jax.jit(lambda frozen, adapters: fold(joined(frozen, adapters)), out_shardings=shardings)(frozen, adapters)
-
-
-def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Path) -> None:
-    """Writes a folder that `peft` loads: adapter_model.safetensors and adapter_config.json.
-
-    Args:
-      base: the model that the adapters belong to.
-    """
-    tensors = {}
-    for kind, projections in adapters["blocks"].items():
-        for name, pair in projections.items():
-            a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
-            for layer in range(config.n_layers):
-                module = "base_model.model." + module_name(("blocks", kind, name), layer)
-                rank = config.low_rank.rank
-                tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
-                tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
-
-    def write() -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
-
-    hosts.once(write)
-    content = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(base.resolve()),
-        "r": config.low_rank.rank,
-        "lora_alpha": config.low_rank.alpha,
-        "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    write_json(output / "adapter_config.json", content)
 
 
 def write_record(folder: Path, config: ModelConfig, base: Path, dtype: str) -> None:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sami_jax.data.packing import Sizes
 from sami_jax.models.cache import LayerCache, slot_positions
-from sami_jax.packing import Sizes
 
 # (queries, keys, values of the new tokens) -> (like queries, what to keep of keys and values). Who may see whom, and what
 # was said before, is closed over.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sami_jax.data.packing import PackedRows
 from sami_jax.models.attention import Attend, cached_attention, causal_attention
 from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
@@ -20,7 +21,6 @@ from sami_jax.models.experts import RouterLosses
 from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
 from sami_jax.models.stack import accumulate_layers, scan_layers
-from sami_jax.packing import PackedRows
 from sami_jax.sharding import check_divisible, constrain, named_sharding
 
 # Logical axes of the weights that are no part of a `Projection`, by name; those of the stacked blocks carry "layer" in front.

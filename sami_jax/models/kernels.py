@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from sami_jax.packing import PackedRows
+from sami_jax.data.packing import PackedRows
 from sami_jax.sharding import partition_spec
 
 # (queries [N, T, H, head_dim], keys and values [N, S, K, head_dim], first_key, window) -> like queries. Query t stands at key

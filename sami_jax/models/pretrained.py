@@ -1,7 +1,6 @@
 """A model ready for use: its shape, its weights on a mesh, its tokenizer and the ids that end a text."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sami_jax.data.chat import Chat
-from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
-from sami_jax.finite import check_finite
+from sami_jax.ground.finite import check_finite
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.huggingface import check_weights, copy_companions, load_params, read_config
+from sami_jax.models.huggingface import check_weights, load_params, read_config
 
 GENERATION = "generation_config.json"  # what servers read beside config.json: the tokens that end a text
 
@@ -91,32 +89,6 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
         if model.chat:
             model.chat.check_replies()
     return model
-
-
-def companions(model: ModelFolder) -> Callable[[Path], None]:
-    """A function that writes to a folder what a model made from this one is served with, besides its weights: what
-    `copy_companions` copies, and where that does not tell it, which tokens end a text and which class reads tokenizer.json."""
-
-    def write(output: Path) -> None:
-        copy_companions(model.folder)(output)
-        file = output / GENERATION
-        known = read_shaped(file, {}, "save the model again") if file.is_file() else {}
-        # Servers go by this file alone: without it, a model whose tokenizer alone knows the end goes on past it.
-        ends, padding = list(model.end_tokens), model.tokenizer.pad_token_id
-        told = {
-            "eos_token_id": ends if len(ends) > 1 else ends[0],
-            "pad_token_id": ends[0] if padding is None else padding,
-        }
-        if model.tokenizer.bos_token_id is not None:
-            told["bos_token_id"] = model.tokenizer.bos_token_id
-        write_json(file, {**told, **known, "eos_token_id": told["eos_token_id"]})
-        file = output / "tokenizer_config.json"
-        settings = read_shaped(file, {}, "save the tokenizer again") if file.is_file() else {}
-        if settings.get("tokenizer_class") == "TokenizersBackend":
-            # transformers 5 calls it so and reads the older name as well; servers on transformers 4 know the older name alone.
-            write_json(file, settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
-
-    return write
 
 
 def _load_tokenizer(folder: Path):

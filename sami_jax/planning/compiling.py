@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax import sampling, training
+from sami_jax.contrast import update
 from sami_jax.data.batches import ContrastExample, pack, shape_for
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
-from sami_jax.sampling import SamplingOptions
+from sami_jax.sampling import decoding
+from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sharding import batch_shards, named_sharding
 
 LARGEST = 8  # buffers named
@@ -63,7 +64,7 @@ class Programs:
         """
         self.config, self.model, self.mesh, self.texts = config, model, mesh, texts
         self.base = dataclasses.replace(model, adapter=None)
-        self.state = _placed(training.abstract_state(model, config), training.state_shardings(model, config, mesh))
+        self.state = _placed(update.abstract_state(model, config), update.state_shardings(model, config, mesh))
         self.dtype = jnp.dtype(config.train.compute_dtype)
 
     def add(self) -> Compiled:
@@ -72,11 +73,11 @@ class Programs:
         total = self.total() if c.train.microbatches > 1 else None
         reference = self.weights() if c.objective.kl_weight else None
         arguments = (self.state.params, self.frozen(), total, self._batch(), reference)
-        return self._compile("microbatch", training.programs(self.model, c, self.mesh).add, *arguments)
+        return self._compile("microbatch", update.programs(self.model, c, self.mesh).add, *arguments)
 
     def apply(self) -> Compiled:
         """The change of the weights."""
-        apply = training.programs(self.model, self.config, self.mesh).apply
+        apply = update.programs(self.model, self.config, self.mesh).apply
         return self._compile("optimizer", apply, self.state, self.total(), count=self.config.train.microbatches)
 
     def prefill(self) -> Compiled:
@@ -86,7 +87,7 @@ class Programs:
         lengths, seeds = self._by_row((self.group,), jnp.int32), self._by_row((self.group,), jnp.uint32)
         rows = jax.ShapeDtypeStruct((self.group,), jnp.int32)
         arguments = (params, layers, slots, group, lengths, seeds, rows)
-        return self._compile("prefill", sampling.admit_prompts, *arguments, config=self.base)
+        return self._compile("prefill", decoding.admit_prompts, *arguments, config=self.base)
 
     def decode(self) -> Compiled:
         """Tokens of all rows, step by step."""
@@ -94,7 +95,7 @@ class Programs:
         number = jax.ShapeDtypeStruct((), jnp.int32)
         arguments = (params, layers, slots, self._by_row((self.rows,), jnp.bool_), number, number)
         static = {"config": self.base, "options": self._options(), "end_tokens": (0,)}
-        return self._compile("decode", sampling.decode_tokens, *arguments, **static)
+        return self._compile("decode", decoding.decode_tokens, *arguments, **static)
 
     @property
     def rows(self) -> int:
@@ -105,12 +106,12 @@ class Programs:
     @property
     def group(self) -> int:
         """Prompts that enter together."""
-        return sampling.group_size(self.rows, batch_shards(self.mesh))
+        return decoding.group_size(self.rows, batch_shards(self.mesh))
 
     @property
     def prompt(self) -> int:
         """Tokens that prompts are padded to."""
-        return sampling.bucket(self.texts.prefix)
+        return decoding.bucket(self.texts.prefix)
 
     def microbatch(self) -> int:
         """Queries."""
@@ -129,10 +130,10 @@ class Programs:
     def _sampler(self):
         params = self.weights()
         positions = self.prompt + self.config.sampling.max_new_tokens
-        static = (self.base, self._options(), self.rows, positions, self.dtype, sampling.keeps_stacked(self.mesh))
+        static = (self.base, self._options(), self.rows, positions, self.dtype, decoding.keeps_stacked(self.mesh))
         with jax.set_mesh(self.mesh):
-            slots = jax.eval_shape(functools.partial(sampling.empty_slots, *static))
-        return params, params["blocks"], _placed(slots, sampling.slots_shardings(slots, self.mesh))
+            slots = jax.eval_shape(functools.partial(decoding.empty_slots, *static))
+        return params, params["blocks"], _placed(slots, decoding.slots_shardings(slots, self.mesh))
 
     def weights(self) -> dict:
         """All of the base's, in the compute dtype."""

@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
+from sami_jax.contrast.update import check_microbatches
 from sami_jax.models.adapters import adapted
 from sami_jax.models.config import ModelConfig
 from sami_jax.planning import costs
@@ -13,7 +14,6 @@ from sami_jax.planning.compiling import Buffer, Compiled, Programs, bytes_on_eac
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.topology import DATA_CENTER_NETWORK, Topology
 from sami_jax.sharding import make_mesh
-from sami_jax.training import check_microbatches
 
 # Shares of the peaks that times are estimated with. They are assumed, not measured: the first real run tells better.
 FLOPS_SHARE, BANDWIDTH_SHARE, LINKS_SHARE = 0.5, 0.7, 0.4

@@ -5,10 +5,10 @@ import dataclasses
 from rich import box
 from rich.table import Table
 
+from sami_jax.ground.terminal import show, show_table
 from sami_jax.planning.plan import Plan, Times
 from sami_jax.planning.suggest import Suggestion
 from sami_jax.planning.topology import GIB
-from sami_jax.terminal import show, show_table
 
 SHOWN = 8  # collectives
 

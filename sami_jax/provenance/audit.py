@@ -11,12 +11,12 @@ import json
 import os
 from pathlib import Path
 
-from sami_jax import hosts
 from sami_jax.data.jsonl import parse, read_bytes
 from sami_jax.data.shape import misfit
 from sami_jax.errors import UserError
-from sami_jax.provenance.digests import json_digest
-from sami_jax.redaction import redacted
+from sami_jax.ground import hosts
+from sami_jax.ground.digests import json_digest
+from sami_jax.ground.redaction import redacted
 
 START = "0" * 64
 # What readers rely on in an event.

@@ -11,14 +11,14 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-import sami_jax
-from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
+from sami_jax.ground import hosts
+from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.redaction import redacted
+from sami_jax.ground.version import PACKAGE, VERSION
 from sami_jax.provenance.audit import AuditLog
-from sami_jax.provenance.digests import file_digests, json_digest
-from sami_jax.redaction import redacted
 
 MANIFEST, AUDIT = "run.json", "audit.jsonl"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -229,12 +229,11 @@ def _differences(found: dict[str, object], wanted: dict[str, object]) -> Iterato
 
 def _code() -> dict[str, str]:
     """The package's version, and one digest over its source files."""
-    folder = Path(sami_jax.__file__).parent
-    return {"version": sami_jax.__version__, "sha256": json_digest(file_digests(folder.rglob("*.py"), folder))}
+    return {"version": VERSION, "sha256": json_digest(file_digests(PACKAGE.rglob("*.py"), PACKAGE))}
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "sami_jax": sami_jax.__version__}
+    versions = {"python": platform.python_version(), "sami_jax": VERSION}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

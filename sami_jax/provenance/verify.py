@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from sami_jax.errors import UserError
+from sami_jax.ground.digests import file_digest, json_digest
 from sami_jax.provenance.audit import read_audit
-from sami_jax.provenance.digests import file_digest, json_digest
 from sami_jax.provenance.manifest import AUDIT, MANIFEST, check_statement, leaves, read_unchecked
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sami_jax.evaluation.statistics import length_balanced, mean_interval
-from sami_jax.redaction import redact
+from sami_jax.ground.redaction import redact
 from sami_jax.report.data import MAIN_SET, Comparison, Run
 from sami_jax.report.figures import MARKERS, Curve, curves
 from sami_jax.report.texts import Words

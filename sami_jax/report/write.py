@@ -5,12 +5,12 @@ from pathlib import Path
 
 from sami_jax.data.jsonl import write_text
 from sami_jax.errors import UserError
-from sami_jax.redaction import redacted
+from sami_jax.ground.redaction import redacted
+from sami_jax.ground.terminal import visible
 from sami_jax.report import record, results
 from sami_jax.report.data import Run, compare, gather
 from sami_jax.report.figures import picture
 from sami_jax.report.texts import Words
-from sami_jax.terminal import visible
 
 NAMES = {"en": "report.html", "ja": "report.ja.html"}  # in the run's folder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sami_jax.errors import UserError
 from sami_jax.provenance.manifest import leaves
-from sami_jax.tracking.trackers import Table
+from sami_jax.tracking.tracker import Table
 
 STORE, ARTIFACTS = "mlflow.db", "mlflow"  # of the store in the run's folder
 LONGEST = 500  # characters of a parameter; the whole config is an artifact

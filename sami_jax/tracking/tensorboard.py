@@ -9,7 +9,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from sami_jax.tracking.trackers import Table
+from sami_jax.tracking.tracker import Table
 
 FOLDER = "tensorboard"
 

@@ -11,41 +11,20 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ml_collections import ConfigDict
 
-from sami_jax import hosts
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import read_shaped
 from sami_jax.errors import StoppedByCanary, UserError
-from sami_jax.redaction import redact
-from sami_jax.terminal import say, visible
+from sami_jax.ground import hosts
+from sami_jax.ground.redaction import redact
+from sami_jax.ground.terminal import say, visible
+from sami_jax.tracking.tracker import Table, Tracker
 
 IDS = "trackers.json"  # in the run's folder: each tracker's own id of the run
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 SERVICES = ("wandb", "mlflow")  # each a package, and an extra, of that name
-
-Table = Sequence[Mapping[str, str]]  # rows: column -> text
-
-
-class Tracker(Protocol):
-    """One tracker's run. Names are slash-separated, as "iteration_1/loss"; tables hold no secrets and no control characters."""
-
-    id: str  # by which it is continued
-    faults: tuple[type[Exception], ...]  # of the service, for which no run is given up
-
-    def describe(self, config: dict, principles: Table) -> None:
-        """What the run is made from. Told in each life of the run."""
-
-    def rewind(self, step: int) -> None:
-        """What was told of this step and later ones comes again."""
-
-    def tell(self, step: int, scalars: Mapping[str, float], tables: Mapping[str, Table]) -> None:
-        """All there is of a step."""
-
-    def close(self, done: bool) -> None:
-        """Ends this life of the run; whether its work is done."""
 
 
 class Trackers:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sami_jax.errors import UserError
-from sami_jax.tracking.trackers import Table
+from sami_jax.tracking.tracker import Table
 
 
 class Wandb:

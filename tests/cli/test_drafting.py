@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_model import free_port, write_scripted_model
+from support.scripted_model import free_port, write_scripted_model
 
 from sami_jax import miniature
 from sami_jax.cli import main

@@ -4,12 +4,12 @@ import contextlib
 import json
 
 import pytest
-from fabricated_run import fabricate, measured
+from support.fabricated_run import fabricate, measured
 
 from sami_jax.cli import main
 from sami_jax.cli.parser import new_parser
 from sami_jax.errors import StoppedByCanary
-from sami_jax.summary import print_evaluation
+from sami_jax.report.summary import print_evaluation
 
 WITHOUT_JSON = {"principles review", "completion"}  # a conversation; a script
 
@@ -93,7 +93,7 @@ def test_in_a_pipe_nothing_is_cut(tmp_path, capsys):
 
 
 def test_a_run_that_canaries_stopped_tells_what_is_good(tmp_path, capsys, monkeypatch):
-    from sami_jax import loop
+    from sami_jax.stages import loop
 
     def stopped(config, workdir, *_):
         fabricate(workdir, stopped={"last_good": 2})

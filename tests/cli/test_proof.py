@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_model import write_scripted_model
+from support.scripted_model import write_scripted_model
 
 from sami_jax.cli import main
 

@@ -4,17 +4,17 @@ import json
 
 import pyarrow
 import pytest
-from fabricated_run import predicate
 from pyarrow import parquet
-from test_verbs import complaint
+from support.complaint import complaint
+from support.fabricated_run import predicate
 
-from sami_jax import preparation
 from sami_jax.cli import main
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
 from sami_jax.data.queries import read_source
 from sami_jax.data.sources import Source
 from sami_jax.errors import UserError
 from sami_jax.provenance.manifest import RunRecord, read_statement
+from sami_jax.stages import preparation
 
 HH = "\n\nHuman: How do I fix chair {}?\n\nAssistant: Well."
 COMMIT = "0" * 40

@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 import transformers
+from support.complaint import complaint
 
-from sami_jax import miniature, preparation
+from sami_jax import miniature
 from sami_jax.cli import main
+from sami_jax.stages import preparation
 
 BASE = str(miniature.BASE)
 
@@ -20,18 +22,6 @@ def write_lines(file, *rows) -> str:
 
 def read_lines(file) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def complaint(capsys, *argv: str) -> str:
-    """Runs `sami ARGV`, which must fail as users are promised, and returns its one line."""
-    try:
-        status = main(list(argv))
-    except SystemExit as exit:  # argparse's own errors
-        status = exit.code
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert status == 2
-    assert len(lines) == 1 and lines[0].startswith("sami: "), lines
-    return lines[0]
 
 
 @pytest.mark.parametrize(

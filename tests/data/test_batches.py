@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 import transformers
 
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
 from sami_jax.data.batches import ContrastExample, TrainingBatches, few_lengths, pack, shape_for
 from sami_jax.data.pairs import encode_pairs
 

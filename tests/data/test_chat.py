@@ -3,10 +3,10 @@
 import jinja2
 import pytest
 import transformers
-from chat_models import CORPUS, SHAPES, chat_tokenizer
+from support.chat_models import CORPUS, SHAPES, chat_tokenizer
 
 from sami_jax.config import defaults
-from sami_jax.config_checks import validate
+from sami_jax.config.checks import validate
 from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import Message
 from sami_jax.data.pairs import encode_pairs

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from chat_models import SHAPES, chat_tokenizer
+from support.chat_models import SHAPES, chat_tokenizer
 
 from sami_jax.config import defaults
 from sami_jax.data.chat import Chat

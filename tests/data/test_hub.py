@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
-from test_queries import HH, HH_QUERIES, comparison, turns, write
+from support.query_files import HH, HH_QUERIES, comparison, turns, write
 
 from sami_jax.data import hub
 from sami_jax.data.queries import read_source

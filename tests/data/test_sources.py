@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sami_jax.config_checks import validate
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
+from sami_jax.config.checks import validate
 from sami_jax.data.sources import Source, sources
 from sami_jax.errors import UserError
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sami_jax.config import defaults
-from sami_jax.config_file import load_config
+from sami_jax.config import defaults, load_config
 from sami_jax.data.queries import Query
 from sami_jax.evaluation.canaries import canary_set, fired, repetition, signs
 from sami_jax.principles.principle import Principle

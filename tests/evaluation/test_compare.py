@@ -8,7 +8,7 @@ import pytest
 
 from sami_jax import miniature
 from sami_jax.cli import main
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, pair_up

@@ -5,29 +5,29 @@ import math
 import random
 from pathlib import Path
 
-import fabricated_run
 import numpy as np
 import pytest
 import scipy.stats
 import tokenizers
 import transformers
-from conftest import SMALL
-from scripted_model import write_scripted_model
+from support import fabricated_run
+from support.scripted_model import write_scripted_model
+from support.small_model import SMALL
 
 from sami_jax import miniature
 from sami_jax.cli import main
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
+from sami_jax.contrast.scoring import score, score_tokens
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.pairs import clean
 from sami_jax.evaluation.explain import Answer, by_word, encode_answers, explain, pmi, read_answers, token_texts
 from sami_jax.miniature import judge, world
+from sami_jax.miniature.untrained import write_random_bytes_model
 from sami_jax.models.pretrained import open_model
-from sami_jax.models.untrained import write_random_bytes_model
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.provenance.manifest import RunRecord
-from sami_jax.scoring import score, score_tokens
 
 
 def test_pmi_by_hand():

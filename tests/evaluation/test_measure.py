@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sami_jax.config_file import load_config
+from sami_jax.config import load_config
 from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.queries import read_queries
 from sami_jax.evaluation.canaries import signs

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from short_run import Commands, changed
+from support.short_run import Commands, changed
 
-from sami_jax.checkpoint import SEAL
+from sami_jax.stages.checkpoint import SEAL
 
 OPTIONS = changed(
     "--config.train.updates=(3,)",

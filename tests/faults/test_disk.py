@@ -7,14 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami
+from support.short_run import DISTURBED, assert_same, finish, sami
 
 # Bytes left free, run after run in one folder: too little for the lock, then for ever later writes, the second model at last.
 FREE = [0, 8_192, 40_960, 131_072, 1_048_576, 6_437_184, 9_000_000, 14_680_064]
 # The command line without its look at the free space before a checkpoint: others may fill the disk after it.
 BLIND = """
 import collections, sys
-from sami_jax import disk
+from sami_jax.ground import disk
 disk.shutil.disk_usage = lambda _: collections.namedtuple("Usage", "free")(10**15)
 from sami_jax.cli import main
 sys.exit(main())

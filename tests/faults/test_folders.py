@@ -5,11 +5,11 @@ import json
 import time
 
 import pytest
-from short_run import DISTURBED, SHORT, assert_same, finish, sami
+from support.short_run import DISTURBED, SHORT, assert_same, finish, sami
 
-from sami_jax.checkpoint import Checkpoints
 from sami_jax.cli import main
 from sami_jax.errors import UserError
+from sami_jax.stages.checkpoint import Checkpoints
 
 # The command line with a clock that goes back by an hour at every tenth look.
 BACKWARDS = """

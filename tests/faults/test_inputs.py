@@ -18,16 +18,18 @@ from random import Random
 
 import pyarrow
 import pytest
-from fabricated_run import fabricate
-from mutation import damaged, override
 from pyarrow import parquet
+from support.fabricated_run import fabricate
+from support.mutation import damaged, override
 
-from sami_jax import finetuning, loop, miniature, preparation  # noqa: F401 (imported before it is patched)
+from sami_jax import miniature
 from sami_jax.cli import comparing, explain, files, main
-from sami_jax.config_file import _fields, load_config
+from sami_jax.config import load_config
+from sami_jax.config.file import _fields
+from sami_jax.miniature.untrained import write_random_bytes_model
 from sami_jax.models.pretrained import open_model
-from sami_jax.models.untrained import write_random_bytes_model
 from sami_jax.principles.files import read_principles
+from sami_jax.stages import finetuning, loop, preparation  # noqa: F401 (imported before it is patched)
 
 CASES = 10_000  # of the long form
 SHORT = 400

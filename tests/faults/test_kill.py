@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami
+from support.short_run import DISTURBED, assert_same, finish, sami
 
 from sami_jax.provenance.verify import verify
 

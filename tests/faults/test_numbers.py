@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from short_run import changed
+from support.short_run import changed
 
-from sami_jax import finetuning, miniature, training
+from sami_jax import miniature
 from sami_jax.cli import main
+from sami_jax.contrast import update
+from sami_jax.stages import finetuning
 
 ONE = changed("--config.train.updates=(6,)", "--config.canaries.action=off", "--config.train.max_skipped_updates=2")
 pytestmark = pytest.mark.slow
@@ -23,7 +25,7 @@ def sampled(tmp_path_factory):
     """A run's folder up to the first pairs."""
     folder = tmp_path_factory.mktemp("sampled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sami_jax.loop.train", _stop)
+        patch.setattr("sami_jax.stages.loop.train", _stop)
         with pytest.raises(_HereError):
             main(["run", *ONE, "--workdir", str(folder)])
     return folder / "iteration_1/pairs.jsonl"
@@ -45,7 +47,7 @@ def train(pairs, output, capsys, *more: str) -> tuple[int, str]:
 
 def spoil(monkeypatch, when, total=lambda x: x, metrics=lambda x: x):
     """What the microbatches' program gives, spoilt in the calls of which `when(number)` holds, from 0."""
-    honest, calls = training.programs, iter(range(10**6))
+    honest, calls = update.programs, iter(range(10**6))
 
     def programs(*arguments):
         made = honest(*arguments)
@@ -56,7 +58,7 @@ def spoil(monkeypatch, when, total=lambda x: x, metrics=lambda x: x):
 
         return made._replace(add=add)
 
-    monkeypatch.setattr(training, "programs", programs)
+    monkeypatch.setattr(update, "programs", programs)
 
 
 def nan_gradient(total):
@@ -111,10 +113,10 @@ def test_a_weight_that_is_no_number_is_never_saved(sampled, tmp_path, capsys, mo
     honest = finetuning.make_update
 
     def make_update(*arguments):
-        update = honest(*arguments)
+        made = honest(*arguments)
 
         def spoilt(state, *others):
-            state, metrics = update(state, *others)
+            state, metrics = made(state, *others)
             if int(state.step) == 2:
                 embedding = state.params["embedding"].at[0, 0].set(jnp.inf)
                 state = state._replace(

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from short_run import changed, sami
+from support.short_run import changed, sami
 
 MINUTES = 20.2
 # A run that writes down, every few seconds, what it holds.

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from short_run import DISTURBED, assert_same, finish, sami
+from support.short_run import DISTURBED, assert_same, finish, sami
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MOMENTS = 20

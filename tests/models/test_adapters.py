@@ -10,29 +10,22 @@ import peft
 import pytest
 import safetensors.numpy
 import transformers
-from conftest import SMALL, mesh_of, random_batch
 from ml_collections import ConfigDict, FrozenConfigDict
-from test_experts import MIXTURE
-from test_huggingface import our_logits, save_random, torch_logits
+from support.small_model import MIXTURE, SMALL, mesh_of, random_batch
+from support.torch_models import our_logits, save_random, torch_logits
 
-from sami_jax import training
-from sami_jax.checkpoint import Checkpoints
 from sami_jax.cli import main
 from sami_jax.config import defaults
+from sami_jax.contrast.likelihood import likelihoods
+from sami_jax.contrast.update import accumulate, init_state, make_update, sami_loss, state_shardings
 from sami_jax.errors import UserError
-from sami_jax.likelihood import likelihoods
-from sami_jax.models.adapters import (
-    RECORD,
-    adapted,
-    export_adapters,
-    folded,
-    init_adapters,
-    trained,
-    write_record,
-)
+from sami_jax.export.huggingface import copy_companions, export
+from sami_jax.export.peft import export_adapters
+from sami_jax.models.adapters import RECORD, adapted, folded, init_adapters, trained, write_record
 from sami_jax.models.decoder import init_params, param_shardings
-from sami_jax.models.huggingface import copy_companions, export, load_params, read_config
+from sami_jax.models.huggingface import load_params, read_config
 from sami_jax.models.stack import joined
+from sami_jax.stages.checkpoint import Checkpoints
 
 RANK = 4
 
@@ -61,7 +54,7 @@ def small():
 
 
 def state_of(adapters, model_config, config, mesh):
-    return training.init_state(jax.tree.map(jnp.array, adapters), model_config, config, mesh)
+    return init_state(jax.tree.map(jnp.array, adapters), model_config, config, mesh)
 
 
 def test_at_the_start_adapters_change_nothing(small, small_params, mesh):
@@ -79,7 +72,7 @@ def test_adapters_alone_are_trained(small, small_params, mesh, config, remat):
     state = state_of(start, small, config, mesh)
     batches = [random_batch(seed, 4, 2) for seed in (0, 1)]
     with jax.set_mesh(mesh):
-        update = training.make_update(small, config, mesh)
+        update = make_update(small, config, mesh)
         bounds = []
         for _ in range(8):
             state, metrics = update(state, batches, small_params, None)
@@ -95,7 +88,7 @@ def test_adapters_alone_are_trained(small, small_params, mesh, config, remat):
 def test_the_gradient_is_that_of_the_whole_model_at_the_adapters(small, small_params, mesh, config):
     adapters = grown(init_adapters(small, 0, mesh, "float32"))
     batch = random_batch(2, 4, 2)
-    add = jax.jit(training.accumulate, static_argnums=(3, 5))
+    add = jax.jit(accumulate, static_argnums=(3, 5))
     frozen_config = FrozenConfigDict(config)
     with jax.set_mesh(mesh):
         gradient, _ = add(adapters, small_params, None, small, batch, frozen_config, None)
@@ -122,7 +115,7 @@ def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, con
     adapters = grown(fresh)
 
     def metrics(params, model_config):
-        return training.sami_loss(params, model_config, batch, config, small_params)[1]
+        return sami_loss(params, model_config, batch, config, small_params)[1]
 
     assert float(metrics(joined(small_params, fresh), small)["kl"]) == pytest.approx(0, abs=1e-6)
     kl = float(metrics(joined(small_params, adapters), small)["kl"])
@@ -142,10 +135,10 @@ def test_updates_on_eight_devices_equal_one(base, mesh, config):
     with jax.check_tracer_leaks(base is SMALL):
         for chosen in (mesh, mesh_of(1, 4, 2) if base is SMALL else mesh_of(1, 2, 1, 4)):
             frozen = jax.device_put(params, param_shardings(base, chosen))
-            placed = jax.device_put(start, training.state_shardings(model_config, config, chosen).params)
+            placed = jax.device_put(start, state_shardings(model_config, config, chosen).params)
             with jax.set_mesh(chosen):
-                state = training.init_state(placed, model_config, config, chosen)
-                update = training.make_update(model_config, config, chosen)
+                state = init_state(placed, model_config, config, chosen)
+                update = make_update(model_config, config, chosen)
                 for seed in range(2):
                     batches = [random_batch(10 * seed + i, 8, 2) for i in range(2)]
                     state, metrics = update(state, batches, frozen, None)
@@ -162,7 +155,7 @@ def test_frozen_weights_in_bfloat16(small, small_params, mesh, config):
     frozen = jax.tree.map(lambda w: w.astype(jnp.bfloat16), small_params)
     state = state_of(init_adapters(small, 0, mesh, "float32"), small, config, mesh)
     with jax.set_mesh(mesh):
-        update = training.make_update(small, config, mesh)
+        update = make_update(small, config, mesh)
         state, metrics = update(state, [random_batch(0, 4, 2)], frozen, None)
     assert np.isfinite(float(metrics["loss"]))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
@@ -228,8 +221,8 @@ def stage(mesh, tmp_path, config):
     adapters = init_adapters(model_config, 0, mesh, "float32")
     write_record(tmp_path / "checkpoints", model_config, base, "float32")
     with jax.set_mesh(mesh), Checkpoints(tmp_path / "checkpoints", copy_companions(base)) as checkpoints:
-        state = training.init_state(adapters, model_config, config, mesh)
-        update = training.make_update(model_config, config, mesh)
+        state = init_state(adapters, model_config, config, mesh)
+        update = make_update(model_config, config, mesh)
         for seed in range(2):
             state, _ = update(state, [random_batch(seed, 4, 2)], frozen, None)
         checkpoints.save(state)

@@ -1,20 +1,16 @@
 """The mixture of experts: no token is dropped, S and gradients are the same on a mesh, router losses by hand."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL, mesh_of, random_batch
 from ml_collections import FrozenConfigDict
+from support.small_model import MIXTURE, mesh_of, random_batch
 
-from sami_jax import training
 from sami_jax.config import defaults
+from sami_jax.contrast.update import accumulate, put_batch
 from sami_jax.models.decoder import init_params, param_shardings
 from sami_jax.models.experts import Routing, mix_experts
-
-MIXTURE = dataclasses.replace(SMALL, family="mixtral", n_experts=4, experts_per_token=2)
 
 
 def mixed_plainly(x, weights, experts, gates, ups, downs):
@@ -79,12 +75,12 @@ def test_s_and_gradients_on_eight_devices_equal_one(mesh, remat):
     config.objective.router_z_weight = 0.01
     batch = random_batch(0, 8, 2)
     found = []
-    add = jax.jit(training.accumulate, static_argnums=(3, 5))
+    add = jax.jit(accumulate, static_argnums=(3, 5))
     for chosen in (mesh, mesh_of(1, 2, 1, 4)):
         params = jax.device_put(init_params(MIXTURE, 0, mesh), param_shardings(MIXTURE, chosen))
         total = jax.tree.map(jnp.zeros_like, params)
         with jax.set_mesh(chosen):
-            placed = training.put_batch(batch, chosen)
+            placed = put_batch(batch, chosen)
             found.append(add(params, {}, total, MIXTURE, placed, FrozenConfigDict(config), None))
     (one, one_metrics), (eight, eight_metrics) = found
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), eight, one)

@@ -9,47 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import mesh_of
+from support.small_model import mesh_of
+from support.torch_models import MODELS, our_logits, save_random, torch_logits
 
 from sami_jax.errors import UserError
-from sami_jax.models.decoder import bind
-from sami_jax.models.huggingface import (
-    check_weights,
-    copy_companions,
-    export,
-    load_params,
-    read_config,
-)
+from sami_jax.export.huggingface import copy_companions, export
+from sami_jax.models.huggingface import check_weights, load_params, read_config
 from sami_jax.models.pretrained import open_model
-from sami_jax.sampling import SamplingOptions, generate
-
-MODELS = {
-    "llama, grouped, untied": ("Llama", dict(num_key_value_heads=2)),
-    "llama, tied, theta": (
-        "Llama",
-        dict(tie_word_embeddings=True, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}),
-    ),
-    "llama, wide heads": ("Llama", dict(num_key_value_heads=1, head_dim=16)),
-    "mistral, window": ("Mistral", dict(num_key_value_heads=2, sliding_window=5)),
-    "llama 3.1": (
-        "Llama",
-        dict(
-            num_key_value_heads=2,
-            rope_parameters={
-                "rope_theta": 1e4,
-                "rope_type": "llama3",
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            },
-        ),
-    ),
-    "qwen 2.5": ("Qwen2", dict(num_key_value_heads=2, tie_word_embeddings=True)),
-    "qwen 3": ("Qwen3", dict(num_key_value_heads=2, head_dim=16)),
-    "mixtral": ("Mixtral", dict(num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2)),
-    "mistral, no window, tied": ("Mistral", dict(num_key_value_heads=4, sliding_window=None, tie_word_embeddings=True)),
-}
+from sami_jax.sampling.decoding import SamplingOptions, generate
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name)
@@ -57,28 +24,6 @@ def pair(request, tmp_path_factory):
     """(torch model, its folder)."""
     folder = tmp_path_factory.mktemp("model")
     return save_random(request.param, folder), folder
-
-
-def save_random(name: str, folder) -> torch.nn.Module:
-    family, options = MODELS[name]
-    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**sizes, max_position_embeddings=128, eos_token_id=96, **options)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    for weight in model.parameters():  # wider than transformers' own, so that logits differ enough to tell an error
-        torch.nn.init.normal_(weight, std=0.3)
-    model.save_pretrained(folder)
-    return model
-
-
-def torch_logits(model, tokens) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.tensor(tokens)).logits.numpy()
-
-
-def our_logits(config, params, tokens) -> np.ndarray:
-    model = bind(config, params)
-    return np.asarray(model.unembed(model(jnp.asarray(tokens))))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +93,7 @@ def test_sharded_load_equals_whole_load(pair, mesh):
 
 
 def test_new_config_json_round_trips(tmp_path, mesh, small_params):
-    from conftest import SMALL
+    from support.small_model import SMALL
 
     export(small_params, SMALL, tmp_path / "new", lambda folder: None, dtype=jnp.bfloat16)
     assert read_config(tmp_path / "new") == SMALL

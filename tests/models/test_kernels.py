@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL, mesh_of, random_batch
+from support.small_model import SMALL, mesh_of, random_batch
 
-from sami_jax import likelihood
+from sami_jax.contrast import likelihood
 from sami_jax.models import kernels
 from sami_jax.models.cache import new_cache
 from sami_jax.models.decoder import bind, init_params, layer_weights

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import mesh_of
 from flax import nnx
+from support.small_model import mesh_of
 
 from sami_jax.models import layers
 from sami_jax.models.config import LowRank

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax, ml_dtypes, numpy as np
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params
-from sami_jax.models.huggingface import export
+from sami_jax.export.huggingface import export
 
 config = ModelConfig(
     family="llama", vocab_size=16384, d_model=1024, n_layers=int(sys.argv[3]), n_heads=16, n_kv_heads=8,

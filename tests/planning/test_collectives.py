@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import mesh_of
+from support.small_model import mesh_of
 
 from sami_jax.planning import hlo
 from sami_jax.planning.collectives import collectives

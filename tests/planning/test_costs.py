@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from conftest import SMALL
+from support.small_model import SMALL
 
 from sami_jax.models.published import SHAPES
 from sami_jax.planning import costs

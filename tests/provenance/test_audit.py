@@ -47,7 +47,7 @@ def test_removed_moved_and_doubled_lines_are_found(log, order):
 
 
 def test_a_line_made_anew_breaks_the_next(log):
-    from sami_jax.provenance.digests import json_digest
+    from sami_jax.ground.digests import json_digest
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     lines[1]["iteration"] = 7

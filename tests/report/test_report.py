@@ -10,7 +10,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from fabricated_run import (
+from support.fabricated_run import (
     ALARM,
     QUERY,
     SETS,

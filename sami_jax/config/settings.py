@@ -1,0 +1,215 @@
+"""Every setting of a run: its default, unit, meaning and source. config/checks.py checks them.
+
+Files in configs/ start from `defaults()` and change fields. Sources: (P) the paper, arXiv 2404.14313; (R) its authors'
+code; (ours) a choice made here, with its reason.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sami_jax.errors import UserError
+from sami_jax.ground.version import PACKAGE
+from sami_jax.miniature.untrained import RANDOM_BYTES
+
+SYSTEM = "Your reply follows this constitution:\n{constitution}"  # begins the user's message where a chat has no system
+REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
+
+
+def defaults() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of everything random: sampling, composing, data order (ours)
+
+    c.model = ConfigDict()
+    # Folder of the base model in Hugging Face format, or a small untrained one: "random-bytes" | "random-bytes-mixture".
+    c.model.path = ""  # no default
+    c.model.shape = ""  # published shape, of models/published.py, that `sami plan` takes where the folder is not here
+    c.model.export_dtype = "float32"  # of exported weights; every iteration samples from the exported model
+    c.model.attention = "xla"  # xla: anywhere | cudnn: NVIDIA GPUs, bfloat16 | splash: TPUs (ours)
+
+    c.mesh = ConfigDict()  # devices along each axis; one may be -1, the rest
+    c.mesh.data = 1  # replicas, each with its share of the queries
+    c.mesh.fsdp = -1  # queries and weights both split; weights are gathered layer by layer
+    c.mesh.expert = 1  # queries and the experts of a mixture split
+    c.mesh.tensor = 1  # heads, MLP width and vocabulary split
+
+    c.principles = ConfigDict()
+    c.principles.path = ""  # folder of principle files (*.yaml) or of the authors' constitution files (*.json)
+    c.principles.held_out = ()  # ids kept from training, used in evaluation only (P: diverse principles, 15 / 5)
+    c.principles.held_out_drawn = 0  # how many more are kept from training, drawn by the seed (P: 5 of 20)
+    c.principles.held_out_phrasings = 0  # last wordings of each principle kept from training (ours)
+
+    c.review = ConfigDict()
+    c.review.fraction = 1.0  # share of the principles, drawn by a hash of the id, that people must have approved (ours)
+
+    c.constitutions = ConfigDict()
+    c.constitutions.rule = "positive_vs_rest"  # complement | positive_vs_rest (R) | iid (P, algorithm 1)
+    c.constitutions.principles = 2  # principles a constitution states (P)
+    c.constitutions.count = 2  # C, constitutions a query is answered under (P: 2 everywhere)
+
+    c.data = ConfigDict()  # formats and recipes: docs/data.md
+    c.data.queries = ""  # trained on: a .jsonl, .csv or .parquet file, a folder of such, or hub:OWNER/NAME
+    c.data.eval_queries = ""  # likewise, for evaluation; "" takes the last eval_fraction of `queries` instead
+    c.data.eval_fraction = 0.1  # share of `queries` held out where eval_queries is "" (ours)
+    c.data.column = ""  # of the query; "" takes the first there is of query, prompt, messages, chosen, info.post (ours)
+    c.data.id_column = "id"  # of the rows' ids; "" numbers the rows, as where no row has it (ours)
+    c.data.subset = ""  # of a folder or hub dataset: the name of a configuration, or a folder in it; "" is all
+    c.data.split = "train"  # of a folder or hub dataset: trained on (its own names)
+    c.data.eval_split = "test"  # likewise, for evaluation
+    c.data.revision = ""  # commit of the hub dataset, 40 hex digits; must be given: names can move (ours)
+    c.data.splits = 2  # disjoint splits of the queries that take turns by iteration (P)
+
+    c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
+    c.prompt.chat = False  # ask by the tokenizer's own chat template, as instruct models want it (ours; P: base models)
+    c.prompt.system = SYSTEM  # of a chat, the system's message: {constitution}; "" sends none (ours)
+    c.prompt.generation = ""  # template under which responses are sampled; in a chat, of the user's message
+    c.prompt.training = ""  # template under which they are scored and trained on; may be shorter (P)
+    c.prompt.shuffle = True  # shuffle the order of the principles in training prompts (R)
+    c.prompt.max_tokens = 1024  # longest prompt, tokens; the query's end is cut to fit, and counted (ours)
+
+    c.sampling = ConfigDict()
+    c.sampling.temperature = 0.0  # 0 is greedy (P)
+    c.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
+    c.sampling.top_k = 0  # likeliest tokens kept; 0 keeps all
+    c.sampling.max_new_tokens = 350  # tokens (P)
+    c.sampling.stop = ()  # texts that end a response
+    c.sampling.batch_size = 64  # rows decoded together (ours: memory)
+
+    c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason
+    c.filter.keep_after = ""  # in a text that thinks aloud first, the response is what follows the last of this (P)
+    c.filter.prefix = ""  # put before each response: the primed words its generation prompt ends with
+    c.filter.cut_at = ()  # texts from which on a response is cut away
+    c.filter.forbidden = ()  # texts that drop the query's responses
+    c.filter.end_with = ()  # a response must end in one of these; () accepts any end
+    c.filter.keep_equal = False  # keep queries whose responses are all equal: no contrast to learn
+
+    c.objective = ConfigDict()
+    c.objective.normalize = "mean"  # mean over response tokens (R) | sum (P, as written)
+    c.objective.score_eos = False  # score the end-of-text token where a response ended by itself (R: no; chats: always)
+    c.objective.row_weight = 0.5  # of the contrast over responses (P: both one half)
+    c.objective.column_weight = 0.5  # of the contrast over constitutions
+    c.objective.kl_weight = 0.0  # beta of KL(policy || base), nats (P: 0 in every published run)
+    c.objective.balance_weight = 0.0  # of the load-balancing loss of a mixture of experts, which is 1 at best (Switch)
+    c.objective.router_z_weight = 0.0  # of the squared logsumexp of its router's logits (ST-MoE: 1e-3)
+
+    c.optim = ConfigDict()
+    c.optim.name = "adamw"  # adamw (P) | rmsprop (R) | adafactor: hardly any state | lion: one moment
+    c.optim.learning_rate = 5e-7  # (P)
+    c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
+    c.optim.b1 = 0.9  # decay of the first moment of AdamW (P: library default) and Lion
+    c.optim.b2 = 0.999  # decay of the second moment; RMSprop's smoothing (R: 0.99 there); Lion's memory (0.99 there)
+    c.optim.epsilon = 1e-8  # added to the root of the second moment
+    c.optim.weight_decay = 0.0  # decoupled, of any optimizer, per update times learning rate (ours)
+    c.optim.clip_norm = 1.0  # global gradient norm (P)
+    c.optim.moment_dtype = "float32"  # bfloat16 halves the moments, which are then rounded by chance (ours)
+    c.optim.offload = False  # moments rest in host memory: room for activations, a copy there and back an update (ours)
+
+    c.lora = ConfigDict()  # low-rank adapters beside frozen weights, in place of training them all (ours)
+    c.lora.rank = 0  # of each adapter; 0 trains all weights
+    c.lora.alpha = 16.0  # adapters are scaled by alpha / rank
+    c.lora.targets = ()  # of query, key, value, output, gate, up, down; () is all that the model has: experts have none
+
+    c.train = ConfigDict()
+    c.train.updates = (2, 4, 6)  # updates of each iteration; as many iterations as entries (P)
+    c.train.batch_size = 128  # queries an update (P)
+    c.train.microbatches = 16  # parts a batch is accumulated over; exact, so a matter of memory alone (R)
+    c.train.param_dtype = "float32"  # of master weights. bfloat16 is (R): it rounds most of a 5e-7 update away
+    c.train.rounding = "nearest"  # of bfloat16 master weights: nearest | stochastic, which loses nothing on average
+    c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
+    c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
+    c.train.checkpoint_every = 1  # updates between checkpoints
+    c.train.max_skipped_updates = 3  # of a stage, whose loss or gradient is no number; one more ends it (ours)
+    c.train.shapes = 8  # row lengths that microbatches are padded to, at most; each is compiled once (ours)
+    c.train.bucket = 64  # tokens; row lengths are multiples of it (ours)
+    c.train.constitutions_at_once = 0  # divides C; 0: all. Fewer need less memory, and are computed twice (ours)
+
+    c.canaries = ConfigDict()  # fixed queries watched at each checkpoint for signs of collapse (ours)
+    c.canaries.action = "stop"  # stop: keep the last good checkpoint and end | alert: say so and go on | off
+    c.canaries.queries = 32  # first of the training queries, each under principles and under their antitheses
+    c.canaries.well_formed_drop = 0.15  # share of replies, below the base's, that may cease to be whole
+    c.canaries.length_factor = 2.5  # replies may grow or shrink to this multiple of the base's mean length
+    c.canaries.repetition_rise = 0.2  # share of a reply's 4-token runs, above the base's, that may be repeated ones
+    c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse
+    c.canaries.saturation = 0.9  # share of its cap, log 2, from which the MI bound counts as saturated
+    c.canaries.following_drop = 0.15  # fall of following below its best that, with a saturated bound, fires
+    c.canaries.refusals = REFUSALS  # texts that mark a refusal, letter case aside
+
+    c.evaluation = ConfigDict()
+    c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
+    c.evaluation.queries = 250  # first of the evaluation queries (P)
+    c.evaluation.temperature = 0.0  # as sampling.temperature
+    c.evaluation.top_p = 0.9  # as sampling.top_p
+    c.evaluation.batch_size = 8  # queries scored together (ours: memory)
+
+    c.track = ConfigDict()  # who is told how a run goes (ours)
+    c.track.to = ("tensorboard",)  # any of tensorboard, wandb, mlflow; () tells nobody
+    c.track.project = "sami"  # project of W&B, experiment of MLflow
+    c.track.name = ""  # of the run there; "" takes its folder's
+    return c
+
+
+def paper_training(config: ConfigDict) -> None:
+    """Sampling and training as published for mistral-7b, but for the weights: fp32 masters instead of bf16 alone."""
+    config.sampling.temperature = 0.0  # greedy (P)
+    config.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
+    config.sampling.max_new_tokens = 350  # tokens (P)
+    config.objective.normalize = "mean"  # over response tokens (R)
+    config.optim.name = "adamw"  # (P); rmsprop with b2=0.99 is (R)
+    config.optim.learning_rate = 5e-7  # (P), found with bf16 weights, which lose most of an update: expect to retune
+    config.optim.clip_norm = 1.0  # global gradient norm (P)
+    config.train.updates = (2, 4, 6)  # updates of each iteration, from 256, 512 and 768 queries (P)
+    config.train.batch_size = 128  # queries an update (P)
+    config.train.microbatches = 16  # of 8 queries, one for each of 8 devices (P)
+    config.train.compute_dtype = "bfloat16"  # (P)
+    config.evaluation.queries = 250  # (P)
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """Any config as a smoke run: every stage on real text, a minute on CPU. A random byte-level model learns nothing."""
+    config.model.path = RANDOM_BYTES
+    config.model.shape = ""
+    config.model.attention = "xla"
+    config.mesh.update({"data": 1, "fsdp": -1, "expert": 1, "tensor": 1})  # whatever devices there are
+    config.prompt.max_tokens = 1792  # bytes
+    config.sampling.max_new_tokens = 48
+    config.sampling.temperature = 1.0  # greedy, an untrained model gives one response to everything
+    config.sampling.batch_size = 8
+    config.filter.keep_after = ""  # random bytes never come to the point
+    config.filter.forbidden = ("[insert",)  # nor are they without any single character
+    config.filter.end_with = ()
+    config.optim.learning_rate = 1e-3
+    config.train.updates = (1, 1, 2)
+    config.train.batch_size = 4
+    config.train.microbatches = 2
+    config.train.compute_dtype = "float32"
+    config.canaries.action = "alert"  # random bytes hardly have a shape to lose
+    config.canaries.queries = 2
+    config.evaluation.queries = 4
+    config.evaluation.batch_size = 2
+    return config
+
+
+def wants_smoke(arg: str | None) -> bool:
+    """Whether a config is asked for as FILE:smoke.
+
+    Raises:
+      UserError: it is asked for as something else, which no shipped config is.
+    """
+    if arg not in (None, "smoke"):
+        raise UserError(f"--config: {arg!r:.60} behind the colon is not known; write :smoke, or leave it out")
+    return arg == "smoke"
+
+
+def shipped(path: str) -> str:
+    """A file or folder of the configs folder: inside the package once installed, beside it in a checkout."""
+    return str(config_folder() / path)
+
+
+def config_folder() -> Path:
+    installed = PACKAGE / "configs"
+    return installed if installed.is_dir() else PACKAGE.parent / "configs"
+
+
+def iterations(config: ConfigDict) -> range:
+    """Numbers of the iterations, from 1."""
+    return range(1, len(config.train.updates) + 1)

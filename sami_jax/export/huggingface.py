@@ -1,0 +1,167 @@
+"""Writes Hugging Face model folders that other programs load and serve.
+
+One file of weights is written at a time, or one on each host, so that no host holds unsharded weights.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from sami_jax.data.jsonl import write_json
+from sami_jax.data.shape import read_shaped
+from sami_jax.errors import UserError
+from sami_jax.ground import hosts
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.pretrained import GENERATION, ModelFolder
+from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.sharding import gathered
+
+SIDE_SUFFIXES = (".json", ".model", ".txt", ".jinja", ".tiktoken")  # of files beside weights
+TEMPLATES = "additional_chat_templates/*.jinja"  # of tokenizers with several
+MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
+
+
+def export(
+    params: dict,
+    config: ModelConfig,
+    output: Path,
+    write_companions: Callable[[Path], object],
+    dtype=None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a Hugging Face model folder that appears whole or not at all.
+
+    Args:
+      params: weights on any devices.
+      write_companions: puts the tokenizer and other small files into the folder it is given: `copy_companions` of the
+        model this one came from, or a tokenizer's `save_pretrained`. A config.json it puts there is kept.
+      dtype: of the file's tensors; None keeps that of `params`.
+    """
+    partial = output.with_name(output.name + ".partial")
+
+    def begin() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_companions(partial)
+
+    def finish() -> None:
+        file = partial / "config.json"
+        hf = json.loads(file.read_text(encoding="utf-8")) if file.exists() else config.to_hf()
+        hf.pop("torch_dtype", None)  # the name of `dtype` before transformers 5
+        hf["dtype"] = str(np.dtype(dtype or params["embedding"].dtype))
+        file.write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(output, ignore_errors=True)
+        os.rename(partial, output)
+
+    hosts.once(begin)
+    _write_weights(params, partial, dtype, max_shard_bytes)
+    hosts.once(finish)
+
+
+def check_replaceable(output: Path) -> None:
+    """Raises UserError where `export` would put a model in the place of something else."""
+    if output.exists() and not (output / "config.json").is_file():
+        raise UserError(f"{output}: holds no model that could be replaced; give a folder that is not there yet")
+
+
+def copy_companions(source: Path) -> Callable[[Path], None]:
+    """A function that copies to a folder what `source` holds besides weights: config.json, tokenizer, templates."""
+
+    def copy(output: Path) -> None:
+        for file in sorted([*source.iterdir(), *source.glob(TEMPLATES)]):
+            if file.is_file() and file.suffix in SIDE_SUFFIXES and not file.name.endswith(".index.json"):
+                target = output / file.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
+
+    return copy
+
+
+def companions(model: ModelFolder) -> Callable[[Path], None]:
+    """A function that writes to a folder what a model made from this one is served with, besides its weights: what
+    `copy_companions` copies, and where that does not tell it, which tokens end a text and which class reads tokenizer.json."""
+
+    def write(output: Path) -> None:
+        copy_companions(model.folder)(output)
+        file = output / GENERATION
+        known = read_shaped(file, {}, "save the model again") if file.is_file() else {}
+        # Servers go by this file alone: without it, a model whose tokenizer alone knows the end goes on past it.
+        ends, padding = list(model.end_tokens), model.tokenizer.pad_token_id
+        told = {
+            "eos_token_id": ends if len(ends) > 1 else ends[0],
+            "pad_token_id": ends[0] if padding is None else padding,
+        }
+        if model.tokenizer.bos_token_id is not None:
+            told["bos_token_id"] = model.tokenizer.bos_token_id
+        write_json(file, {**told, **known, "eos_token_id": told["eos_token_id"]})
+        file = output / "tokenizer_config.json"
+        settings = read_shaped(file, {}, "save the tokenizer again") if file.is_file() else {}
+        if settings.get("tokenizer_class") == "TokenizersBackend":
+            # transformers 5 calls it so and reads the older name as well; servers on transformers 4 know the older name alone.
+            write_json(file, settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+    return write
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """A tensor of the files to come."""
+
+    name: str
+    layout: str
+    weight: jax.Array  # ours, which may hold this tensor for all layers and experts
+    place: tuple[int, ...]  # of this one in it
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.weight.shape[len(self.place) :]) * self.dtype.itemsize
+
+    def gathered(self, wanted: bool) -> np.ndarray | None:
+        """Cast before it leaves its devices."""
+        array = self.weight[self.place] if self.place else self.weight
+        array = gathered(array.astype(self.dtype), wanted)
+        return None if array is None else np.ascontiguousarray(to_hf_layout(array, self.layout))
+
+
+def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Planned]]:
+    """The tensors of each file, in the order of the tree."""
+    files: list[list[_Planned]] = [[]]
+    for keys, leaf in leaves(params):
+        name, layout = TENSORS[keys]
+        for place in np.ndindex(leaf.shape[: stacked(name)]):
+            tensor = _Planned(numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
+            if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
+                files.append([])
+            files[-1].append(tensor)
+    return files
+
+
+def _write_weights(params: dict, folder: Path, dtype, max_shard_bytes: int) -> None:
+    """Each process writes every Nth file, all at once, and holds no more than that file and two tensors."""
+    files = _planned_files(params, dtype, max_shard_bytes)
+    names = [f"model-{number + 1:05d}-of-{len(files):05d}.safetensors" for number in range(len(files))]
+    if len(files) == 1:
+        names = [SINGLE_FILE]
+    for start in range(0, len(files), hosts.count()):
+        own: dict[str, np.ndarray] = {}
+        # The files' tensors take turns, so that all writers have theirs at about the same time.
+        for turn in itertools.zip_longest(*files[start : start + hosts.count()]):
+            for writer, tensor in enumerate(turn):
+                if tensor and (array := tensor.gathered(wanted=writer == hosts.index())) is not None:
+                    own[tensor.name] = array
+        if own:
+            safetensors.numpy.save_file(own, folder / names[start + hosts.index()], metadata={"format": "pt"})
+    if len(files) > 1:
+        weight_map = {tensor.name: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
+        total = sum(tensor.nbytes for tensors in files for tensor in tensors)
+        write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -1,0 +1,47 @@
+"""Writes adapters as the library `peft` reads them."""
+
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from sami_jax.data.jsonl import write_json
+from sami_jax.ground import hosts
+from sami_jax.models.adapters import LEAVES
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.tensors import module_name
+from sami_jax.sharding import gathered
+
+
+def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Path) -> None:
+    """Writes a folder that `peft` loads: adapter_model.safetensors and adapter_config.json.
+
+    Args:
+      base: the model that the adapters belong to.
+    """
+    tensors = {}
+    for kind, projections in adapters["blocks"].items():
+        for name, pair in projections.items():
+            a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
+            for layer in range(config.n_layers):
+                module = "base_model.model." + module_name(("blocks", kind, name), layer)
+                rank = config.low_rank.rank
+                tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
+                tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
+
+    def write() -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
+
+    hosts.once(write)
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base.resolve()),
+        "r": config.low_rank.rank,
+        "lora_alpha": config.low_rank.alpha,
+        "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_json(output / "adapter_config.json", content)

@@ -1,0 +1,1 @@
+"""What every command stands on; knows nothing of models."""

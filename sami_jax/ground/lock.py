@@ -1,0 +1,39 @@
+"""One run a folder: two at once would write over each other and break the audit log's chain."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from sami_jax.errors import UserError
+from sami_jax.ground import hosts
+
+LOCK = "run.lock"  # tells who holds it; the system lets go of it when the process ends, however it does: none is ever stale
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder this process's own until the block is left; of many processes, the first's.
+
+    Raises:
+      UserError: another process holds it; names its number and host.
+    """
+    with contextlib.ExitStack() as held:
+        hosts.once(lambda: _take(folder, held))
+        yield
+
+
+def _take(folder: Path, held: contextlib.ExitStack) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = held.enter_context((folder / LOCK).open("a+", encoding="utf-8"))
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        holder = stream.read().strip() or "another process"
+        raise UserError(f"{folder}: in use by {holder}; wait until it ends, or use another folder") from None
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    stream.flush()

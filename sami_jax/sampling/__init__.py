@@ -1,0 +1,1 @@
+"""Text from a model: decoding, and who asks for it."""

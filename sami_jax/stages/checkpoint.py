@@ -1,0 +1,221 @@
+"""Training checkpoints through Orbax: the whole train state, so that a resumed run goes on to the same bits.
+
+Orbax restores flipped bytes and other dtypes without a word. So a checkpoint is sealed once it is on disk: seal.json holds the
+digest of each of its files, and the shape and dtype of each array. What has no seal was not finished, what does not fit it is
+damaged: both are set aside, loudly, and the newest one that is whole is taken.
+
+    checkpoints/12/{params,optimizer}/, seal.json     newest two
+    checkpoints/model/                                what an exported model needs beside its weights
+    checkpoints/damaged/                              what was set aside
+"""
+
+import concurrent.futures
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from sami_jax.contrast.update import TrainState, abstract_state, state_shardings
+from sami_jax.data.jsonl import replace_text
+from sami_jax.errors import UserError
+from sami_jax.ground import hosts
+from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.disk import check_space
+from sami_jax.ground.finite import check_finite
+from sami_jax.ground.terminal import say
+from sami_jax.models.adapters import trained
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.sharding import put
+
+SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
+SEAL, DAMAGED = "seal.json", "damaged"
+KEPT = 2  # newest checkpoints
+_PATIENCE = 86_400  # s a save may take. Orbax counts by the wall clock, which jumps where a machine has slept
+
+
+class Checkpoints:
+    """The checkpoints of one training stage, newest two kept. A context manager; leaving it waits for pending saves."""
+
+    def __init__(self, folder: Path, write_side_files: Callable[[Path], None]):
+        """
+        Args:
+          write_side_files: puts all that an exported model needs beside its weights into a folder.
+        """
+        self.folder = folder.absolute()
+        side_files = self.folder / SIDE_FILES
+
+        def prepare() -> None:
+            side_files.mkdir(parents=True, exist_ok=True)
+            write_side_files(side_files)
+
+        hosts.once(prepare)
+        sys.unraisablehook = _print_unless_late
+        patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, async_options=patient)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
+        self._pending: concurrent.futures.Future | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.settle()
+        finally:
+            self._sealer.shutdown()
+            self._manager.close()
+
+    def save(self, state: TrainState) -> None:
+        """Starts saving in the background; `state.step` names the checkpoint.
+
+        Raises:
+          NotFinite: a weight is no number; nothing is saved.
+          UserError: the disk is full, now or while the one before was saved; those before stand.
+        """
+        step, content = int(state.step), {"params": state.params, "optimizer": state.opt_state}
+        check_finite(state.params, f"update {step} was not saved")
+        self.settle()
+        check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(content)), "a checkpoint")
+        items = {name: ocp.args.StandardSave(tree) for name, tree in content.items()}
+        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._pending = self._sealer.submit(self._seal, step, _arrays(content))
+
+    def restore_latest(
+        self, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh
+    ) -> TrainState | None:
+        """The newest whole state, in its shards on `mesh`; None where there is none. Damaged ones are set aside.
+
+        Raises:
+          UserError: arrays of another shape or dtype than `config` asks for.
+        """
+        self.settle()
+        step = hosts.once(self._newest_whole)
+        self._manager.reload()
+        if step is None:
+            return None
+        abstract = jax.tree.map(
+            _with_sharding, abstract_state(model_config, config), state_shardings(model_config, config, mesh)
+        )
+        content = {"params": abstract.params, "optimizer": abstract.opt_state}
+        hosts.once(lambda: _check_arrays(self.folder / str(step), _arrays(content)))
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in content.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return TrainState(restored["params"], restored["optimizer"], put(jax.numpy.int32(step), mesh))
+
+    def _seal(self, step: int, arrays: dict[str, str]) -> None:
+        """Runs beside the training, once the checkpoint is whole; of many processes, in the first."""
+        self._manager.wait_until_finished()
+        if hosts.first():
+            folder = self.folder / str(step)
+            content = {"files": _digests(folder), "arrays": arrays}
+            replace_text(folder / SEAL, json.dumps({**content, "digest": json_digest(content)}, indent=1))
+
+    def settle(self) -> None:
+        """Waits until what is being saved is whole; raises its error."""
+        pending, self._pending = self._pending, None
+        try:
+            if pending:
+                pending.result()
+        except TimeoutError as error:
+            raise UserError(
+                f"{self.folder}: a checkpoint was not finished in time, by this machine's clock: the disk is slow or gone, or the"
+                " clock jumped forward; the same command continues"
+            ) from error
+
+    def _newest_whole(self) -> int | None:
+        for step in _steps(self.folder):
+            if (fault := _fault(self.folder / str(step))) is None:
+                return step
+            aside = self.folder / DAMAGED / str(step)
+            while aside.exists():
+                aside = aside.with_name(aside.name + "+")
+            aside.parent.mkdir(exist_ok=True)
+            (self.folder / str(step)).rename(aside)
+            say(f"  WARNING: checkpoint of update {step}: {fault}; set aside: {aside}")
+        return None
+
+
+def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> tuple[int, dict]:
+    """The number of the newest whole checkpoint and the weights that were trained, alone. Damaged ones are said, and left.
+
+    Raises:
+      UserError: no whole checkpoint in the folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a run's iteration_N/checkpoints")
+    for step in _steps(folder):
+        if (fault := _fault(folder / str(step))) is None:
+            break
+        say(f"WARNING: checkpoint of update {step}: {fault}; passed over")
+    else:
+        raise UserError(f"{folder}: no whole checkpoint here; give a run's iteration_N/checkpoints")
+    weights = trained(model_config, abstract_params(model_config))
+    shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), weights)
+    abstract = jax.tree.map(_with_sharding, shaped, trained(model_config, param_shardings(model_config, mesh)))
+    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        return step, manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))["params"]
+
+
+def _steps(folder: Path) -> Iterator[int]:
+    """Updates that have a checkpoint, whole or not, newest first."""
+    yield from sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    found = file_digests([checkpoint], checkpoint)
+    return {name: digest for name, digest in found.items() if name != SEAL}
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being restored; None where it is whole."""
+    file = checkpoint / SEAL
+    if not file.is_file():
+        return f"{SEAL} is missing: it was not finished, or somebody removed it"
+    try:
+        seal = json.loads(file.read_text(encoding="utf-8"))
+        sealed = seal["files"]
+        if seal["digest"] != json_digest({"files": sealed, "arrays": seal["arrays"]}):
+            return f"{SEAL} was changed"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{SEAL} is damaged"
+    found = _digests(checkpoint)
+    for name in sorted(found.keys() | sealed.keys()):
+        if found.get(name) != sealed.get(name):
+            return f"{name} " + (
+                "is missing" if name not in found else "was changed" if name in sealed else "was added"
+            )
+    return None
+
+
+def _check_arrays(folder: Path, wanted: dict[str, str]) -> None:
+    arrays = json.loads((folder / SEAL).read_text(encoding="utf-8"))["arrays"]
+    for name in sorted(arrays.keys() | wanted.keys()):
+        found, asked = arrays.get(name, "nothing"), wanted.get(name, "nothing")
+        if found != asked:
+            raise UserError(
+                f"{folder}: {name} is {found}, this run asks for {asked}; go on with the config it was begun with, or use another folder"
+            )
+
+
+def _arrays(tree) -> dict[str, str]:
+    """Dtype and shape of each array by its path, as "float32[96,32]"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _print_unless_late(unraisable) -> None:
+    """Where a write fails, others are under way, and tell an event loop that is gone: native code prints that, each time."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,201 @@
+"""One training stage (paper, algorithm 1): pairs in; checkpoints, metrics and a model in Hugging Face format out.
+
+It goes on where it was stopped, to the same bits. An update whose loss or gradient is no number changes nothing and is counted;
+past a bound the stage ends, with that batch kept for study.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state, make_update
+from sami_jax.data.batches import ContrastExample, TrainingBatches
+from sami_jax.data.jsonl import write_jsonl
+from sami_jax.data.pairs import encode_pairs, read_pairs
+from sami_jax.errors import NotFinite, UserError
+from sami_jax.evaluation.canaries import Canaries, Stop
+from sami_jax.export.huggingface import companions, export
+from sami_jax.export.peft import export_adapters
+from sami_jax.ground import hosts, stopping
+from sami_jax.ground.terminal import say, track
+from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.models.stack import joined
+from sami_jax.report.model_card import write_principles
+from sami_jax.stages.checkpoint import Checkpoints
+from sami_jax.stages.metrics import MetricsLog
+from sami_jax.stages.preparation import Inputs, principle_records, say_cut
+from sami_jax.tracking.trackers import Trackers
+
+NOT_FINITE = "not_finite.jsonl"  # the batch that ended a stage, as `sami score` reads it
+
+Update = Callable[[TrainState, int], tuple[TrainState, dict[str, float]]]  # (state, number from 1) -> (state, metrics)
+Look = Callable[[TrainState], tuple[dict[str, float], list[str]]]  # the canaries' signs and alarms
+Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to a file
+
+
+def train(
+    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, trackers: Trackers
+) -> Stop | None:
+    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/.
+
+    Returns:
+      how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
+    Raises:
+      UserError: texts that are too long, or that do not fit the model.
+      NotFinite: too many updates were skipped, or a weight is no number; the checkpoints before stand.
+      Stopped: somebody asked; the state is saved.
+    """
+    stop = Stop.read(folder)
+    if hosts.once((folder / "model").exists) or (stop and not stop.last_good):
+        return stop
+    base, mesh = inputs.base, inputs.mesh
+    batches = _batches(config, _examples(config, inputs, pairs), iteration)
+    model_config = adapted(base.config, config.lora)
+    frozen = {}
+    if model_config.adapter:
+        frozen = base.load(mesh, config.train.compute_dtype)
+        write_record(folder / "checkpoints", model_config, base.folder, config.train.compute_dtype)
+        say(f"  adapters of rank {model_config.adapter.rank} on {', '.join(model_config.adapter.targets)}")
+    reference = None
+    if config.objective.kl_weight:
+        reference = frozen or base.load(mesh, config.train.compute_dtype)
+    principles = principle_records(config, inputs)
+
+    def side_files(target: Path) -> None:
+        companions(base)(target)
+        write_principles(target, principles)
+
+    def begin() -> TrainState:
+        dtype = config.train.param_dtype
+        adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh, dtype)
+        state = init_state(adapters or base.load(mesh, dtype), model_config, config, mesh)
+        check_shared_prefix(joined(frozen, state.params), model_config, config, batches.examples(0), mesh)
+        return state
+
+    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
+        state = checkpoints.restore_latest(model_config, config, mesh)
+        if stop is None:
+            state = begin() if state is None else state
+            done = int(state.step)
+            canaries = inputs.canaries and Canaries(config, base, inputs.canaries, inputs.judge, mesh, folder, done)
+            make = make_update(model_config, config, mesh)
+
+            def update(state: TrainState, number: int):
+                return make(state, batches[number - 1], frozen, reference)
+
+            def looked(canaries: Canaries) -> Look:
+                return lambda state: canaries.look(int(state.step), model_config, joined(frozen, state.params))
+
+            def keep(number: int) -> Path:
+                _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base)
+                return folder / NOT_FINITE
+
+            log = MetricsLog(folder, trackers, config, iteration, resume_step=done)
+            state, alarms = _make_updates(
+                config, batches, state, update, canaries and looked(canaries), keep, checkpoints, log
+            )
+            if alarms:
+                fired_after = int(state.step)
+                state = checkpoints.restore_latest(model_config, config, mesh)
+                stop = Stop(fired_after, int(state.step) if state else 0, alarms)
+                stop.write(folder)
+        if state is not None:
+            params = state.params
+            if model_config.adapter:
+                export_adapters(model_config, params, base.folder, folder / "adapter")
+                params = folded(model_config, frozen, params, mesh)
+            export(params, base.config, folder / "model", side_files, jnp.dtype(config.model.export_dtype))
+    return stop
+
+
+def _make_updates(
+    config: ConfigDict,
+    batches: TrainingBatches,
+    state: TrainState,
+    update: Update,
+    look: Look | None,
+    keep: Keep,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+) -> tuple[TrainState, list[str]]:
+    """Makes the updates that are missing. Returns the state, and the alarms that ended it before the last one, if any did."""
+    done, updates = int(state.step), len(batches)
+    skipped = int(log.latest("skipped_updates", 0))
+    numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
+    try:
+        for number in numbers:
+            state, metrics = update(state, number)
+            stopping.hold()
+            if not math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
+                skipped += 1
+                say(f"  WARNING: update {number} was skipped, its loss or gradient is no number; {skipped} so far")
+            metrics |= {"padded_share": batches.padded_share(number - 1), "skipped_updates": skipped}
+            at_checkpoint = number % config.train.checkpoint_every == 0 or number == updates
+            alarms = []
+            if look and at_checkpoint:
+                signs, alarms = look(state)
+                metrics |= {f"canaries/{name}": value for name, value in signs.items()}
+            log.write(number, metrics)
+            if skipped > config.train.max_skipped_updates:
+                raise NotFinite(
+                    f"update {number}: loss or gradient is no number, as in {skipped - 1} before (config.train.max_skipped_updates); "
+                    f"its texts are in {keep(number)}"
+                )
+            for alarm in alarms:
+                say(f"  canary after update {number}: {alarm}")
+            if alarms and config.canaries.action == "stop":
+                return state, alarms
+            asked = stopping.anywhere()
+            if at_checkpoint or asked:
+                checkpoints.save(state)
+            if asked:
+                checkpoints.settle()
+                stopping.end()
+    finally:
+        stopping.release()
+    return state, []
+
+
+def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:
+    base = inputs.base
+    end_token = base.scored_end(config.objective.score_eos)
+    rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
+    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token, base.chat)
+    longest = max(example.longest_text for example in examples)
+    if longest > base.config.max_positions:
+        raise UserError(
+            f"{pairs}: prompt and response of {longest} tokens exceed the model's context of {base.config.max_positions}; shorten the responses"
+        )
+    say_cut(config, cut, "training prompts")
+    return examples
+
+
+def _batches(config: ConfigDict, examples: list[ContrastExample], iteration: int) -> TrainingBatches:
+    batches = TrainingBatches(
+        examples,
+        updates=config.train.updates[iteration - 1],
+        batch_size=config.train.batch_size,
+        microbatches=config.train.microbatches,
+        seed=config.seed + iteration,
+        shapes=config.train.shapes,
+        bucket=config.train.bucket,
+    )
+    shares = [batches.padded_share(index) for index in range(len(batches))]
+    rows = ", ".join(str(shape.row) for shape in batches.shapes)
+    say(f"  microbatches in rows of {rows} tokens, {sum(shares) / len(shares):.1%} of them padding")
+    return batches
+
+
+def _write_texts(file: Path, examples: list[ContrastExample], model: ModelFolder) -> None:
+    """Prompts and responses as `sami score` reads them; those of a chat with its template's marks, for people."""
+
+    def texts(ids: tuple[tuple[int, ...], ...]) -> list[str]:
+        return [model.tokenizer.decode(list(each), skip_special_tokens=not model.chat) for each in ids]
+
+    rows = [(texts(example.prompts), texts(example.responses)) for example in examples]
+    write_jsonl(file, [{"id": str(i), "prompts": p, "responses": r} for i, (p, r) in enumerate(rows)])

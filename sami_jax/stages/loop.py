@@ -1,0 +1,255 @@
+"""The iteration loop (paper, algorithm 1).
+
+    for n = 1, 2, 3:
+        sample y_j from the model of iteration n - 1 under each constitution c_j, for the queries of this iteration
+        drop what cannot be learnt from
+        train the *base* model on I(Y; C | X) over these pairs
+        measure the new model on held-out queries
+
+Every stage leaves a file or folder that appears whole or not at all, and is passed over where it is there already. So a
+run that was stopped at any point goes on when it is started again, and ends in the same bits on CPU.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sami_jax.config import iterations
+from sami_jax.data.jsonl import Skipped, parse_measured, read_json, write_json, write_jsonl
+from sami_jax.data.pairs import filter_pairs
+from sami_jax.data.queries import Query, split
+from sami_jax.data.templates import encode_prompt
+from sami_jax.errors import NotFinite, StoppedByCanary, UserError
+from sami_jax.evaluation.explain import explain_all, read_answers
+from sami_jax.evaluation.measure import measure, trained_principles
+from sami_jax.ground import hosts
+from sami_jax.ground.lock import lock_folder
+from sami_jax.ground.redaction import redacted
+from sami_jax.ground.terminal import say, show
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.constitutions import Constitution
+from sami_jax.provenance.manifest import RunRecord
+from sami_jax.report.model_card import write_card
+from sami_jax.report.summary import print_summary
+from sami_jax.report.write import write_report
+from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.stages.finetuning import train
+from sami_jax.stages.metrics import EVALUATION, tell_again, tell_evaluation
+from sami_jax.stages.preparation import Inputs, devices, prepare, provenance, say_cut
+from sami_jax.tracking.trackers import Trackers, open_trackers
+
+EXPLAINED = 16  # held-out queries whose responses a finished run explains
+
+
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    allow_unapproved: bool = False,
+    skipped: Skipped | None = None,
+    force_resume: bool = False,
+) -> None:
+    """Runs or continues the whole loop in `workdir`, then prints the results and writes the report.
+
+    Args:
+      skipped: takes bad rows of queries; None refuses them.
+      force_resume: go on in the folder of a run that was made otherwise; what differs is recorded.
+    Raises:
+      UserError: bad config or input, before anything costly.
+      StoppedByCanary: a training stage showed signs of collapse; its last good model is exported and measured.
+      NotFinite: weights, losses or log-likelihoods are no numbers; what was good before stands.
+      Stopped: somebody asked.
+    """
+    inputs = prepare(config, workdir, allow_unapproved, skipped)
+    with lock_folder(workdir):
+        made_from = provenance(config, inputs)
+        record = RunRecord(workdir, made_from, devices(), force_resume)
+        with open_trackers(config, workdir) as trackers:
+            trackers.describe(redacted(made_from["config"]), made_from["principles"])
+            tell_again(trackers, config, workdir)
+            try:
+                _iterate(config, inputs, workdir, allow_unapproved, made_from, record, trackers)
+            except NotFinite as error:
+                record.audit.add("not finite", reason=str(error))
+                raise
+
+
+def _iterate(
+    config: ConfigDict,
+    inputs: Inputs,
+    workdir: Path,
+    allow_unapproved: bool,
+    made_from: dict,
+    record: RunRecord,
+    trackers: Trackers,
+) -> None:
+    record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
+    if inputs.skipped and inputs.skipped.counts:
+        record.audit.add("rows passed over", counts=inputs.skipped.counts)
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
+    say(f"{len(inputs.principles)} principles; reviews: {shares}")
+    _measure(config, inputs, inputs.base, workdir, 0, trackers)
+    record.stage("evaluated", 0, [workdir / "iteration_0"])
+    sampler, models = inputs.base, []
+    for n in iterations(config):
+        folder = workdir / f"iteration_{n}"
+        say(f"Iteration {n} of {len(config.train.updates)}")
+        sample(config, inputs, sampler, n, folder)
+        record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
+        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers)
+        trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter")]
+        record.stage("trained", n, trained, canaries=stop and stop.rules)
+        if stop is None or stop.last_good:
+            sampler = open_model(folder / "model", config.model.attention, config.prompt)
+            results = _measure(config, inputs, sampler, workdir, n, trackers)
+            record.stage("evaluated", n, [folder / "evaluation", folder / EVALUATION])
+            write_card(folder / "model", f"{workdir.name}, iteration {n}", made_from, results, stop and stop.reason)
+            record.publish(folder / "model")
+            models.append(folder / "model")
+        if stop:
+            break
+    if models:
+        explain_responses(config, inputs, sampler, models[-1].parent)
+        record.stage("explained", 0, [models[-1].parent / "explain.jsonl"])
+    record.finish("stopped by canaries" if stop else "complete")
+    print_summary([workdir / "iteration_0", *(model.parent for model in models)])
+    show(f"Report: {write_report(workdir)}")
+    if stop:
+        kept = f"the model of update {stop.last_good} is kept: {models[-1]}" if stop.last_good else "no update was good"
+        raise StoppedByCanary(f"iteration {n}, update {stop.update}: stopped by canaries: {stop.reason}; {kept}")
+
+
+def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path) -> None:
+    """Samples a response to each query under each constitution, then filters: responses.jsonl, pairs.jsonl, dropped.json."""
+    if hosts.once((folder / "pairs.jsonl").exists):
+        return
+    queries = _iteration_queries(config, inputs, iteration)
+    root = f"{config.seed}/iteration/{iteration}"
+    composed = _compose(config, inputs, root, len(queries))
+    prompts, cut = _prompts(config, sampler, queries, composed, root)
+    say_cut(config, cut, f"{len(prompts)} prompts")
+    params = sampler.load(inputs.mesh, config.train.compute_dtype)
+    s = config.sampling
+    options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+    file = folder / "responses.jsonl"
+    sampling = (prompts, options, inputs.mesh, s.batch_size, "sampling")
+    rows = write_responses(file, sampler, params, *sampling, config.filter)
+    positives = [[all(statement.positive for statement in c) for c in constitutions] for constitutions in composed]
+    kept, dropped = filter_pairs(_pair_rows(config, queries, composed, rows, root), positives, config.filter)
+    counts = {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut}
+    write_json(folder / "dropped.json", counts)
+    reasons = "".join(f"; {count} dropped: {reason}" for reason, count in dropped.items())
+    say(f"  kept {len(kept)} of {len(queries)} queries{reasons}")
+    if not kept:
+        raise UserError(f"{file}: every query was dropped ({dropped}); loosen config.filter or sample otherwise")
+    write_jsonl(folder / "pairs.jsonl", kept)
+
+
+def _measure(
+    config: ConfigDict, inputs: Inputs, model: ModelFolder, workdir: Path, iteration: int, trackers: Trackers
+) -> dict:
+    """Evaluates the model of an iteration, 0 for the base, and tells trackers if that is news."""
+    folder = workdir / f"iteration_{iteration}"
+    known = (folder / EVALUATION).exists()
+    results = evaluate(config, inputs, model, folder, workdir / "iteration_0" if iteration else None)
+    if not known:
+        tell_evaluation(trackers, config, iteration, folder)
+    return results
+
+
+def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
+    """Measures a model on every evaluation set: evaluation/*.jsonl and evaluation.json. Returns what the latter holds."""
+    file = folder / EVALUATION
+    if not hosts.once(file.exists):
+        params = model.load(inputs.mesh, config.train.compute_dtype)
+        baseline_responses = None if baseline is None else baseline / "evaluation"
+        results = {
+            chosen.name: measure(
+                config, model, params, chosen, inputs.judge, inputs.mesh, folder / "evaluation", baseline_responses
+            )
+            for chosen in inputs.evaluation_sets
+        }
+        write_json(file, results)
+    return read_json(file, "restore it, or remove it to measure again", parse_measured)
+
+
+def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:
+    """Which words of a model's first held-out responses the constitution and each principle caused: explain.jsonl.
+
+    Where that cannot be told, as with one constitution a query, it is said and the run goes on.
+    """
+    file = folder / "explain.jsonl"
+    if hosts.once(file.exists):
+        return
+    responses = folder / "evaluation" / f"{inputs.evaluation_sets[0].name}.jsonl"
+    ids = {text: p.id for p in inputs.principles for wording in p.phrasings for text in wording}
+    try:
+        answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
+        params = model.load(inputs.mesh, config.train.compute_dtype)
+        batch_size = config.evaluation.batch_size
+        write_jsonl(file, explain_all(model, params, answers, config.prompt, ids, inputs.mesh, batch_size))
+    except UserError as error:
+        say(f"not explained: {error}")
+
+
+def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> list[Query]:
+    """As many queries as the iteration's updates take, from its split, in a seeded order.
+
+    A split that is smaller is gone through again: each time a query comes back, it meets other constitutions.
+    """
+    queries = split(list(inputs.queries), config.data.splits, iteration)
+    wanted = config.train.updates[iteration - 1] * config.train.batch_size
+    chosen = []
+    for turn in range(-(-wanted // len(queries))):
+        order = np.random.default_rng([config.seed, iteration, turn]).permutation(len(queries))
+        again = f"#{turn + 1}" if turn else ""
+        chosen += [dataclasses.replace(queries[i], id=queries[i].id + again) for i in order]
+    return chosen[:wanted]
+
+
+def _compose(config: ConfigDict, inputs: Inputs, root: str, count: int) -> list[tuple[Constitution, ...]]:
+    chosen = trained_principles(config, inputs.principles)
+    rule = config.constitutions
+    return [composing.compose(chosen, rule.rule, rule.principles, rule.count, root, i) for i in range(count)]
+
+
+def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: str) -> tuple[list[Prompt], int]:
+    """The generation prompt of each query under each of its constitutions, and in how many the query was cut to fit."""
+    drawn = iter(seeds(root, len(queries) * config.constitutions.count))
+    prompts, cut = [], 0
+    for query, constitutions in zip(queries, composed, strict=True):
+        for text in map(composing.text, constitutions):
+            asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
+            ids, missing = encode_prompt(sampler.tokenizer, *asked, sampler.chat, query.turns)
+            prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
+            cut += missing > 0
+    return prompts, cut
+
+
+def _pair_rows(
+    config: ConfigDict,
+    queries: Sequence[Query],
+    composed: Sequence[tuple[Constitution, ...]],
+    rows: Sequence[dict],
+    root: str,
+) -> list[dict]:
+    """One row a query, with its C constitutions as training prompts state them and the C sampled responses."""
+    count = config.constitutions.count
+    pairs = []
+    for i, (query, constitutions) in enumerate(zip(queries, composed, strict=True)):
+        own = rows[i * count : (i + 1) * count]
+        stated = composing.reordered(constitutions, root, i) if config.prompt.shuffle else constitutions
+        pairs.append(
+            {
+                "id": query.id,
+                **query.row,
+                "constitutions": [composing.text(constitution) for constitution in stated],
+                "responses": [row["response"] for row in own],
+                "finish_reasons": [row["finish_reason"] for row in own],
+            }
+        )
+    return pairs

@@ -1,0 +1,205 @@
+"""Everything a run needs, read and checked before anything costly."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from sami_jax.config.checks import validate
+from sami_jax.contrast.update import HOST_MEMORY, check_microbatches
+from sami_jax.data.jsonl import Skipped
+from sami_jax.data.queries import Query, read_source
+from sami_jax.data.sources import sources
+from sami_jax.errors import UserError
+from sami_jax.evaluation.canaries import canary_set
+from sami_jax.evaluation.judges import Judge, make_judge
+from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
+from sami_jax.ground import hosts
+from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.terminal import say
+from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
+from sami_jax.models.adapters import adapted
+from sami_jax.models.kernels import LANES
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.files import read_principles
+from sami_jax.principles.gate import Admission, admit
+from sami_jax.principles.principle import Principle
+from sami_jax.sharding import make_mesh
+from sami_jax.tracking.trackers import check_trackers
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """All that a run reads, checked."""
+
+    base: ModelFolder
+    mesh: jax.sharding.Mesh
+    admission: Admission  # of the principles
+    queries: Sequence[Query]
+    data: Mapping[str, dict]  # what was read of queries, for the manifest, by config field
+    evaluation_sets: Sequence[EvaluationSet]
+    canaries: EvaluationSet | None
+    judge: Judge | None
+    skipped: Skipped | None  # rows that were passed over; None: bad ones are refused
+
+    @property
+    def principles(self) -> tuple[Principle, ...]:
+        return self.admission.principles
+
+
+def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: Skipped | None = None) -> Inputs:
+    """Reads and checks everything a run needs.
+
+    Args:
+      skipped: takes bad rows of queries; None refuses them.
+    Raises:
+      UserError: bad config or input; principles that are not approved, unless `allow_unapproved`.
+    """
+    validate(config)
+    check_trackers(config)
+    mesh = make_mesh(config.mesh.to_dict())
+    check_microbatches(config, mesh)
+    folder = Path(config.principles.path)
+    admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
+    principles = admission.principles
+    judge = make_judge(config.evaluation.judge)
+    _check_principles(config, principles, judge)
+    read = {name: read_source(source, skipped) for name, source in sources(config.data).items()}
+    queries = read["queries"].queries
+    if "eval_queries" in read:
+        eval_queries = read["eval_queries"].queries
+    else:
+        held_out = max(1, round(len(queries) * config.data.eval_fraction))
+        queries, eval_queries = queries[:-held_out], queries[-held_out:]
+    if len(queries) < config.data.splits:
+        raise UserError(
+            f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
+        )
+    hosts.check_shared(workdir)
+    base = open_model(_base_folder(config, workdir), config.model.attention, config.prompt)
+    adapted(base.config, config.lora)
+    _check_attention(config, base)
+    _check_offload(config)
+    longest = config.prompt.max_tokens + config.sampling.max_new_tokens
+    if longest > base.config.max_positions:
+        raise UserError(
+            f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
+            f"{base.config.max_positions} tokens at most; lower one of them"
+        )
+    if names := ", ".join(p.name for p in admission.unapproved):
+        say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
+    return Inputs(
+        base=base,
+        mesh=mesh,
+        admission=admission,
+        queries=queries,
+        data={name: one.record for name, one in read.items()},
+        evaluation_sets=evaluation_sets(config, principles, eval_queries),
+        canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
+        judge=judge,
+        skipped=skipped,
+    )
+
+
+def provenance(config: ConfigDict, inputs: Inputs) -> dict:
+    """What a run is made from, for its manifest."""
+    admitted = inputs.admission.record() | {"principles": principle_records(config, inputs)}
+    plan = [
+        {
+            "name": chosen.name,
+            "queries": [dataclasses.asdict(query) for query in chosen.queries],
+            "constitutions": [[composing.text(c) for c in constitutions] for constitutions in chosen.constitutions],
+        }
+        for chosen in inputs.evaluation_sets
+    ]
+    return {
+        "config": json.loads(config.to_json()),
+        "seed": config.seed,
+        **admitted,
+        "inputs": inputs.data,
+        "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
+        "base_model": {
+            "path": str(inputs.base.folder),
+            "files": hosts.once(lambda: file_digests([inputs.base.folder], inputs.base.folder)),
+        },
+        "status": "running",
+    }
+
+
+def principle_records(config: ConfigDict, inputs: Inputs) -> list[dict]:
+    """The principles used, each with its role, as manifests, checkpoints and exported models keep them."""
+    trained = [p.id for p in split_principles(config, inputs.principles)[0]]
+    records = inputs.admission.record()["principles"]
+    return [record | {"role": "trained" if record["id"] in trained else "held out"} for record in records]
+
+
+def say_cut(config: ConfigDict, cut: int, of: str) -> None:
+    """Says in how many prompts the query was cut, if in any."""
+    if cut:
+        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {of}")
+
+
+def devices() -> dict[str, str | int]:
+    """What this process computes on."""
+    return {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "processes": jax.process_count()}
+
+
+def _base_folder(config: ConfigDict, workdir: Path) -> Path:
+    if config.model.path not in UNTRAINED:
+        return Path(config.model.path)
+    folder = workdir / config.model.path
+    if not hosts.once(folder.exists):
+        # A sampled byte that is no text comes back as a replacement character, which is three bytes.
+        longest = config.prompt.max_tokens + 3 * config.sampling.max_new_tokens
+        hosts.once(lambda: write_random_bytes_model(folder, longest, config.seed, config.model.path))
+    return folder
+
+
+def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
+    chosen, backend = config.model.attention, jax.default_backend()
+    wanted = {"cudnn": "gpu", "splash": "tpu"}.get(chosen, backend)
+    if backend != wanted:
+        raise UserError(f"config.model.attention={chosen!r}: needs a {wanted}, and this is a {backend}; use 'xla'")
+    if chosen == "cudnn" and config.train.compute_dtype != "bfloat16":
+        raise UserError(
+            "config.model.attention='cudnn': computes in bfloat16; set config.train.compute_dtype='bfloat16'"
+        )
+    if chosen == "splash" and base.config.head_dim % LANES:
+        raise UserError(
+            f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
+        )
+
+
+def _check_offload(config: ConfigDict) -> None:
+    if config.optim.offload and HOST_MEMORY not in (memory.kind for memory in jax.devices()[0].addressable_memories()):
+        raise UserError(
+            f"config.optim.offload=True: a {jax.default_backend()} has no {HOST_MEMORY} memory here; set it to False"
+        )
+
+
+def _check_principles(config: ConfigDict, principles: Sequence[Principle], judge: Judge | None) -> None:
+    known = [principle.id for principle in principles]
+    if judge and (foreign := [id for id in known if not judge.knows(id)]):
+        raise UserError(
+            f"config.evaluation.judge={config.evaluation.judge!r}: cannot judge {', '.join(foreign)}; set it to 'none', or use principles that it knows"
+        )
+    for id in config.principles.held_out:
+        if id not in known:
+            raise UserError(
+                f"config.principles.held_out: no principle {id!r} in {config.principles.path}; known: {', '.join(known)}"
+            )
+    for principle in principles:
+        if len(principle.phrasings) <= config.principles.held_out_phrasings:
+            raise UserError(
+                f"config.principles.held_out_phrasings={config.principles.held_out_phrasings}: principle {principle.id!r} has only "
+                f"{len(principle.phrasings)} wording(s), none would be left to train on; add phrasings or hold out fewer"
+            )
+    left = len(known) - len(config.principles.held_out) - config.principles.held_out_drawn
+    if left < config.constitutions.principles:
+        raise UserError(
+            f"config.constitutions.principles={config.constitutions.principles}: only {left} principle(s) to train on; state fewer or add some"
+        )

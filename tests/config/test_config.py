@@ -1,0 +1,178 @@
+"""Every shipped config is valid, and every field of the defaults carries its comment."""
+
+import inspect
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from sami_jax import config as config_lib
+from sami_jax.config import load_config
+from sami_jax.config.checks import validate
+from sami_jax.errors import UserError
+from sami_jax.evaluation.measure import split_principles
+from sami_jax.principles.files import read_principles
+from sami_jax.provenance.manifest import leaves
+
+NAMES = sorted(file.stem for file in config_lib.config_folder().glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arg", ["", ":smoke"])
+def test_shipped_configs_are_valid(name, arg):
+    config, run_name = load_config(name + arg, [])
+    validate(config)
+    assert config.is_locked and run_name == name + arg.replace(":", "-")
+
+
+def test_names_and_paths_find_the_same_config():
+    by_name, _ = load_config("tiny", ["--config.seed=3"])
+    by_path, _ = load_config(str(config_lib.config_folder() / "tiny.py"), ["--config.seed=3"])
+    assert by_name.to_json() == by_path.to_json() and by_name.seed == 3
+
+
+def test_paper_config_has_the_papers_numbers():
+    config, _ = load_config("tldr_mistral7b", [])
+    assert config.train.updates == (2, 4, 6) and config.train.batch_size == 128 and config.optim.learning_rate == 5e-7
+    assert config.sampling.max_new_tokens == 350 and config.constitutions.count == 2 and config.objective.kl_weight == 0
+
+
+def test_derived_config_changes_what_it_says_alone():
+    configs = [load_config(name, [])[0].to_dict() for name in ("tldr_mistral7b", "tldr_mixtral8x7b")]
+    mistral, mixtral = (set(leaves(config)) for config in configs)
+    assert mistral ^ mixtral == {
+        ("model.path", "models/mistral-7b-v0.1"),
+        ("model.path", "models/mixtral-8x7b-v0.1"),
+        ("model.shape", "mistral-7b"),
+        ("model.shape", "mixtral-8x7b"),
+        ("model.attention", "xla"),
+        ("model.attention", "splash"),
+        ("mesh.expert", 1),
+        ("mesh.expert", 8),
+        ("optim.name", "adamw"),
+        ("optim.name", "rmsprop"),
+        ("optim.b2", 0.999),
+        ("optim.b2", 0.99),
+        ("train.microbatches", 16),
+        ("train.microbatches", 8),
+    }
+
+
+def test_diverse_config_trains_fifteen_principles_and_holds_out_five():
+    config, _ = load_config("diverse_llama3_70b", [])
+    principles = read_principles(Path(config.principles.path))
+    trained, held_out = split_principles(config, principles)
+    assert (trained, held_out) == (list(principles[:15]), list(principles[15:])) and len(principles) == 20
+    assert [updates * config.train.batch_size for updates in config.train.updates] == [512, 1024, 1536]
+    assert config.prompt.training == load_config("tldr_mistral7b", [])[0].prompt.training
+    assert "Think" in config.prompt.generation and "hink" not in config.prompt.training
+
+
+@pytest.mark.parametrize("name", ["diverse_llama3_70b", "tldr_mixtral8x7b"])
+def test_one_query_of_a_microbatch_falls_on_each_of_sixteen_chips(name):
+    config, _ = load_config(name, [])
+    fixed = [size for size in config.mesh.values() if size != -1]
+    assert 16 % math.prod(fixed) == 0 and len(fixed) < len(config.mesh)
+    assert config.train.batch_size // config.train.microbatches == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.shape=mixtral-8x7", "did you mean 'mixtral-8x7b'?"),
+        (
+            "filter.keep_after=Sumary:",
+            "config.filter.keep_after='Sumary:': must be a text that config.prompt.generation asks for",
+        ),
+        ("filter.keep_after=### Task", "must be free of what sampling.stop and filter.cut_at cut at"),
+    ],
+)
+def test_bad_values_are_named(override, words):
+    config, _ = load_config("diverse_llama3_70b", [f"--config.{override}"])
+    with pytest.raises(UserError, match=re.escape(words)):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.updates=('a',)", "config.train.updates=('a',): must be a tuple, each of it a whole number"),
+        ("train.updates=(1.5,)", "config.train.updates=(1.5,): must be a tuple, each of it a whole number"),
+        ("train.updates=(True,)", "config.train.updates=(True,): must be a tuple, each of it a whole number"),
+        ("train.updates=()", "config.train.updates=(): must be a tuple of counts, each at least 1"),
+        ("train.updates=(2, 0)", "config.train.updates=(2, 0): must be a tuple of counts, each at least 1"),
+        ("sampling.stop=(1,)", "config.sampling.stop=(1,): must be a tuple, each of it a text"),
+        ("filter.forbidden=('',)", "config.filter.forbidden=('',): must be a tuple, each of it a text"),
+        ("canaries.refusals=(None,)", "config.canaries.refusals=(None,): must be a tuple, each of it a text"),
+        ("optim.learning_rate=inf", "config.optim.learning_rate=inf: must be a finite number"),
+        ("optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
+        ("train.batch_size=99999999999999", "config.train.batch_size=99999999999999: must be a whole number below"),
+        ("data.queries=\udcff", "config.data.queries='\\udcff': must be a text"),
+        ("constitutions.principles=40", "config.constitutions.principles=40: must be at least 1 and at most 16"),
+    ],
+)
+def test_types_and_ranges_are_checked(override, words):
+    config, _ = load_config("tiny", [f"--config.{override}"])
+    with pytest.raises(UserError, match=re.escape(words)):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1.5", "prompt.shuffle=2", "optim.learning_rate=True+", "=1", "optim=1", "seed", ".=", "seed.x=1"],
+)  # fmt: skip
+def test_overrides_that_cannot_be_read_are_refused(override):
+    with pytest.raises(UserError, match=r"^--config") as refused:
+        validate(load_config("tiny", [f"--config.{override}"])[0])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tldr_mixtral8x7b"])
+def test_an_unknown_argument_of_a_config_is_refused(name):
+    with pytest.raises(UserError, match="'smokee' behind the colon is not known; write :smoke"):
+        load_config(f"{name}:smokee", [])
+
+
+START = "from sami_jax.config import defaults\n\ndef get_config(arg=None):\n    c = defaults()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = (", "SyntaxError"),
+        ("import nothing_like_it", "ModuleNotFoundError"),
+        ("raise KeyError('k')", "KeyError: 'k'"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("def get_config(arg=None):\n    return get_config(arg)", "RecursionError"),
+        ("x = 1", "has no attribute 'get_config'"),
+        ("def get_config():\n    pass", "TypeError"),
+        ("def get_config(arg=None):\n    return {'seed': 1}", "gives {'seed': 1}, not a ConfigDict"),
+        ("def get_config(arg=None):\n    pass", "gives None, not a ConfigDict"),
+        (START + "    c.seed = 'one'\n    return c", "TypeError"),
+        (START + "    c.optim.learning_rat = 1.0\n    return c", "did you mean config.optim.learning_rate?"),
+        (START + "    c.zzz = 1.0\n    return c", "config.zzz: no such field; take it out"),
+        (START + "    del c.optim.b1\n    return c", "config.optim.b1: is missing"),
+        (START + "    c.train.updates = (1, 'a')\n    return c", "each of it a whole number"),
+        (b"\xff\x00\xfe", "cannot be loaded"),
+        (None, "no such config"),
+    ],
+)
+def test_bad_config_files_are_one_line(tmp_path, text, words):
+    file = tmp_path / "mine.py"
+    file.mkdir() if text is None else file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        validate(load_config(str(file), [])[0])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("function", [config_lib.defaults, config_lib.paper_training])
+def test_every_field_says_what_it_is(function):
+    for line in inspect.getsource(function).splitlines():
+        if " = " in line and "ConfigDict()" not in line:
+            assert "  # " in line, line
+
+
+def test_of_a_field_given_twice_the_last_holds():
+    config, _ = load_config("tiny", ["--config.train.updates=(3,3)", "--config.seed=1", "--config.train.updates=(4,)"])
+    assert config.train.updates == (4,) and config.seed == 1

@@ -1,0 +1,136 @@
+"""Sampling: the distribution asked for, stops, and rows that do not depend on their company."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.small_model import SMALL, mesh_of
+
+from sami_jax.models.decoder import param_shardings
+from sami_jax.sampling import decoding
+from sami_jax.sampling.decoding import SamplingOptions, choose, generate
+
+
+def decode(ids) -> str:
+    return "".join(chr(200 + i) for i in ids)
+
+
+def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens=(0,)):
+    options = options or SamplingOptions(max_new_tokens=40)
+    return list(
+        generate(
+            params,
+            SMALL,
+            prompts,
+            seeds,
+            options,
+            end_tokens=end_tokens,
+            decode=decode,
+            mesh=mesh,
+            batch_size=batch_size,
+        )
+    )
+
+
+PROMPTS = [list(range(1, 1 + n)) for n in (3, 11, 5, 70, 2, 8, 30)]
+SEEDS = [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_row_depends_on_its_seed_alone(small_params, mesh):
+    together = responses(small_params, mesh, PROMPTS, SEEDS, 4)
+    assert responses(small_params, mesh, PROMPTS, SEEDS, 1) == together
+    assert responses(small_params, mesh, PROMPTS[::-1], SEEDS[::-1], 3)[::-1] == together
+    again = responses(small_params, mesh, [PROMPTS[0]] * 3, [5, 6, 5], 3)
+    assert again[0] == again[2] == together[0] != again[1]
+
+
+def test_eight_devices_say_the_same(small_params, mesh):
+    eight = mesh_of(2, 2, 2)
+    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, eight))
+    assert responses(placed, eight, PROMPTS, SEEDS, 3) == responses(small_params, mesh, PROMPTS, SEEDS, 3)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_layers_in_a_loop_say_the_same(small_params, mesh, sizes, monkeypatch):
+    """As on a TPU."""
+    apart = responses(small_params, mesh, PROMPTS, SEEDS, 3)
+    monkeypatch.setattr(decoding, "keeps_stacked", lambda mesh: True)
+    chosen = mesh_of(*sizes)
+    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, chosen))
+    assert responses(placed, chosen, PROMPTS, SEEDS, 3) == apart
+
+
+def test_tokens_follow_the_model_without_a_cache(small_params, mesh):
+    """Each greedy token is the likeliest after the prompt and what was said before, by a forward pass without a cache."""
+    from sami_jax.models.decoder import bind
+
+    [response] = responses(small_params, mesh, [PROMPTS[1]], [0], 1, SamplingOptions(temperature=0, max_new_tokens=12))
+    text = [ord(character) - 200 for character in response.text]
+    model = bind(SMALL, small_params)
+    tokens = jnp.array([PROMPTS[1] + text])
+    logits = model.unembed(model(tokens))[0]
+    assert np.argmax(logits, axis=-1)[len(PROMPTS[1]) - 1 : -1].tolist() == text
+
+
+def draws(options: SamplingOptions, logits, count=4000) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), count)
+    drawn = choose(jnp.broadcast_to(jnp.asarray(logits)[None], (count, len(logits))), keys, options)
+    return np.bincount(np.asarray(drawn), minlength=len(logits)) / count
+
+
+LOGITS = np.log([0.5, 0.25, 0.15, 0.1]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (SamplingOptions(), [0.5, 0.25, 0.15, 0.1]),
+        (SamplingOptions(temperature=0.5), np.array([0.25, 0.0625, 0.0225, 0.01]) / 0.345),
+        (SamplingOptions(top_k=2), [2 / 3, 1 / 3, 0, 0]),
+        (SamplingOptions(top_p=0.7), [2 / 3, 1 / 3, 0, 0]),  # 0.5 does not reach 0.7, 0.75 does
+        (SamplingOptions(top_p=0.3), [1, 0, 0, 0]),
+        (SamplingOptions(temperature=0), [1, 0, 0, 0]),
+    ],
+)
+def test_draws_have_the_asked_distribution(options, expected):
+    np.testing.assert_allclose(draws(options, LOGITS), expected, atol=0.03)
+
+
+def test_end_tokens_end_a_response(small_params, mesh):
+    [free] = responses(small_params, mesh, [PROMPTS[0]], [5], 1, end_tokens=(95,))
+    fifth = ord(free.text[5]) - 200
+    first_place = free.text.index(free.text[5])
+    [ended] = responses(small_params, mesh, [PROMPTS[0]], [5], 1, end_tokens=(0, fifth))
+    assert ended.finish_reason == "stop"
+    assert ended.text == free.text[:first_place] and ended.tokens == first_place
+
+
+@pytest.mark.parametrize("segment", [1, 7, 32])
+def test_stop_strings_cut_alike_whenever_the_host_looks(small_params, mesh, segment, monkeypatch):
+    monkeypatch.setattr(decoding, "SEGMENT", segment)
+    jax.clear_caches()
+    [free] = responses(small_params, mesh, [PROMPTS[0]], [5], 1, end_tokens=(95,))
+    stop = free.text[9:11]
+    [cut] = responses(
+        small_params, mesh, [PROMPTS[0]], [5], 1, SamplingOptions(max_new_tokens=40, stop=(stop,)), end_tokens=(95,)
+    )
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert cut.finish_reason == "stop" and cut.tokens == len(cut.text)
+
+
+def test_length_is_a_finish_reason(small_params, mesh):
+    [response] = responses(
+        small_params, mesh, [PROMPTS[0]], [5], 1, SamplingOptions(max_new_tokens=3), end_tokens=(95,)
+    )
+    assert response.finish_reason == "length" and response.tokens == 3
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_the_nucleus_is_the_shortest_beginning_of_the_sorted_tokens(top_p):
+    logits = jax.random.normal(jax.random.key(0), (16, 300)) * 3
+    probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
+    kept = np.asarray(decoding._in_nucleus(jnp.asarray(probabilities, jnp.float32), top_p))
+    for row, mine in zip(probabilities, kept, strict=True):
+        order = np.argsort(-row)
+        size = int(np.searchsorted(np.cumsum(row[order]), top_p)) + 1
+        assert set(np.flatnonzero(mine)) == set(order[:size].tolist())

@@ -1,0 +1,67 @@
+"""Responses on file: a stopped run goes on where it was, and ends in the same lines."""
+
+from pathlib import Path
+
+import pytest
+from support.small_model import SMALL
+
+from sami_jax.config import defaults
+from sami_jax.models.pretrained import ModelFolder
+from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+
+
+class Letters:
+    """A tokenizer that writes each id as one character."""
+
+    def decode(self, ids, skip_special_tokens):
+        return "".join(chr(0x3042 + i) for i in ids)
+
+    def encode(self, text, add_special_tokens):
+        return [*text]
+
+
+MODEL = ModelFolder(Path("none"), SMALL, Letters(), (0,))
+PROMPTS = [Prompt({"id": n}, list(range(1, 3 + n)), seed) for n, seed in enumerate(seeds("test", 6))]
+
+
+@pytest.fixture
+def write(small_params, mesh):
+    def write(file: Path, *filters):
+        options = SamplingOptions()
+        return write_responses(file, MODEL, small_params, PROMPTS, options, mesh, 4, "sampling", *filters)
+
+    return write
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5])
+def test_a_stopped_file_is_continued_to_the_same_lines(write, tmp_path, kept):
+    rows = write(tmp_path / "whole.jsonl")
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    lines = whole.split(b"\n")
+    torn = b"\n".join([*lines[:kept], lines[kept][:7]])
+    (tmp_path / "stopped.jsonl.partial").write_bytes(torn)
+    assert write(tmp_path / "stopped.jsonl") == rows
+    assert (tmp_path / "stopped.jsonl").read_bytes() == whole
+    assert not (tmp_path / "stopped.jsonl.partial").exists()
+
+
+def test_a_whole_file_is_read_back(write, tmp_path):
+    (tmp_path / "whole.jsonl").write_text('{"id": "from before"}\n')
+    assert write(tmp_path / "whole.jsonl") == [{"id": "from before"}]
+
+
+def test_thinking_is_kept_apart_and_not_counted(write, tmp_path):
+    whole = write(tmp_path / "whole.jsonl", defaults().filter)
+    filters = defaults().filter
+    filters.keep_after = whole[0]["response"][5]
+    rows = write(tmp_path / "apart.jsonl", filters)
+    for row, one in zip(rows, whole, strict=True):
+        assert row["thinking"] + row["response"] == one["response"] and row["sampled_tokens"] == one["tokens"]
+        assert row["tokens"] == len(row["response"]) and filters.keep_after not in row["response"]
+    assert 0 < rows[0]["tokens"] < whole[0]["tokens"]
+
+
+def test_seeds_depend_on_the_root_and_the_place():
+    assert seeds("a", 5)[:3] == seeds("a", 3) and seeds("a", 5) != seeds("b", 5)
+    assert len(set(seeds("a", 1000))) > 990
