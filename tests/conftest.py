@@ -3,11 +3,10 @@
 import os
 from pathlib import Path
 
-from support.flags import UNOPTIMIZED
+from support import flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAGS = ["--xla_force_host_platform_device_count=8", UNOPTIMIZED, os.environ.get("XLA_FLAGS", "")]
-os.environ["XLA_FLAGS"] = " ".join(_FLAGS)
+os.environ["XLA_FLAGS"] = flags.HERE
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Programs that a worker, or a process that a test starts, has compiled before are not compiled again.

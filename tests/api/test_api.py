@@ -1,6 +1,5 @@
 """sami_jax from Python: the same numbers as torch and as the command, bad input as UserError, `run` in any thread."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from support.flags import environment
 
 import sami_jax
 from sami_jax import miniature
@@ -136,8 +136,9 @@ assert 0 <= found[1]["trained"]["following"] <= 1
 
 @pytest.mark.slow
 def test_a_whole_run_in_a_thread(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    done = subprocess.run([sys.executable, "-c", THREAD], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", THREAD], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/report.html").exists()
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import shutil
 import time
 
 import pytest
@@ -63,28 +64,28 @@ def test_a_second_run_in_the_folder_is_told_who_is_there(tmp_path):
     _, err = second.communicate()
     assert second.returncode == 2
     assert err.startswith(f"sami: {tmp_path}: in use by process {first.pid} on ") and err.count("\n") == 1
-    finish(first)
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
 
 
-@pytest.mark.slow
-def test_another_config_goes_on_by_force_and_that_is_recorded(tmp_path, capsys):
-    options = [*SHORT, "--config.canaries.action=off"]
-    finish(sami(tmp_path, options=options))
+def test_another_config_goes_on_by_force_and_that_is_recorded(undisturbed, commands, tmp_path):
+    def again(*more: str) -> tuple[int, str]:
+        return commands.run("run", *SHORT, "--workdir", str(tmp_path), *more)
+
+    shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "iteration_2/evaluation.json").unlink()
     more = ["--config.optim.clip_norm=0.5", "--config.evaluation.temperature=0.5"]
-    refused = sami(tmp_path, *more, options=options)
-    _, err = refused.communicate()
-    assert refused.returncode == 2
-    assert "config.evaluation.temperature was 1.0, now 0.5; config.optim.clip_norm was 1.0, now 0.5" in err
-    assert "or --force_resume, which is recorded" in err
-    finish(sami(tmp_path, *more, "--force_resume", options=options))
+    status, said = again(*more)
+    assert status == 2
+    assert "config.evaluation.temperature was 1.0, now 0.5; config.optim.clip_norm was 1.0, now 0.5" in said
+    assert "or --force_resume, which is recorded" in said
+    assert again(*more, "--force_resume")[0] == 0
     events = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     [forced] = [event for event in events if event["event"] == "resumed by force"]
     assert "config.optim.clip_norm was 1.0, now 0.5" in forced["differences"]
     predicate = json.loads((tmp_path / "run.json").read_text())["predicate"]
     assert predicate["forced"] == forced["differences"] and predicate["config"]["optim"]["clip_norm"] == 0.5
     # From now on, this is the run's config; the one before is refused.
-    finish(sami(tmp_path, *more, options=options))
-    refused = sami(tmp_path, options=options)
-    refused.communicate()
-    assert refused.returncode == 2
+    assert again(*more)[0] == 0
+    assert again()[0] == 2

@@ -16,7 +16,12 @@ from sami_jax.cli import main
 from sami_jax.contrast import update
 from sami_jax.stages import finetuning
 
-ONE = changed("--config.train.updates=(6,)", "--config.canaries.action=off", "--config.train.max_skipped_updates=2")
+ONE = changed(
+    "--config.train.updates=(6,)",
+    "--config.train.batch_size=16",
+    "--config.canaries.action=off",
+    "--config.train.max_skipped_updates=2",
+)
 pytestmark = pytest.mark.slow
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.flags import environment
 from support.short_run import DISTURBED, assert_same, finish, sami
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -27,10 +28,9 @@ class Terminal:
         self.ours, theirs = pty.openpty()
         self.before = termios.tcgetattr(theirs)
         self.theirs = theirs
-        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"TERM": "xterm"}
         argv = [sys.executable, "-m", "sami_jax.cli", "run", *DISTURBED, "--workdir", str(workdir)]
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-        self.process = subprocess.Popen(argv, env=environment, start_new_session=True, **streams)
+        self.process = subprocess.Popen(argv, env=environment(TERM="xterm"), start_new_session=True, **streams)
         self.text = b""
 
     def read(self, seconds: float) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from support.flags import UNOPTIMIZED
+from support.flags import environment
 from support.scripted_model import free_port
 from support.small_model import SMALL, mesh_of
 
@@ -41,11 +41,8 @@ SHORT = [
 
 
 def start(*argv: str, devices: int = 4, **variables: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices} {UNOPTIMIZED}"
-    environment = os.environ | {"XLA_FLAGS": flags} | variables
-    return subprocess.Popen(
-        [sys.executable, *argv], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    own = environment(devices, level=0, **variables)  # as here
+    return subprocess.Popen([sys.executable, *argv], env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def start_pair(*own: list[str]) -> list[subprocess.Popen]:

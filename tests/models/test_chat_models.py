@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 from support.chat_models import SHAPES, write_chat_model
-from support.short_run import Commands
 
 from sami_jax.config import load_config
 from sami_jax.data.pairs import encode_pairs, read_pairs
@@ -30,11 +29,9 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sami():
-    commands = Commands()
-    yield commands.run
-    commands.close()
+@pytest.fixture
+def sami(commands):
+    return commands.run
 
 
 @pytest.fixture(scope="module", params=SHAPES)

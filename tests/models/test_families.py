@@ -1,7 +1,6 @@
 """A stranger's whole way, for each family: a model as transformers saves it, questions and principles in Japanese; approved,
 trained, measured, exported, served, and asked through the client that everybody uses."""
 
-import contextlib
 import json
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 import transformers
 from support.asked import ask, greedy
 from support.chat_models import SHAPES
-from support.short_run import Commands
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 LLAMA3 = {
@@ -110,27 +108,26 @@ def save_model(family: str, folder) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_from_a_model_to_an_answer(family, server, mesh, tmp_path, monkeypatch):
+def test_from_a_model_to_an_answer(family, commands, server, mesh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(family, tmp_path / "base")
     rows = [json.dumps({"id": f"問{n}", "query": text}, ensure_ascii=False) for n, text in enumerate(QUERIES)]
     (tmp_path / "queries.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (tmp_path / "mine.py").write_text(CONFIG, encoding="utf-8")
-    with contextlib.closing(Commands()) as commands:
 
-        def sami(*argv: str) -> str:
-            status, told = commands.run(*argv)
-            assert status == 0, told
-            return told
+    def sami(*argv: str) -> str:
+        status, told = commands.run(*argv)
+        assert status == 0, told
+        return told
 
-        for name, (principle, antithesis) in PRINCIPLES.items():
-            sami("principles", "add", name, "--principle", principle, "--antithesis", antithesis)
-        sami("principles", "approve", *PRINCIPLES, "--reviewer", "田中愛子", "--comment", "確認しました。")
-        sami("run", "--config=mine.py", "--workdir=runs/mine")
-        assert "as recorded" in sami("verify", "runs/mine")
-        sami("report", "runs/mine", "--language", "ja")
-        sami("evaluate", "--config=mine.py", "--model", "runs/mine/iteration_1/model", "--output", "measured")
-        sami("export", "--checkpoint", "runs/mine/iteration_1/checkpoints", "--output", "aligned")
+    for name, (principle, antithesis) in PRINCIPLES.items():
+        sami("principles", "add", name, "--principle", principle, "--antithesis", antithesis)
+    sami("principles", "approve", *PRINCIPLES, "--reviewer", "田中愛子", "--comment", "確認しました。")
+    sami("run", "--config=mine.py", "--workdir=runs/mine")
+    assert "as recorded" in sami("verify", "runs/mine")
+    sami("report", "runs/mine", "--language", "ja")
+    sami("evaluate", "--config=mine.py", "--model", "runs/mine/iteration_1/model", "--output", "measured")
+    sami("export", "--checkpoint", "runs/mine/iteration_1/checkpoints", "--output", "aligned")
 
     report = (tmp_path / "runs/mine/report.html").read_text(encoding="utf-8")
     assert PRINCIPLES["aisatsu"][0] in report and "田中愛子" in report

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from support.flags import environment
 
 GIGABYTE = 10**9
 
@@ -52,9 +53,8 @@ print(json.dumps([peak, sum(leaf.nbytes for leaf in jax.tree.leaves(params)), le
 
 
 def python(program: str, *arguments: str) -> str:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, env=environment(devices=8), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @pytest.mark.slow

@@ -1,20 +1,19 @@
 """Every example, as a user would start it: in an empty folder, on one device."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.flags import environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def shown(name: str, folder: Path) -> str:
-    environment = {variable: value for variable, value in os.environ.items() if variable != "XLA_FLAGS"}
     argv = [sys.executable, str(EXAMPLES / name)]
-    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,13 +1,13 @@
 """The notebooks, executed whole on CPU with small settings; what is kept of them holds no outputs."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
+from support.flags import environment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -32,7 +32,7 @@ def executed(name: str, folder: Path, *settings: tuple[str, str]) -> str:
 
 @pytest.mark.slow
 def test_quickstart(tmp_path, monkeypatch):
-    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("XLA_FLAGS", environment()["XLA_FLAGS"])
     fewer = "load_config(CONFIG, train__updates=(2,), train__batch_size=16, evaluation__queries=4)"
     small = [('CONFIG = "tiny"', 'CONFIG = "tiny:smoke"'), ("load_config(CONFIG)", fewer)]
     told = executed("quickstart", tmp_path, *small)
@@ -43,7 +43,7 @@ def test_quickstart(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_tpu_on_whatever_devices_there_are(tmp_path, monkeypatch):
-    monkeypatch.setitem(os.environ, "XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("XLA_FLAGS", environment(devices=2)["XLA_FLAGS"])
     small = [("QUERIES_A_DEVICE = 8", "QUERIES_A_DEVICE = 2"), ("UPDATES = 12", "UPDATES = 3")]
     told = executed("tpu", tmp_path, *small)
     assert "2 x cpu" in told and "on each device (253, 64)" in told

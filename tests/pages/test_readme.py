@@ -2,7 +2,6 @@
 those in sentences and tables are read by the real parser. A command that no test knows fails."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from support.commands_in_text import blocks, check_all
+from support.flags import environment
 from support.launch_world import World
 from support.scripted_model import write_scripted_model
-from support.short_run import Commands
 
 from sami_jax import miniature
 from sami_jax.config import load_config
@@ -54,10 +53,9 @@ def test_it_is_short():
 
 
 @pytest.fixture
-def sami(tmp_path, monkeypatch):
+def sami(commands, tmp_path, monkeypatch):
     """Runs a command of the README in an empty folder, `more` options behind its own, others `replaced`; what it said."""
     monkeypatch.chdir(tmp_path)
-    commands = Commands()
 
     def run(command: str, more: Sequence[str] = (), **replaced: str) -> str:
         program, *argv = shlex.split(command, comments=True)
@@ -68,8 +66,7 @@ def sami(tmp_path, monkeypatch):
         assert status == 0, f"{command}: {told}"
         return told
 
-    yield run
-    commands.close()
+    return run
 
 
 def test_the_two_commands():
@@ -149,8 +146,7 @@ def test_your_own_judge(sami, tmp_path, server):
 def test_from_python():
     """In a process of its own, on one device."""
     [code] = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\[\['.+', '.+'\]\] \[-?\d\.\d+\]\n", done.stdout), done.stdout
 

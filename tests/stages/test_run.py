@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import safetensors.numpy
-from support.flags import UNOPTIMIZED
+from support.flags import environment
 from support.short_run import SHORT, assert_same, finish, sami, weights
 
 from sami_jax import miniature
@@ -21,7 +21,6 @@ from sami_jax.provenance.audit import read_audit
 from sami_jax.stages import loop
 
 
-@pytest.mark.slow
 def test_a_run_leaves_what_is_promised(undisturbed):
     workdir, out, err, _ = undisturbed
     for name in (
@@ -30,17 +29,17 @@ def test_a_run_leaves_what_is_promised(undisturbed):
         "dropped.json",
         "metrics.jsonl",
         "evaluation.json",
-        "checkpoints/6",
+        "checkpoints/2",
         "model/tokenizer.json",
     ):
-        expected = workdir / "iteration_1" / name.replace("/6", "/3")
+        expected = workdir / "iteration_1" / name
         assert expected.exists(), expected
     assert list((workdir / "tensorboard").iterdir())
     report = (workdir / "report.html").read_text()
     assert "on held-out queries" in report and 'id="matrix"' in report and "all was as recorded" in report
-    assert json.loads((workdir / "run.json").read_text())["predicate"]["config"]["train"]["updates"] == [3, 3]
+    assert json.loads((workdir / "run.json").read_text())["predicate"]["config"]["train"]["updates"] == [2, 2]
     steps = [json.loads(line)["step"] for line in (workdir / "iteration_2" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3]
+    assert steps == [1, 2]
     for words in ("following", "wins over base", "well-formed", "MI, nats", "iteration 2", "constitution"):
         assert words in out
     assert re.search(r"sampling: \d+ in .* tokens/s", err)
@@ -50,22 +49,22 @@ def test_a_run_leaves_what_is_promised(undisturbed):
 STAGES = {
     "base evaluation": "iteration_0/evaluation/trained.jsonl",
     "sampling": "iteration_1/responses.jsonl.partial",
-    "training": "iteration_1/metrics.jsonl",
     "after a checkpoint": "iteration_1/checkpoints/1/_CHECKPOINT_METADATA",
     "export": "iteration_1/model.partial",
-    "evaluation": "iteration_1/model/config.json",
     "second sampling": "iteration_2/responses.jsonl.partial",
-    "second training": "iteration_2/checkpoints/2/_CHECKPOINT_METADATA",
+    "second training": "iteration_2/metrics.jsonl",
 }
 
 
-@pytest.mark.slow
-def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    "stages", [["after a checkpoint"], pytest.param(list(STAGES), marks=pytest.mark.slow)], ids=len
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(undisturbed, tmp_path, capsys, stages):
     """One run, killed at each stage in turn and started again."""
     killed = []
-    for name, sign in STAGES.items():
+    for name in stages:
         process = sami(tmp_path)
-        while process.poll() is None and not (tmp_path / sign).exists():
+        while process.poll() is None and not (tmp_path / STAGES[name]).exists():
             time.sleep(0.002)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -73,8 +72,10 @@ def test_kill_in_every_stage_then_rerun_gives_the_same_bits(undisturbed, tmp_pat
         process.communicate()
     finish(sami(tmp_path))
     # A stage may be over before it is seen (the export's folder lives for milliseconds), most may not.
-    assert len(killed) >= len(STAGES) - 2, killed
+    assert len(killed) >= max(1, len(stages) - 2), killed
     assert_same(tmp_path, undisturbed.workdir)
+    assert main(["verify", str(tmp_path)]) == 0 and "as recorded" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--language", "ja"]) == 0 and (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -87,7 +88,6 @@ def test_one_constitution_a_query_runs_to_its_end(tmp_path):
     assert "not explained: " in err and (tmp_path / "run/report.html").exists()
 
 
-@pytest.mark.slow
 def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
     workdir = undisturbed.workdir
     predicate = json.loads((workdir / "run.json").read_text())["predicate"]
@@ -105,7 +105,6 @@ def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
     assert "no run here used reason@2" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "words"),
     [
@@ -130,27 +129,28 @@ def test_one_changed_byte_is_found_and_named(undisturbed, tmp_path, capsys, file
     assert words in line
 
 
-def test_one_changed_letter_of_a_principle_is_refused(tmp_path, capsys):
+def test_one_changed_letter_of_a_principle_is_refused(commands, tmp_path):
     folder = tmp_path / "principles"
     shutil.copytree(miniature.PRINCIPLES, folder)
     file = folder / "reason.yaml"
     file.write_text(file.read_text().replace("Give a reason", "Give a Reason"))
     argv = ["run", *SHORT, "--workdir", str(tmp_path / "run"), f"--config.principles.path={folder}"]
-    assert main(argv) == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
+    status, said = commands.run(*argv)
+    [line] = said.strip().splitlines()
+    assert status == 2
     assert "not approved: reason@1 (draft)" in line and f"sami principles approve reason --folder {folder}" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_principles_the_judge_does_not_know_are_refused(tmp_path, capsys):
+def test_principles_the_judge_does_not_know_are_refused(commands, tmp_path):
     folder = str(tmp_path / "principles")
-    main(["principles", "add", "brief", "--principle", "Be brief.", "--antithesis", "Go on.", "--folder", folder])
-    main(["principles", "approve", "brief", "--reviewer", "Aiko", "--folder", folder])
+    texts = ["--principle", "Be brief.", "--antithesis", "Go on."]
+    assert commands.run("principles", "add", "brief", *texts, "--folder", folder)[0] == 0
+    assert commands.run("principles", "approve", "brief", "--reviewer", "Aiko", "--folder", folder)[0] == 0
     overrides = [f"--config.principles.path={folder}", "--config.principles.held_out=()"]
     overrides += ["--config.principles.held_out_phrasings=0", "--config.constitutions.principles=1"]
-    capsys.readouterr()
-    assert main(["run", *SHORT, *overrides, "--workdir", str(tmp_path / "run")]) == 2
-    assert "config.evaluation.judge='miniature': cannot judge brief; set it to 'none'" in capsys.readouterr().err
+    status, said = commands.run("run", *SHORT, *overrides, "--workdir", str(tmp_path / "run"))
+    assert status == 2 and "config.evaluation.judge='miniature': cannot judge brief; set it to 'none'" in said
 
 
 @pytest.mark.slow
@@ -182,15 +182,15 @@ def test_unapproved_principles_and_secrets(tmp_path):
     assert process.communicate() and process.returncode == 0
 
 
-@pytest.mark.slow
-def test_another_config_in_the_same_folder_is_refused(undisturbed, capsys):
-    workdir = undisturbed.workdir
-    assert main(["run", *SHORT, "--workdir", str(workdir), "--config.optim.learning_rate=3e-5"]) == 2
-    line = capsys.readouterr().err.strip()
-    assert "config.optim.learning_rate was 0." in line and "now 3e-05" in line and "\n" not in line
+def test_another_config_in_the_same_folder_is_refused(undisturbed, commands):
+    status, said = commands.run(
+        "run", *SHORT, "--workdir", str(undisturbed.workdir), "--config.optim.learning_rate=3e-5"
+    )
+    line = said.strip().splitlines()[-1]
+    assert status == 2
+    assert "config.optim.learning_rate was 0." in line and "now 3e-05" in line
 
 
-@pytest.mark.slow
 def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path):
     workdir = undisturbed.workdir
     assert (
@@ -208,9 +208,11 @@ def test_export_of_a_checkpoint_equals_the_exported_model(undisturbed, tmp_path)
 def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
     workdir = undisturbed.workdir
     pairs = str(workdir / "iteration_2/pairs.jsonl")
+    whole = ["--config.train.microbatches=1"]  # a query for each device
     argv = [
         "train",
         *SHORT,
+        *whole,
         "--pairs",
         pairs,
         "--output",
@@ -226,7 +228,19 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
         np.testing.assert_allclose(trained[name], expected, atol=2e-5)
     model, out = str(workdir / "iteration_2/model"), tmp_path / "evaluate"
     assert (
-        main(["evaluate", *SHORT, "--model", model, "--output", str(out), "--baseline", str(workdir / "iteration_0")])
+        main(
+            [
+                "evaluate",
+                *SHORT,
+                *whole,
+                "--model",
+                model,
+                "--output",
+                str(out),
+                "--baseline",
+                str(workdir / "iteration_0"),
+            ]
+        )
         == 0
     )
     ours, loops = (json.loads((folder / "evaluation.json").read_text()) for folder in (out, workdir / "iteration_2"))
@@ -239,7 +253,6 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 @pytest.mark.parametrize("config", ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"])
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
-    environment = {**os.environ, "XLA_FLAGS": UNOPTIMIZED}
     argv = [
         sys.executable,
         "-m",
@@ -250,7 +263,7 @@ def test_paper_configs_run_on_real_text(config, tmp_path):
         str(tmp_path),
         *overrides,
     ]
-    finished = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    finished = subprocess.run(argv, env=environment(), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert "the query was cut to fit" in finished.stderr or "hh" in config
     assert json.loads((tmp_path / "iteration_1/dropped.json").read_text())["queries"] == 2

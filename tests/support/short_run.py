@@ -12,16 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import safetensors.numpy
 
-# Two iterations, to sample from a trained model too.
+from support.flags import environment
+
+# Two iterations, to sample from a trained model too; no more queries than a stage needs to be met in its midst.
 SHORT = [
     "--config=tiny:smoke",
-    "--config.train.updates=(3,3)",
+    "--config.train.updates=(2,2)",
     "--config.train.checkpoint_every=1",
-    "--config.train.batch_size=16",
+    "--config.train.batch_size=8",
     "--config.train.microbatches=2",
     "--config.train.shapes=1",
     "--config.sampling.batch_size=16",
-    "--config.evaluation.queries=8",
+    "--config.evaluation.queries=4",
+    "--config.canaries.queries=4",
 ]
 
 
@@ -32,19 +35,17 @@ def changed(*options: str) -> list[str]:
 
 
 # More moments in training, and fewer checkpoints: what was not saved on schedule is saved when a run is asked to end.
-# A fault suite makes hundreds of them: no more queries than a stage needs to be met in its midst.
 DISTURBED = changed(
     "--config.train.updates=(4,4)",
     "--config.train.checkpoint_every=3",
-    "--config.train.batch_size=8",
-    "--config.evaluation.queries=4",
-    "--config.canaries.queries=4",
 )
 # One iteration at a rate so high that its model follows principles far more often than the base.
 IMPROVED = [
     "--config=tiny",
     "--config.optim.learning_rate=1e-3",
     "--config.train.updates=(16,)",
+    "--config.train.batch_size=32",
+    "--config.train.microbatches=2",
     "--config.train.checkpoint_every=16",
     "--config.train.shapes=1",
     "--config.evaluation.queries=48",
@@ -67,9 +68,10 @@ def sami(
       wrapper: what Python runs in place of the command line.
       variables: of the environment.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | variables
     argv = [sys.executable, *wrapper, "run", *options, "--workdir", str(workdir), *more]
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        argv, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 class Undisturbed(NamedTuple):
@@ -99,25 +101,26 @@ class Commands:
     """A process on one device that runs `sami` commands one after the other, as fast as a user's own would be after its start."""
 
     CODE = (
-        "import contextlib, io, json, sys\n"
+        "import contextlib, io, json, os, sys\n"
         "from sami_jax.ground import terminal\n"
         "from sami_jax.cli import main\n"
         "for line in sys.stdin:\n"
+        "    argv, folder = json.loads(line)\n"
+        "    os.chdir(folder)\n"
         "    told = io.StringIO()\n"
         "    terminal.console.file = told\n"
         "    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):\n"
-        "        status = main(json.loads(line))\n"
+        "        status = main(argv)\n"
         "    print(json.dumps([status, told.getvalue()]), flush=True)\n"
     )
 
     def __init__(self):
-        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-        self._process = subprocess.Popen([sys.executable, "-c", self.CODE], env=environment, text=True, **pipes)
+        self._process = subprocess.Popen([sys.executable, "-c", self.CODE], env=environment(), text=True, **pipes)
 
     def run(self, *argv: str) -> tuple[int, str]:
-        """The exit status, and what was said."""
-        self._process.stdin.write(json.dumps(argv) + "\n")
+        """The exit status, and what was said, in the folder where we are."""
+        self._process.stdin.write(json.dumps([argv, os.getcwd()]) + "\n")
         self._process.stdin.flush()
         status, told = json.loads(self._process.stdout.readline())
         return status, told
