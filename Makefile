@@ -30,9 +30,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
 
-# The quick tests again, with those of the trackers, and what they cover of the package.
+# The quick tests again, with those of the trackers, and what they cover of the package: of it, the launchers' run nothing.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m '$(QUICK)' --cov --cov-report=term
+	$(BIN)/python -m pytest -m '$(QUICK)' --ignore=tests/launch --cov --cov-report=term
 
 # The others.
 slow: $(VENV)/.installed-dev
@@ -90,11 +90,11 @@ $(VENV)/.installed: setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-test: setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -30,10 +30,11 @@ from sami_jax.models.decoder import init_params
 
 
 @pytest.fixture(autouse=True)
-def leak_checks(request):
-    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without."""
+def leak_checks(request, pytestconfig):
+    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without, and so do those
+    that are run again for what they cover."""
     costly = any(request.node.get_closest_marker(name) for name in ("slow", "faults"))
-    with jax.check_tracer_leaks(not costly):
+    with jax.check_tracer_leaks(not (costly or pytestconfig.getoption("cov_source", None))):
         yield
 
 
@@ -89,9 +90,11 @@ def small_params(mesh):
 
 
 def pytest_collection_modifyitems(items):
-    """The soak takes as long as all other fault tests together: it starts first, and they run beside it.
-
-    All but the one behind it, which its worker keeps: a short one.
-    """
-    first = ["test_nothing_grows_in_a_long_run", "test_no_input_brings_a_traceback[10000-index]"]
+    """What takes longest starts first, and others run beside it: a whole run; of the fault tests the soak, and behind it, since its
+    worker keeps that one too, a short one."""
+    first = [
+        "test_a_run_that_is_killed_goes_on_to_the_same_bits[1]",
+        "test_nothing_grows_in_a_long_run",
+        "test_no_input_brings_a_traceback[10000-index]",
+    ]
     items.sort(key=lambda item: first.index(item.name) if item.name in first else len(first))

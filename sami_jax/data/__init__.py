@@ -1,1 +1,1 @@
-"""Queries, prompt templates, generated pairs, and batches of token ids. Knows no model."""
+"""Queries, prompt templates, generated pairs, and batches and packed rows of token ids. Knows no model."""

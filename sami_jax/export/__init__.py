@@ -1,1 +1,1 @@
-"""What leaves the house: models in the formats of others, their cards, the way to a hub."""
+"""What leaves the house: models and adapters in the formats of others, and the way to a hub."""

@@ -1,1 +1,1 @@
-"""One decoder-only transformer for the Llama and Mistral families, with Hugging Face import and export."""
+"""One decoder-only transformer for all families, its adapters, and models read from Hugging Face folders."""

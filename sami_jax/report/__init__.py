@@ -1,1 +1,1 @@
-"""The report of a run: one HTML file that a board can read, with everything it shows inside it."""
+"""What people read of a run: the page that a board can read, the tables at its end, the model's card."""

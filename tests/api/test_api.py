@@ -1,5 +1,6 @@
 """sami_jax from Python: the same numbers as torch and as the command, bad input as UserError, `run` in any thread."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers
 from support.flags import environment
+from support.short_run import SHORT
 
 import sami_jax
 from sami_jax import miniature
@@ -122,9 +124,10 @@ def test_words_that_a_constitution_caused(model):
 
 
 THREAD = """
-import threading
+import json, sys, threading
 import sami_jax
-small = sami_jax.load_config("tiny:smoke", train__updates=(1,), train__batch_size=8, train__microbatches=1, evaluation__queries=4)
+options = {name.removeprefix("--config.").replace(".", "__"): value for name, value in json.loads(sys.argv[1])}
+small = sami_jax.load_config(options.pop("--config"), **options | {"train__updates": "(1,)"})
 found = []
 thread = threading.Thread(target=lambda: found.extend(sami_jax.run(small, "run")))
 thread.start()
@@ -136,8 +139,13 @@ assert 0 <= found[1]["trained"]["following"] <= 1
 
 @pytest.mark.slow
 def test_a_whole_run_in_a_thread(tmp_path):
+    options = [option.split("=", 1) for option in SHORT]  # whose programs other tests have compiled
     done = subprocess.run(
-        [sys.executable, "-c", THREAD], cwd=tmp_path, env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", THREAD, json.dumps(options)],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/report.html").exists()

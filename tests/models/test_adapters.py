@@ -175,7 +175,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "mixtral")) for n in FAMILIES])
 def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
     base = tmp_path / "base"
     save_random(name, base)

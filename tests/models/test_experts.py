@@ -67,7 +67,7 @@ def test_every_token_reaches_its_experts(stacks, kind, sizes):
         np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "full"])
 def test_s_and_gradients_on_eight_devices_equal_one(mesh, remat):
     config = defaults()
     config.train.remat = remat

@@ -38,11 +38,14 @@ def test_logits_equal_transformers(pair, tokens, mesh):
     assert np.abs(ours - torch_logits(model, tokens)).max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    "pair", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mixtral")) for name in MODELS], indirect=True
+)
 def test_greedy_text_equals_transformers(pair, tokens, mesh):
     model, folder = pair
     config = read_config(folder)
     params = load_params(folder, config, mesh, jnp.float32)
-    options = SamplingOptions(temperature=0.0, max_new_tokens=48)
+    options = SamplingOptions(temperature=0.0, max_new_tokens=24)
     prompts = [tokens[0].tolist(), tokens[1, :9].tolist()]
     ours = generate(
         params,
@@ -60,7 +63,7 @@ def test_greedy_text_equals_transformers(pair, tokens, mesh):
             theirs = model.generate(
                 torch.tensor([prompt]),
                 attention_mask=torch.ones(1, len(prompt)),
-                max_new_tokens=48,
+                max_new_tokens=24,
                 do_sample=False,
                 pad_token_id=96,
             )

@@ -61,6 +61,7 @@ def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
     np.testing.assert_allclose(ours[0][1], expected[0][1], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "model"), [("cudnn", SMALL), ("splash", HEADS_OF_LANES)])
 def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
     params = init_params(model, 0, mesh)

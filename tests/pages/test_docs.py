@@ -20,7 +20,7 @@ from sami_jax.config import defaults
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "sami_jax"
-SOURCES = [ROOT / "README.md", ROOT / "launch/README.md", *sorted(DOCS.glob("*.md"))]
+SOURCES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "launch/README.md", *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ class Elements(html.parser.HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
+@pytest.mark.slow
 def test_no_page_asks_the_network(site):
     pages = list(site.glob("*.html"))
     assert len(pages) > 7
@@ -57,6 +58,7 @@ def test_no_page_asks_the_network(site):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
 
 
+@pytest.mark.slow
 def test_the_examples_stand_on_their_page(site):
     text = html.unescape(re.sub(r"<[^>]*>", "", (site / "api.html").read_text(encoding="utf-8")))
     examples = list((ROOT / "examples").glob("*.py"))
@@ -65,12 +67,14 @@ def test_the_examples_stand_on_their_page(site):
         assert example.read_text(encoding="utf-8").strip() in text, example.name
 
 
+@pytest.mark.slow
 def test_pictures_say_what_they_show(site):
     for page in site.glob("*.html"):
         for tag, given in Elements(page.read_text(encoding="utf-8")).found:
             assert tag != "img" or given.get("alt"), f"{page.name}: {given}"
 
 
+@pytest.mark.slow
 def test_every_page_can_be_reached(site):
     start = Elements((site / "index.html").read_text(encoding="utf-8")).found
     linked = {given.get("href", "").split("#")[0] for tag, given in start if tag == "a"}

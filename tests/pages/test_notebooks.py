@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 from support.flags import environment
 
@@ -19,6 +17,9 @@ def executed(name: str, folder: Path, *settings: tuple[str, str]) -> str:
     Args:
       settings: lines of the notebook, and what stands in their place.
     """
+    import nbclient  # not among what `make test` installs
+    import nbformat
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     for given, instead in settings:
         [cell] = [cell for cell in notebook.cells if given in cell.source]

@@ -41,7 +41,12 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def topology():
+def libtpu():
+    return pytest.importorskip("libtpu")
+
+
+@pytest.fixture(scope="module")
+def topology(libtpu):
     return open_topology("v5e:2x2")
 
 
@@ -76,7 +81,7 @@ def test_two_slices_split_the_data(config):
     assert plan.mesh == {"data": 2, "fsdp": 4} and plan.fits
 
 
-def test_what_has_no_room_is_refused_with_its_largest_arrays(config):
+def test_what_has_no_room_is_refused_with_its_largest_arrays(config, libtpu):
     # 87 GB of masters and moments on one chip of 16.
     config.train.batch_size = config.train.microbatches = 2
     plan = make_plan(config, SHAPES["mistral-7b"], open_topology("v5e:1x1"), TEXTS)
@@ -103,7 +108,7 @@ def test_the_best_mesh_fits(config, topology, monkeypatch):
 
 
 @pytest.mark.parametrize("asked", ["v5e", "v9:2x2", "v5e:2x2,num_slices=two", "v5e:banana"])
-def test_unknown_topologies_are_refused_in_one_line(asked):
+def test_unknown_topologies_are_refused_in_one_line(asked, libtpu):
     with pytest.raises(UserError, match="--topology=") as error:
         open_topology(asked)
     assert "\n" not in str(error.value)
@@ -139,7 +144,7 @@ def test_json_of_the_command(capfd, monkeypatch):
         (["--topology=v5e:2x2", "--config.train.microbatches=32"], "cannot be split over 4 devices"),
     ],
 )
-def test_bad_input_is_one_line(options, words, capfd):
+def test_bad_input_is_one_line(options, words, capfd, libtpu):
     assert main(["plan", *options]) == 2
     err = capfd.readouterr().err.strip()
     assert words in err and "\n" not in err

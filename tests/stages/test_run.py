@@ -48,11 +48,9 @@ def test_a_run_leaves_what_is_promised(undisturbed):
 # A file whose appearance says that the stage has begun, and how long to let it go on, seconds.
 STAGES = {
     "base evaluation": "iteration_0/evaluation/trained.jsonl",
-    "sampling": "iteration_1/responses.jsonl.partial",
     "after a checkpoint": "iteration_1/checkpoints/1/_CHECKPOINT_METADATA",
     "export": "iteration_1/model.partial",
     "second sampling": "iteration_2/responses.jsonl.partial",
-    "second training": "iteration_2/metrics.jsonl",
 }
 
 
@@ -253,6 +251,7 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 @pytest.mark.parametrize("config", ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"])
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
+    overrides += ["--config.prompt.max_tokens=1024"]
     argv = [
         sys.executable,
         "-m",
