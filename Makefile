@@ -12,10 +12,11 @@ QUICK := not slow and not faults and not package
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
 
-# What a newcomer runs: the quick tests, one whole run among them. It installs what they need and no more.
+# What a newcomer runs: the quick tests, one whole run among them. It installs what they need and no more. Where CI is set, they
+# count what they cover, for `make coverage`.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m '$(QUICK)'
-	@echo "Left to make test-all: whole runs and servers, many processes, notebooks and examples (make slow); trackers;" \
+	$(BIN)/python -m pytest -m '$(QUICK)' $(if $(CI),--cov --cov-report=)
+	@echo "Left to make test-all: whole runs and servers, many processes, TPU plans, notebooks and examples, trackers (make slow);" \
 	  "lint, types, docs, coverage, package. The long form of the faults: make faults."
 
 # Everything, as on a change that is to be merged.
@@ -30,9 +31,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sami_jax configs launch benchmarks
 
-# The quick tests again, with those of the trackers, and what they cover of the package: of it, the launchers' run nothing.
-coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m '$(QUICK)' --ignore=tests/launch --cov --cov-report=term
+# What the quick tests cover of the package.
+coverage: $(VENV)/.installed-test
+	$(if $(CI),,$(BIN)/python -m pytest -m '$(QUICK)' --cov --cov-report=)
+	$(BIN)/python -m coverage report
 
 # The others.
 slow: $(VENV)/.installed-dev
@@ -42,7 +44,7 @@ slow: $(VENV)/.installed-dev
 test-lowest:
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test,wandb,mlflow]'
+	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test]'
 	build/lowest/bin/python -m pytest -m '$(QUICK)'
 
 # Writes down those versions anew, after setup.py's bounds have changed.

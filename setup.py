@@ -22,6 +22,7 @@ TEST = [  # of `make test`
     "peft>=0.17",
     "hypothesis>=6.100",
     "pytest>=8",
+    "pytest-cov>=6",
     "pytest-xdist>=3.6",
 ]
 
@@ -108,7 +109,6 @@ setup(
             "transformers[serving]",
             "nbclient>=0.10",
             "ipykernel>=6.29",
-            "pytest-cov>=6",
             "pyright[nodejs]>=1.1.400",
             "ruff>=0.12",
             "bandit>=1.8",

@@ -30,11 +30,10 @@ from sami_jax.models.decoder import init_params
 
 
 @pytest.fixture(autouse=True)
-def leak_checks(request, pytestconfig):
-    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without, and so do those
-    that are run again for what they cover."""
+def leak_checks(request):
+    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without."""
     costly = any(request.node.get_closest_marker(name) for name in ("slow", "faults"))
-    with jax.check_tracer_leaks(not (costly or pytestconfig.getoption("cov_source", None))):
+    with jax.check_tracer_leaks(not costly):
         yield
 
 
@@ -89,12 +88,20 @@ def small_params(mesh):
     return init_params(SMALL, 0, mesh)
 
 
+# What takes longest starts first, and others run beside it.
+FIRST = [
+    "test_a_run_that_is_killed_goes_on_to_the_same_bits",
+    "test_two_processes_killed_and_continued_equal_one",
+    "test_base_against_itself_and_against_a_trained_model",
+    "test_a_collapsing_run_is_stopped_and_its_last_good_model_kept",
+    "test_nothing_grows_in_a_long_run",  # of the fault tests; its worker keeps the one behind it too: a short one
+    "test_no_input_brings_a_traceback[10000-index]",
+]
+
+
 def pytest_collection_modifyitems(items):
-    """What takes longest starts first, and others run beside it: a whole run; of the fault tests the soak, and behind it, since its
-    worker keeps that one too, a short one."""
-    first = [
-        "test_a_run_that_is_killed_goes_on_to_the_same_bits[1]",
-        "test_nothing_grows_in_a_long_run",
-        "test_no_input_brings_a_traceback[10000-index]",
-    ]
-    items.sort(key=lambda item: first.index(item.name) if item.name in first else len(first))
+    def place(item) -> int:
+        names = (item.name, item.name.partition("[")[0])
+        return next((FIRST.index(name) for name in names if name in FIRST), len(FIRST))
+
+    items.sort(key=place)

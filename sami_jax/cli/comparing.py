@@ -17,6 +17,7 @@ from sami_jax.evaluation.judging import PairJudge, judge_pairs
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.lock import lock_folder
 from sami_jax.ground.terminal import show
+from sami_jax.models.files import model_files
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
@@ -77,7 +78,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
 
 def _made_from(config, admission, queries: dict, contestants: list[Contestant], plan: dict) -> dict:
     """What the comparison is made from, for its manifest: the plan and all it speaks of."""
-    baseline, test = (file_digests([c.model.folder], c.model.folder) for c in contestants)
+    baseline, test = (file_digests(model_files(c.model.folder), c.model.folder) for c in contestants)
     admitted = admission.record()
     for principle in admitted["principles"]:
         principle["role"] = "compared"

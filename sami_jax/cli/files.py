@@ -1,6 +1,7 @@
 """What `sami sample`, `score` and `export` do: files in, files out. Each checks its whole input before it loads any weight."""
 
 import argparse
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sami_jax.models.adapters import folded, read_record
 from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.provenance.manifest import MANIFEST, read_statement
-from sami_jax.report.model_card import SETTINGS, write_card
+from sami_jax.report.model_card import PRINCIPLES, SETTINGS, write_card
 from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.sharding import ALL_DEVICES, make_mesh
@@ -111,7 +112,13 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     step, params = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
     if model_config.adapter:
         params = folded(model_config, frozen, params, mesh)
-    export(params, config, arguments.output, copy_companions(side_files), np.dtype(arguments.dtype))
+
+    def write_side_files(output: Path) -> None:
+        copy_companions(side_files)(output)
+        if (side_files / PRINCIPLES).is_file():
+            shutil.copyfile(side_files / PRINCIPLES, output / PRINCIPLES)
+
+    export(params, config, arguments.output, write_side_files, np.dtype(arguments.dtype))
     _write_card(arguments.checkpoint.parent, arguments.output)
     tell_programs(arguments, {"checkpoint": int(step), "output": str(arguments.output)})
     show(f"checkpoint {step}: {arguments.output}")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +37,9 @@ Final Response: A
 Final Response: B
 Final Response: tie
 """
-_FINAL = re.compile(r"Final Response:\s*(A|B|tie)\.?", flags=re.IGNORECASE)
+# What is left of a verdict's line without its decoration.
+_FINAL = re.compile(r"Final Response\s*:\s*[\"'(\[]?(?:Response )?(A|B|tie)[\"')\]]?[.!]?", flags=re.IGNORECASE)
+_BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?(\w+)\}?\}\$*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +81,19 @@ def _code(texts) -> str:
 
 
 def read_choice(reply: str) -> str | None:
-    """ "A", "B" or "tie" if the reply's last line is a final verdict and it gives no other; None: invalid."""
-    lines = [line.strip().strip("*_`") for line in reply.strip().splitlines()]
+    """ "A", "B" or "tie" if the reply's last line is a final verdict, however it is decorated, and it gives no other; None: invalid."""
+    lines = [bare for line in reply.splitlines() if (bare := _bare(line))]
     found = _FINAL.fullmatch(lines[-1]) if lines else None
     verdicts = {match[1].upper() for line in lines if (match := _FINAL.fullmatch(line))}
     if found is None or len(verdicts) > 1:
         return None
     return "tie" if found[1].lower() == "tie" else found[1].upper()
+
+
+def _bare(line: str) -> str:
+    """A line without Markdown, full-width letters and a formula's box."""
+    plain = re.sub(r"[*_`~]", "", unicodedata.normalize("NFKC", line))
+    return _BOXED.sub(r"\1", plain).lstrip("#>-|• \t").rstrip("| \t\r")
 
 
 def win_of(choice: str, baseline_first: bool) -> float:

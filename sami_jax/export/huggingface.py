@@ -21,12 +21,11 @@ from sami_jax.data.shape import read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.models.config import ModelConfig
+from sami_jax.models.files import companion_files
 from sami_jax.models.pretrained import GENERATION, ModelFolder
 from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
 from sami_jax.sharding import gathered
 
-SIDE_SUFFIXES = (".json", ".model", ".txt", ".jinja", ".tiktoken")  # of files beside weights
-TEMPLATES = "additional_chat_templates/*.jinja"  # of tokenizers with several
 MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
 
 
@@ -57,6 +56,7 @@ def export(
         file = partial / "config.json"
         hf = json.loads(file.read_text(encoding="utf-8")) if file.exists() else config.to_hf()
         hf.pop("torch_dtype", None)  # the name of `dtype` before transformers 5
+        hf.pop("quantization_config", None)  # of a model whose weights were: these are not
         hf["dtype"] = str(np.dtype(dtype or params["embedding"].dtype))
         file.write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
@@ -74,14 +74,13 @@ def check_replaceable(output: Path) -> None:
 
 
 def copy_companions(source: Path) -> Callable[[Path], None]:
-    """A function that copies to a folder what `source` holds besides weights: config.json, tokenizer, templates."""
+    """A function that copies to a folder what is read of the model in `source` besides its weights."""
 
     def copy(output: Path) -> None:
-        for file in sorted([*source.iterdir(), *source.glob(TEMPLATES)]):
-            if file.is_file() and file.suffix in SIDE_SUFFIXES and not file.name.endswith(".index.json"):
-                target = output / file.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)
+        for file in companion_files(source):
+            target = output / file.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
 
     return copy
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sami_jax.errors import UserError
 from sami_jax.ground.digests import file_digest
+from sami_jax.ground.disk import hidden
 from sami_jax.ground.redaction import redact
 from sami_jax.ground.terminal import track
 from sami_jax.models.huggingface import check_weights, read_config
@@ -37,7 +38,7 @@ def model_files(folder: Path) -> list[ModelFile]:
         holds a secret.
     """
     check_weights(folder, read_config(folder))
-    found = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file.relative_to(folder)))
+    found = sorted(file for file in folder.rglob("*") if file.is_file() and not _left_out(file.relative_to(folder)))
     recorded = _recorded(folder)
     files = []
     for file in track(found, "checking", len(found)):
@@ -83,8 +84,8 @@ def push(folder: Path, files: Sequence[ModelFile], repository: str, private: boo
         raise UserError(_told(error, endpoint, repository)) from None
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts) or path.suffix == ".partial"
+def _left_out(path: Path) -> bool:
+    return hidden(path) or path.suffix == ".partial"
 
 
 def _recorded(folder: Path) -> dict[str, str] | None:

@@ -49,3 +49,8 @@ def disk_fault(error: BaseException | None, folder: Path) -> str | None:
 def _size(nbytes: float) -> str:
     unit, name = (2**30, "GiB") if nbytes >= 2**30 else (2**20, "MiB")
     return f"{nbytes / unit:.1f} {name}"
+
+
+def hidden(path: Path) -> bool:
+    """Whether a path, from the folder that is looked through, is of what file managers and downloads leave there."""
+    return any(part.startswith(".") for part in path.parts)

@@ -49,7 +49,7 @@ class Endpoint:
         self._tries = retries + 1
         self._api, self._model, self._key_variable = api, model, key_variable
         self.where = f"{base_url}, model {model}"
-        key = os.environ.get(key_variable) or "none"
+        key = os.environ.get(key_variable, "").strip() or "none"  # a mounted secret ends in a newline
         self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
 
     def complete(self, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> str:
@@ -67,10 +67,10 @@ class Endpoint:
         try:
             if self._api == "chat":
                 message: list[Any] = [{"role": "user", "content": prompt}]
-                return (
-                    self._client.chat.completions.create(messages=message, **options).choices[0].message.content or ""
+                return _text(
+                    self._client.chat.completions.create(messages=message, **options).choices[0].message.content
                 )
-            return self._client.completions.create(prompt=prompt, **options).choices[0].text or ""
+            return _text(self._client.completions.create(prompt=prompt, **options).choices[0].text)
         except self._errors.APIStatusError as error:
             kind = Refused if error.status_code in (400, 413, 422) else UserError
             raise kind(f"{self.where}: {self._status(error.status_code)}") from None
@@ -83,7 +83,7 @@ class Endpoint:
             raise UserError(
                 f"{self.where}: no connection ({redact(str(cause))[:120]}), {self._tries} times; check the address and the server"
             ) from None
-        except (self._errors.APIError, ValueError, AttributeError, TypeError, IndexError):
+        except (self._errors.APIError, ValueError, AttributeError, TypeError, LookupError):
             raise UserError(
                 f"{self.where}: the answer is not of the OpenAI protocol; check the address and --api"
             ) from None
@@ -98,3 +98,17 @@ class Endpoint:
         if code >= 500:
             return f"the server failed (status {code}), {self._tries} times; see its log"
         return f"the request was refused (status {code}); check the model's name and --api"
+
+
+def _text(content: Any) -> str:
+    """What a message says: a text, nothing, or parts of which those that are text count; thoughts are none.
+
+    Raises:
+      TypeError: anything else.
+    """
+    if isinstance(content, list):
+        said = [part["text"] for part in content if part.get("type") in ("text", "output_text")]
+        return "".join(map(_text, said))
+    if not isinstance(content, str | None):
+        raise TypeError(f"no text: {content!r:.40}")
+    return content or ""

@@ -21,7 +21,8 @@ from sami_jax.data.shape import read_shaped
 from sami_jax.errors import UserError
 from sami_jax.models.config import FAMILIES, ModelConfig, check_sizes
 from sami_jax.models.decoder import abstract_params, param_shardings
-from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.models.files import weight_files
+from sami_jax.models.tensors import TENSORS, leaves, numbered, stacked, to_hf_layout
 
 # Dtypes of safetensors files that are read.
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -93,22 +94,8 @@ class _Files:
           UserError: pickled weights, or a missing or damaged file.
         """
         self.folder = folder
-        single, index = self.folder / SINGLE_FILE, self.folder / INDEX_FILE
-        if index.is_file():
-            names = read_shaped(index, {"weight_map": {str: str}}, "download the model again")["weight_map"].values()
-            paths = [self.folder / name for name in sorted(set(names))]
-        elif single.is_file():
-            paths = [single]
-        elif any(self.folder.glob("*.bin")) or any(self.folder.glob("*.pt")) or any(self.folder.glob("*.pth")):
-            raise UserError(
-                f"{self.folder}: pickled weights are not loaded, they can run code; save the model as safetensors"
-            )
-        else:
-            raise UserError(
-                f"{self.folder}: no {SINGLE_FILE} and no {INDEX_FILE}; give a folder with safetensors weights"
-            )
         self.tensors = {}
-        for path in paths:
+        for path in weight_files(folder):
             if path.parent != self.folder or not _is_file(path):
                 raise UserError(f"{path}: weights file is missing; download the model again")
             try:

@@ -12,6 +12,7 @@ from sami_jax.data.chat import Chat
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground.finite import check_finite
+from sami_jax.ground.terminal import say
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.huggingface import check_weights, load_params, read_config
 
@@ -78,6 +79,7 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
     folder = Path(folder)
     config = dataclasses.replace(read_config(folder), attention=attention)
     check_weights(folder, config)
+    _say_what_is_left_over(folder)
     tokenizer = _load_tokenizer(folder)
     if (largest := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
         raise UserError(
@@ -89,6 +91,18 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
         if model.chat:
             model.chat.check_replies()
     return model
+
+
+def _say_what_is_left_over(folder: Path) -> None:
+    """What another program would make of the folder, and we do not."""
+    if (folder / "adapter_config.json").is_file():
+        say(
+            f"WARNING: {folder}: the adapters that adapter_config.json names are not applied: the weights are taken as they are"
+        )
+    if "quantization_config" in read_shaped(folder / "config.json", {}, "export the model again"):
+        say(
+            f"WARNING: {folder}: config.json has a quantization_config, and the weights are not quantized: it is passed over"
+        )
 
 
 def _load_tokenizer(folder: Path):

@@ -17,6 +17,7 @@ from typing import Any
 from sami_jax.data.cells import from_cell, to_cell
 from sami_jax.data.jsonl import read_bytes, read_json, write_json, write_text
 from sami_jax.errors import UserError
+from sami_jax.ground.disk import hidden
 from sami_jax.principles.constitutions import numbered, statements
 from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
 from sami_jax.principles.principle import Principle, Source, current, edited
@@ -34,7 +35,9 @@ def import_principles(source: Path) -> list[Principle]:
       UserError: not one of them; names the file and what is wrong.
     """
     if source.is_dir():
-        principles = _read_constitutions(sorted(source.glob("*.json")), source)
+        principles = _read_constitutions(
+            sorted(file for file in source.glob("*.json") if not hidden(file.relative_to(source))), source
+        )
     elif source.suffix == ".csv":
         principles = _read_csv(source)
     elif source.suffix == ".json":

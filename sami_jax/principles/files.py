@@ -31,6 +31,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 
 from sami_jax.data.jsonl import write_text
 from sami_jax.errors import UserError
+from sami_jax.ground.disk import hidden
 from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
 
 KEYS = ("id", "version", "principle", "antithesis", "phrasings", "source", "tags", "notes", "reviews")
@@ -67,14 +68,15 @@ def read_files(folder: Path) -> dict[Path, Principle]:
 
 
 def principle_files(folder: Path) -> list[Path]:
-    """The folder's YAML files.
+    """The folder's YAML files, but for hidden ones, as an editor's copies are.
 
     Raises:
       UserError: no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of principles; give a folder of YAML files, one principle each")
-    return sorted(file for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern))
+    found = (file for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern))
+    return sorted(file for file in found if not hidden(file.relative_to(folder)))
 
 
 def read_principle(file: Path) -> Principle:

@@ -22,6 +22,7 @@ from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.terminal import say
 from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.models.adapters import adapted
+from sami_jax.models.files import model_files
 from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.principles import constitutions as composing
@@ -124,7 +125,7 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
         "base_model": {
             "path": str(inputs.base.folder),
-            "files": hosts.once(lambda: file_digests([inputs.base.folder], inputs.base.folder)),
+            "files": hosts.once(lambda: file_digests(model_files(inputs.base.folder), inputs.base.folder)),
         },
         "status": "running",
     }

@@ -17,10 +17,10 @@ from sami_jax.contrast import update
 from sami_jax.stages import finetuning
 
 ONE = changed(
-    "--config.train.updates=(6,)",
+    "--config.train.updates=(4,)",
     "--config.train.batch_size=16",
     "--config.canaries.action=off",
-    "--config.train.max_skipped_updates=2",
+    "--config.train.max_skipped_updates=1",
 )
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def test_an_update_that_is_no_number_changes_nothing_and_is_counted(
     status, err = train(sampled, tmp_path, capsys)
     assert status == 0, err
     assert "WARNING: update 2 was skipped, its loss or gradient is no number; 1 so far" in err
-    assert [row["skipped_updates"] for row in rows(tmp_path)] == [0, 1, 1, 1, 1, 1]
+    assert [row["skipped_updates"] for row in rows(tmp_path)] == [0, 1, 1, 1]
     assert (
         rows(tmp_path)[1]["gradient_norm" if kind == "gradient" else "loss"] is None
         and rows(tmp_path)[1]["update_norm"] == 0
@@ -100,7 +100,7 @@ def test_an_update_that_is_no_number_changes_nothing_and_is_counted(
 def test_too_many_end_the_stage_with_the_batch_kept(sampled, tmp_path, capsys, monkeypatch):
     spoil(monkeypatch, lambda call: call >= 4, total=nan_gradient)  # from update 3 on
     status, err = train(sampled, tmp_path, capsys)
-    assert status == 5 and err.strip().splitlines()[-1].startswith("sami: update 5: loss or gradient is no number")
+    assert status == 5 and err.strip().splitlines()[-1].startswith("sami: update 4: loss or gradient is no number")
     assert not (tmp_path / "model").exists()
     kept = tmp_path / "not_finite.jsonl"
     assert str(kept) in err and len(kept.read_text().splitlines()) == 16
@@ -108,9 +108,9 @@ def test_too_many_end_the_stage_with_the_batch_kept(sampled, tmp_path, capsys, m
     out = tmp_path / "scores.jsonl"
     assert main(["score", "--model", str(miniature.BASE), "--input", str(kept), "--output", str(out)]) == 0
     # The checkpoints before are whole, and the count goes on where it was: at once too many again.
-    assert [row["skipped_updates"] for row in rows(tmp_path)] == [0, 0, 1, 2, 3]
+    assert [row["skipped_updates"] for row in rows(tmp_path)] == [0, 0, 1, 2]
     again, err = train(sampled, tmp_path, capsys)
-    assert again == 5 and "update 5: loss or gradient is no number, as in 2 before" in err
+    assert again == 5 and "update 4: loss or gradient is no number, as in 1 before" in err
 
 
 def test_a_weight_that_is_no_number_is_never_saved(sampled, tmp_path, capsys, monkeypatch):

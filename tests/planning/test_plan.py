@@ -41,12 +41,7 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def libtpu():
-    return pytest.importorskip("libtpu")
-
-
-@pytest.fixture(scope="module")
-def topology(libtpu):
+def topology():
     return open_topology("v5e:2x2")
 
 
@@ -81,7 +76,8 @@ def test_two_slices_split_the_data(config):
     assert plan.mesh == {"data": 2, "fsdp": 4} and plan.fits
 
 
-def test_what_has_no_room_is_refused_with_its_largest_arrays(config, libtpu):
+@pytest.mark.slow
+def test_what_has_no_room_is_refused_with_its_largest_arrays(config):
     # 87 GB of masters and moments on one chip of 16.
     config.train.batch_size = config.train.microbatches = 2
     plan = make_plan(config, SHAPES["mistral-7b"], open_topology("v5e:1x1"), TEXTS)
@@ -90,6 +86,7 @@ def test_what_has_no_room_is_refused_with_its_largest_arrays(config, libtpu):
     assert any("mlp" in buffer.source and "14336" in buffer.shape for buffer in plan.largest)
 
 
+@pytest.mark.slow
 def test_predictions_follow_the_optimizer(config, topology):
     def peak(**changes):
         changed = defaults()
@@ -107,13 +104,15 @@ def test_the_best_mesh_fits(config, topology, monkeypatch):
     assert found.plan.fits and "--topology=v5e:2x2" in found.arguments()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["v5e", "v9:2x2", "v5e:2x2,num_slices=two", "v5e:banana"])
-def test_unknown_topologies_are_refused_in_one_line(asked, libtpu):
+def test_unknown_topologies_are_refused_in_one_line(asked):
     with pytest.raises(UserError, match="--topology=") as error:
         open_topology(asked)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_mesh_that_does_not_divide_names_axis_and_dimension(config, topology):
     config.mesh.tensor = 4
     with pytest.raises(UserError, match=r"config\.mesh\.tensor=4 does not divide .*kv_heads dimension of 2"):
@@ -135,6 +134,7 @@ def test_json_of_the_command(capfd, monkeypatch):
     assert found["cost"] == pytest.approx(1.2 * found["chip_hours"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -144,7 +144,7 @@ def test_json_of_the_command(capfd, monkeypatch):
         (["--topology=v5e:2x2", "--config.train.microbatches=32"], "cannot be split over 4 devices"),
     ],
 )
-def test_bad_input_is_one_line(options, words, capfd, libtpu):
+def test_bad_input_is_one_line(options, words, capfd):
     assert main(["plan", *options]) == 2
     err = capfd.readouterr().err.strip()
     assert words in err and "\n" not in err

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from support.small_model import SMALL
 
 from sami_jax.config import defaults
@@ -19,13 +18,8 @@ from sami_jax.sampling.decoding import SamplingOptions, generate
 PROMPTS = [(1, 2, 3), (4, 5)]
 
 
-@pytest.fixture(autouse=True)
-def _leaks_checked():
-    with jax.check_tracer_leaks(True):  # where coverage is counted too
-        yield
-
-
 def test_no_stage_leaks_a_tracer(small_params, mesh):
+    assert jax.config.jax_check_tracer_leaks
     said = []
     options = SamplingOptions(temperature=1.0, top_p=0.9, max_new_tokens=4)
     sampling = dict(end_tokens=(0,), decode=said.append, mesh=mesh, batch_size=2)

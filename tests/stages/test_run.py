@@ -47,7 +47,6 @@ def test_a_run_leaves_what_is_promised(undisturbed):
 
 # A file whose appearance says that the stage has begun, and how long to let it go on, seconds.
 STAGES = {
-    "base evaluation": "iteration_0/evaluation/trained.jsonl",
     "after a checkpoint": "iteration_1/checkpoints/1/_CHECKPOINT_METADATA",
     "export": "iteration_1/model.partial",
     "second sampling": "iteration_2/responses.jsonl.partial",

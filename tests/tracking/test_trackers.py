@@ -112,8 +112,10 @@ def wandb_records(file: Path):
             part = b""
 
 
+@pytest.mark.slow
 def test_wandb_offline(tmp_path):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     _, id = two_lives("wandb", tmp_path)
     wandb.teardown()  # as at the end of a process: waits until all is on disk
     files = sorted(tmp_path.glob(f"wandb/offline-run-*-{id}/run-{id}.wandb"))
@@ -141,8 +143,10 @@ def test_wandb_offline(tmp_path):
         assert not any("planted" in table for table in tables)
 
 
+@pytest.mark.slow
 def test_mlflow_in_a_local_store(tmp_path):
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     config, id = two_lives("mlflow", tmp_path)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.get_run(id)
