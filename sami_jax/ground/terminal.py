@@ -111,10 +111,9 @@ def _draws() -> bool:
 def _heartbeat(title: str, task: Task, total: int) -> Iterator[None]:
     """Says now and then how far a task is, also while one item takes long."""
     over = threading.Event()
+    before, started = task.completed, time.monotonic()
 
     def beat() -> None:
-        before = task.completed
-        started = time.monotonic()
         while not over.wait(HEARTBEAT):
             made, elapsed = task.completed - before, time.monotonic() - started
             left = f", about {_duration((total - task.completed) * elapsed / made)} left" if made else ""
