@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from sami_jax.contrast.unembedding import chosen_logprobs, map_chunks
+from sami_jax.contrast.divergence import divergences
+from sami_jax.contrast.unembedding import chosen_logprobs
 from sami_jax.data.batches import ContrastBatch
 from sami_jax.data.packing import PackedRows, Scored
 from sami_jax.models.config import ModelConfig
@@ -155,19 +156,10 @@ def _own_kl(model: Decoder, reference: Decoder, rows: PackedRows, hidden: jax.Ar
     offsets = jnp.take_along_axis(rows.starts, numbers[:, None], axis=1) - rows.prefix_lengths[:, None]
     places = jnp.minimum(offsets + jnp.arange(alone.sizes.responses)[None], hidden.shape[1] - 1)
     own = _at(hidden, places)
-    other = jax.lax.stop_gradient(_at(reference.packed(alone, hidden.dtype).hidden, scored.predictors))
-
-    table = model.table().astype(jnp.float32)  # so that its gradient adds up in float32
-
-    @jax.checkpoint
-    def kl(hidden, other):
-        logits = jnp.matmul(hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        logp = jax.nn.log_softmax(logits, axis=-1)
-        logq = jax.nn.log_softmax(reference.unembed(other), axis=-1)
-        return jnp.sum(jnp.exp(logp) * (logp - logq), axis=-1)
-
+    other = _at(reference.packed(alone, hidden.dtype).hidden, scored.predictors)
     d = hidden.shape[-1]
-    per_token = map_chunks(kl, own.reshape(-1, d), other.reshape(-1, d)).reshape(places.shape)
+    per_token = divergences(own.reshape(-1, d), model.table(), other.reshape(-1, d), reference.table())
+    per_token = per_token.reshape(places.shape)
     return jnp.sum(jnp.where(scored.owners == 1, per_token, 0.0), axis=1)
 
 

@@ -46,7 +46,7 @@ def _forward(hidden, table, targets):
 
         def chunk(hidden, targets, *seen):
             seen = Seen(*seen)
-            logits = jnp.where(new[None], _logits(hidden, part), -jnp.inf)
+            logits = jnp.where(new[None], logits_of(hidden, part), -jnp.inf)
             largest = jnp.maximum(seen.largest, jnp.max(logits, axis=-1))
             total = seen.total * jnp.exp(seen.largest - largest) + jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1)
             chosen = jnp.where(new[None] & (columns[None] == targets[:, None]), logits, 0)
@@ -63,33 +63,53 @@ def _forward(hidden, table, targets):
 
 def _backward(saved, cotangents):
     hidden, table, targets, totals = saved
+
+    def of_part(number, columns):
+        def logits_gradient(logits, targets, totals, cotangents):
+            chosen = columns[None] == targets[:, None]
+            return (chosen - jnp.exp(logits - totals[:, None])) * cotangents[:, None]
+
+        return logits_gradient
+
+    return *pulled_back(hidden, table, of_part, targets, totals, cotangents), None
+
+
+chosen_logprobs.defvjp(_forward, _backward)
+
+
+def pulled_back(
+    hidden: jax.Array, table: jax.Array, of_part: Callable, *arrays: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of hidden [N, D] and table [D, V], each in its own dtype, from those of the logits hidden @ table.
+
+    Args:
+      of_part: takes the number of a part and the numbers of its columns [c]; returns what takes a chunk's logits [n, c] and its rows of
+        `arrays`, [N, ...] each, to their gradient [n, c].
+    """
     table_parts = TableParts(table)
 
     def add_part(gradients, number):
         hidden_gradient, table_gradient = gradients
         part = table_parts.take(table, number, hidden.dtype)
         columns, new = table_parts.columns(number)
+        logits_gradient = of_part(number, columns)
 
         def chunk(part_gradient, arrays):
-            hidden, targets, totals, cotangents = arrays
-            probabilities = jnp.exp(_logits(hidden, part) - totals[:, None])
-            chosen = columns[None] == targets[:, None]
-            logits_gradient = jnp.where(new[None], (chosen - probabilities) * cotangents[:, None], 0).astype(part.dtype)
-            added = jnp.matmul(hidden.T, logits_gradient, preferred_element_type=jnp.float32)
-            hidden_gradient = jnp.matmul(logits_gradient, part.T, preferred_element_type=jnp.float32)
+            hidden, *others = arrays
+            gradient = logits_gradient(logits_of(hidden, part), *others)
+            gradient = jnp.where(new[None], gradient, 0).astype(part.dtype)
+            added = jnp.matmul(hidden.T, gradient, preferred_element_type=jnp.float32)
+            hidden_gradient = jnp.matmul(gradient, part.T, preferred_element_type=jnp.float32)
             return part_gradient + constrain(added, "embed", "vocab"), hidden_gradient
 
         start = constrain(jnp.zeros(part.shape, jnp.float32), "embed", "vocab")
-        part_gradient, added = jax.lax.scan(chunk, start, _split(hidden, targets, totals, cotangents))
+        part_gradient, added = jax.lax.scan(chunk, start, _split(hidden, *arrays))
         return (hidden_gradient + _join(added), table_parts.add(table_gradient, number, part_gradient)), None
 
     hidden_gradient = constrain(jnp.zeros(hidden.shape, jnp.float32), "batch", "activation")
     start = (hidden_gradient, constrain(jnp.zeros(table.shape, jnp.float32), "embed", "vocab"))
     hidden_gradient, table_gradient = jax.lax.scan(add_part, start, jnp.arange(table_parts.count))[0]
-    return hidden_gradient.astype(hidden.dtype), table_gradient.astype(table.dtype), None
-
-
-chosen_logprobs.defvjp(_forward, _backward)
+    return hidden_gradient.astype(hidden.dtype), table_gradient.astype(table.dtype)
 
 
 class TableParts:
@@ -130,7 +150,8 @@ class TableParts:
         return table.reshape(table.shape[0], self.devices, self.own)
 
 
-def _logits(hidden: jax.Array, part: jax.Array) -> jax.Array:
+def logits_of(hidden: jax.Array, part: jax.Array) -> jax.Array:
+    """[n, columns] float32 of hidden states [n, D] and a part of a table."""
     return constrain(jnp.matmul(hidden, part, preferred_element_type=jnp.float32), "batch", "vocab")
 
 
