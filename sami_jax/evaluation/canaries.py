@@ -21,8 +21,8 @@ from sami_jax.data.shape import read_shaped
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.measure import EvaluationSet, measure, trained_principles
 from sami_jax.ground import hosts
-from sami_jax.models.config import ModelConfig
 from sami_jax.models.pretrained import ModelFolder
+from sami_jax.models.stack import joined
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.principle import Principle
 
@@ -51,7 +51,8 @@ class Canaries:
     def __init__(
         self,
         config: ConfigDict,
-        base: ModelFolder,
+        model: ModelFolder,
+        frozen: dict,
         chosen: EvaluationSet,
         judge: Judge | None,
         mesh: jax.sharding.Mesh,
@@ -60,26 +61,35 @@ class Canaries:
     ):
         """
         Args:
+          model: the base, with adapters if it is these that are trained.
+          frozen: the weights beside them; {} where all are trained.
           done: updates made before a stop; signs of later ones are measured again.
         """
-        self._config, self._base, self._set, self._judge, self._mesh = config, base, chosen, judge, mesh
+        self._config, self._model, self._frozen = config, model, frozen
+        self._set, self._judge, self._mesh = chosen, judge, mesh
         self._folder = folder / NAME
         self._file = folder / f"{NAME}.jsonl"
         self._signs = [row for row in read_appended(self._file) if row["update"] <= done]
 
-    def look(self, update: int, model_config: ModelConfig, params: dict) -> tuple[dict[str, float], list[str]]:
-        """Measures the model after `update` updates.
+    def looked_at(self, before: int) -> int:
+        """The last update before one that was looked at; 0 where none was."""
+        return max((row["update"] for row in self._signs if row["update"] < before), default=0)
+
+    def look(self, update: int, params: dict) -> tuple[dict[str, float], list[str]]:
+        """Measures the model after `update` updates, unless it was before a stop.
 
         Args:
-          model_config: the base model's, with adapters if it is these that are trained.
-          params: all weights, in any dtype.
+          params: the weights that are trained, in any dtype.
         Returns:
           its signs by name, and one line for each rule that fired.
         """
         if not self._signs:
-            self._measure(0, self._base, self._base.load(self._mesh, self._config.train.compute_dtype))
-        model = dataclasses.replace(self._base, config=model_config)
-        self._measure(update, model, jax.tree.map(lambda w: w.astype(self._config.train.compute_dtype), params))
+            base = dataclasses.replace(self._model, config=dataclasses.replace(self._model.config, adapter=None))
+            self._measure(0, base, base.load(self._mesh, self._config.train.compute_dtype))
+        if self._signs[-1]["update"] != update:
+            whole = joined(self._frozen, params)
+            compute_dtype = self._config.train.compute_dtype
+            self._measure(update, self._model, jax.tree.map(lambda w: w.astype(compute_dtype), whole))
         *before, now = self._signs
         return {name: value for name, value in now.items() if name != "update"}, fired(self._config, before, now)
 
@@ -87,9 +97,7 @@ class Canaries:
         folder = self._folder / str(update)
         metrics = measure(self._config, model, params, self._set, self._judge, self._mesh, folder, None)
         rows = read_jsonl(folder / f"{NAME}.jsonl")
-        self._signs.append(
-            {"update": update, **signs(metrics, rows, self._base.tokenizer, self._config.canaries.refusals)}
-        )
+        self._signs.append({"update": update, **signs(metrics, rows, model.tokenizer, self._config.canaries.refusals)})
         write_jsonl(self._file, self._signs)
 
 

@@ -4,7 +4,7 @@ Orbax restores flipped bytes and other dtypes without a word. So a checkpoint is
 digest of each of its files, and the shape and dtype of each array. What has no seal was not finished, what does not fit it is
 damaged: both are set aside, loudly, and the newest one that is whole is taken.
 
-    checkpoints/12/{params,optimizer}/, seal.json     newest two
+    checkpoints/12/{params,optimizer}/, seal.json     newest two, and the newest that canaries looked at
     checkpoints/model/                                what an exported model needs beside its weights
     checkpoints/damaged/                              what was set aside
 """
@@ -12,8 +12,9 @@ damaged: both are set aside, loudly, and the newest one that is whole is taken.
 import concurrent.futures
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -39,7 +40,8 @@ _PATIENCE = 86_400  # s a save may take. Orbax counts by the wall clock, which j
 
 
 class Checkpoints:
-    """The checkpoints of one training stage, newest two kept. A context manager; leaving it waits for pending saves."""
+    """The checkpoints of one training stage, newest two kept, and one more on demand. A context manager; leaving it waits for
+    pending saves."""
 
     def __init__(self, folder: Path, write_side_files: Callable[[Path], None]):
         """
@@ -56,7 +58,8 @@ class Checkpoints:
         hosts.once(prepare)
         sys.unraisablehook = _print_unless_late
         patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, async_options=patient)
+        self._keep = _Keep()
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, async_options=patient)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
         self._pending: concurrent.futures.Future | None = None
@@ -71,9 +74,11 @@ class Checkpoints:
             self._sealer.shutdown()
             self._manager.close()
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, keep: int = 0) -> None:
         """Starts saving in the background; `state.step` names the checkpoint.
 
+        Args:
+          keep: the update whose checkpoint stays, however old it is; 0 is none.
         Raises:
           NotFinite: a weight is no number; nothing is saved.
           UserError: the disk is full, now or while the one before was saved; those before stand.
@@ -82,6 +87,7 @@ class Checkpoints:
         check_finite(state.params, f"update {step} was not saved")
         self.settle()
         check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(content)), "a checkpoint")
+        self._keep.step = keep
         items = {name: ocp.args.StandardSave(tree) for name, tree in content.items()}
         self._manager.save(step, args=ocp.args.Composite(**items))
         self._pending = self._sealer.submit(self._seal, step, _arrays(content))
@@ -107,6 +113,12 @@ class Checkpoints:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in content.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return TrainState(restored["params"], restored["optimizer"], put(jax.numpy.int32(step), mesh))
+
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later updates."""
+        self.settle()
+        for later in [found for found in self._manager.all_steps() if found > step]:
+            self._manager.delete(later)
 
     def _seal(self, step: int, arrays: dict[str, str]) -> None:
         """Runs beside the training, once the checkpoint is whole; of many processes, in the first."""
@@ -139,6 +151,16 @@ class Checkpoints:
             (self.folder / str(step)).rename(aside)
             say(f"  WARNING: checkpoint of update {step}: {fault}; set aside: {aside}")
         return None
+
+
+class _Keep:
+    """Orbax's PreservationPolicy: the newest, and one that is named."""
+
+    step = 0
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = {info.step for info in checkpoints[-KEPT:]}
+        return [info.step in newest or info.step == self.step for info in checkpoints]
 
 
 def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> tuple[int, dict]:

@@ -4,6 +4,7 @@ It goes on where it was stopped, to the same bits. An update whose loss or gradi
 past a bound the stage ends, with that batch kept for study.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,6 @@ from sami_jax.tracking.trackers import Trackers
 NOT_FINITE = "not_finite.jsonl"  # the batch that ended a stage, as `sami score` reads it
 
 Update = Callable[[TrainState, int], tuple[TrainState, dict[str, float]]]  # (state, number from 1) -> (state, metrics)
-Look = Callable[[TrainState], tuple[dict[str, float], list[str]]]  # the canaries' signs and alarms
 Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to a file
 
 
@@ -82,25 +82,24 @@ def train(
         if stop is None:
             state = begin() if state is None else state
             done = int(state.step)
-            canaries = inputs.canaries and Canaries(config, base, inputs.canaries, inputs.judge, mesh, folder, done)
+            watched = dataclasses.replace(base, config=model_config)
+            canaries = inputs.canaries and Canaries(
+                config, watched, frozen, inputs.canaries, inputs.judge, mesh, folder, done
+            )
             make = make_update(model_config, config, mesh)
 
             def update(state: TrainState, number: int):
                 return make(state, batches[number - 1], frozen, reference)
-
-            def looked(canaries: Canaries) -> Look:
-                return lambda state: canaries.look(int(state.step), model_config, joined(frozen, state.params))
 
             def keep(number: int) -> Path:
                 _write_texts(folder / NOT_FINITE, batches.examples(number - 1), base)
                 return folder / NOT_FINITE
 
             log = MetricsLog(folder, trackers, config, iteration, resume_step=done)
-            state, alarms = _make_updates(
-                config, batches, state, update, canaries and looked(canaries), keep, checkpoints, log
-            )
-            if alarms:
+            state, alarms = _make_updates(config, batches, state, update, canaries, keep, checkpoints, log)
+            if canaries and alarms:
                 fired_after = int(state.step)
+                checkpoints.drop_after(canaries.looked_at(fired_after))
                 state = checkpoints.restore_latest(model_config, config, mesh)
                 stop = Stop(fired_after, int(state.step) if state else 0, alarms)
                 stop.write(folder)
@@ -118,7 +117,7 @@ def _make_updates(
     batches: TrainingBatches,
     state: TrainState,
     update: Update,
-    look: Look | None,
+    canaries: Canaries | None,
     keep: Keep,
     checkpoints: Checkpoints,
     log: MetricsLog,
@@ -126,6 +125,23 @@ def _make_updates(
     """Makes the updates that are missing. Returns the state, and the alarms that ended it before the last one, if any did."""
     done, updates = int(state.step), len(batches)
     skipped = int(log.latest("skipped_updates", 0))
+
+    def is_due(number: int) -> bool:
+        """Whether a checkpoint is to be taken, and looked at."""
+        return number > 0 and (number % config.train.checkpoint_every == 0 or number == updates)
+
+    def look(number: int) -> list[str]:
+        if canaries is None or not is_due(number):
+            return []
+        signs, alarms = canaries.look(number, state.params)
+        log.write(number, {f"canaries/{name}": value for name, value in signs.items()})
+        for alarm in alarms:
+            say(f"  canary after update {number}: {alarm}")
+        return alarms if config.canaries.action == "stop" else []
+
+    # A stop may have come before the canaries did: what was saved is looked at now.
+    if alarms := look(done):
+        return state, alarms
     numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
     try:
         for number in numbers:
@@ -134,28 +150,20 @@ def _make_updates(
             if not math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
                 skipped += 1
                 say(f"  WARNING: update {number} was skipped, its loss or gradient is no number; {skipped} so far")
-            metrics |= {"padded_share": batches.padded_share(number - 1), "skipped_updates": skipped}
-            at_checkpoint = number % config.train.checkpoint_every == 0 or number == updates
-            alarms = []
-            if look and at_checkpoint:
-                signs, alarms = look(state)
-                metrics |= {f"canaries/{name}": value for name, value in signs.items()}
-            log.write(number, metrics)
+            log.write(number, metrics | {"padded_share": batches.padded_share(number - 1), "skipped_updates": skipped})
             if skipped > config.train.max_skipped_updates:
                 raise NotFinite(
                     f"update {number}: loss or gradient is no number, as in {skipped - 1} before (config.train.max_skipped_updates); "
                     f"its texts are in {keep(number)}"
                 )
-            for alarm in alarms:
-                say(f"  canary after update {number}: {alarm}")
-            if alarms and config.canaries.action == "stop":
-                return state, alarms
             asked = stopping.anywhere()
-            if at_checkpoint or asked:
-                checkpoints.save(state)
+            if is_due(number) or asked:
+                checkpoints.save(state, keep=canaries.looked_at(number) if canaries else 0)
             if asked:
                 checkpoints.settle()
                 stopping.end()
+            if alarms := look(number):
+                return state, alarms
     finally:
         stopping.release()
     return state, []

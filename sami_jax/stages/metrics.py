@@ -94,10 +94,16 @@ class MetricsLog:
         return self._rows[-1].get(name, default) if self._rows else default
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """What is no number is null in the file."""
-        if not hosts.first():
-            return
+        """A line of an update; more of the newest one goes into its line. What is no number is null in the file."""
+        latest = self._rows and self._rows[-1]["step"] == step
+        before = self._rows.pop() if latest else {"step": step}
         numbers = {name: value for name, value in scalars.items() if math.isfinite(value)}
-        with open(self._file, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **dict.fromkeys(scalars), **numbers}) + "\n")
+        self._rows.append({**before, **dict.fromkeys(scalars), **numbers})
+        if not hosts.first() or self._rows[-1] == before:
+            return
+        if len(before) == 1:
+            with open(self._file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(self._rows[-1]) + "\n")
+        else:
+            write_jsonl(self._file, self._rows)
         _tell_update(self._trackers, self._config, self._iteration, step, numbers)
