@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,30 +27,33 @@ def draft_principles(arguments: argparse.Namespace) -> None:
     known = [read_principle(file) for file in principle_files(folder)]
     examples = _examples(arguments, known)
     ask = _writer(arguments)
-    drafted, refused = [], 0
+    drafted, refused, broken = [], 0, Counter()
     name = arguments.writer if arguments.endpoint else Path(arguments.writer).name
     try:
         for reply in draft(ask, name, arguments.task, arguments.count, examples, known, arguments.attempts):
             _keep(folder, name, reply)
             drafted += [principle.name for principle in reply.principles]
             refused += len(reply.refused)
+            broken.update([reply.broken] if reply.broken else [])
     finally:
         if drafted or refused:
             show(
                 f"{len(drafted)} of {arguments.count} drafted; {refused} block(s) of the replies could not be used: {folder / LOG}"
             )
     if not drafted:
+        listed = "".join(f"; {count}: {reason}" for reason, count in broken.most_common())
+        advice = "give it more --max_tokens, " if any(reason.startswith("cut off") for reason in broken) else ""
         raise UserError(
-            f"{name}: no usable principle in {arguments.attempts} replies; see {folder / LOG}, show the writer examples (--example), or use a stronger one"
+            f"{name}: no usable principle in {arguments.attempts} replies{listed}; see {folder / LOG}, {advice}show the writer examples (--example), or use a stronger one"
         )
     tell_programs(arguments, {"drafted": drafted, "refused": refused, "log": str(folder / LOG)})
     show(f"next: sami principles review --folder {folder}")
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name in ("count", "attempts", "timeout"):
-        if getattr(arguments, name) <= 0:
-            raise UserError(f"--{name} {getattr(arguments, name)}: must be above 0")
+    for name in ("count", "attempts", "timeout", "max_tokens"):
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise UserError(f"--{name} {value}: must be above 0")
     if not 0 <= arguments.temperature < float("inf"):
         raise UserError(f"--temperature {arguments.temperature}: must be at least 0")
     if not arguments.task.strip():
@@ -65,7 +69,7 @@ def _examples(arguments: argparse.Namespace, known: Sequence[Principle]) -> list
 def _writer(arguments: argparse.Namespace):
     from sami_jax.sampling.writers import endpoint_writer, local_writer
 
-    options = (arguments.temperature, TOKENS_EACH * arguments.count, arguments.seed)
+    options = (arguments.temperature, arguments.max_tokens or TOKENS_EACH * arguments.count, arguments.seed)
     if arguments.endpoint is None:
         return local_writer(Path(arguments.writer), *options, arguments.api == "chat")
     endpoint = Endpoint(arguments.endpoint, arguments.writer, arguments.api, arguments.key_variable, arguments.timeout)

@@ -120,8 +120,12 @@ def with_config(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def with_endpoint(sub: argparse.ArgumentParser) -> None:
-    """Lets a verb ask a model behind a server."""
+def with_endpoint(sub: argparse.ArgumentParser, max_tokens: str) -> None:
+    """Lets a verb ask a model behind a server.
+
+    Args:
+      max_tokens: the default of --max_tokens, in words.
+    """
     sub.add_argument("--endpoint", metavar="URL", help="base URL of a server that speaks the OpenAI protocol")
     sub.add_argument(
         "--api",
@@ -133,6 +137,12 @@ def with_endpoint(sub: argparse.ArgumentParser) -> None:
         "--key_variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key"
     )
     sub.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
+    sub.add_argument(
+        "--max_tokens",
+        type=int,
+        metavar="N",
+        help=f"tokens that a reply may take, thoughts included; default {max_tokens}",
+    )
 
 
 def with_hosts(sub: argparse.ArgumentParser) -> None:

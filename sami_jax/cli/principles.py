@@ -39,7 +39,7 @@ def add_verbs(verbs) -> None:
     )
     draft.add_argument("task", help="what responses are about, in your words")
     draft.add_argument("--writer", required=True, metavar="DIR|NAME", help="a model folder, or a model at --endpoint")
-    with_endpoint(draft)
+    with_endpoint(draft, "200 a principle")
     draft.add_argument("--count", type=int, default=5, help="principles wanted")
     draft.add_argument("--example", action="append", metavar="ID", help="shown to the writer; default: all approved")
     draft.add_argument("--attempts", type=int, default=5, help="replies read at most")

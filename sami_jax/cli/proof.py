@@ -127,7 +127,7 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|NAME|miniature",
         help="a model folder, a model at --endpoint, or the exact one",
     )
-    with_endpoint(parser)
+    with_endpoint(parser, "400")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
     parser.add_argument("--batch_size", type=int, default=8, help="questions a model folder computes together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of a model folder")
@@ -137,18 +137,18 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
 
 def make_judge(arguments: argparse.Namespace):
     """The judge that `with_judge`'s options choose."""
-    from sami_jax.evaluation.judging import EndpointJudge, ExactJudge
+    from sami_jax.evaluation.judging import MAX_TOKENS, EndpointJudge, ExactJudge
 
-    for name in ("concurrency", "timeout", "batch_size"):
-        if getattr(arguments, name) <= 0:
-            raise UserError(f"--{name} {getattr(arguments, name)}: must be above 0")
+    for name in ("concurrency", "timeout", "batch_size", "max_tokens"):
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise UserError(f"--{name} {value}: must be above 0")
     if arguments.endpoint:
         from sami_jax.ground.endpoint import Endpoint
 
         endpoint = Endpoint(
             arguments.endpoint, arguments.judge, arguments.api, arguments.key_variable, arguments.timeout
         )
-        return EndpointJudge(endpoint, arguments.concurrency)
+        return EndpointJudge(endpoint, arguments.concurrency, arguments.max_tokens or MAX_TOKENS)
     if arguments.judge == "miniature":
         from sami_jax import miniature
         from sami_jax.evaluation.judges import MiniatureJudge

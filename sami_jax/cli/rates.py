@@ -10,6 +10,8 @@ def print_rates(found: dict, slices: dict[str, dict], ties: str) -> None:
     show(
         f"{found['n']} verdicts: {found['wins']} wins, {found['ties']} ties, {found['losses']} losses, {found['invalid']} invalid"
     )
+    for reason, count in found["invalid_replies"].items():
+        show(f"  no verdict in {count} {'reply' if count == 1 else 'replies'}: {reason}")
     show(f"win rate, {TIES[ties]}: {_rate(found)}")
     for name, label in (
         ("length_balanced", "balanced by length"),

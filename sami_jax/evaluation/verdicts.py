@@ -1,11 +1,12 @@
 """Verdicts on pairs of responses, and what they add up to.
 
 A line of a verdict file is at least {"win": 1 | 0.5 | 0 | null}: of the tested model, null where the judge gave no valid
-verdict. With "baseline_tokens" and "test_tokens" come the rates that take length into account; with "id", intervals that know
+verdict; then "replies" may tell why, by "invalid" in each. With "baseline_tokens" and "test_tokens" come the rates that take length into account; with "id", intervals that know
 which verdicts share a query; with "flipped", the share of pairs on which the judge changed its mind with the order.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Verdict:
     test_tokens: float | None = None
     flipped: bool | None = None  # the two orders gave opposite winners
     tags: tuple[str, ...] = ()  # slices it belongs to
+    invalid: tuple[str, ...] = ()  # why replies gave no verdict
 
 
 def read_verdicts(file: Path) -> list[Verdict]:
@@ -60,7 +62,14 @@ def _verdict(row: dict) -> Verdict:
         test_tokens=lengths[1],
         flipped=row.get("flipped"),
         tags=tags_of(row),
+        invalid=_reasons(row.get("replies")),
     )
+
+
+def _reasons(replies) -> tuple[str, ...]:
+    """Of replies that are there for people, and may be of any shape."""
+    found = [reply.get("invalid") for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
+    return tuple(reason for reason in found if isinstance(reason, str))
 
 
 def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, Any]:
@@ -85,6 +94,7 @@ def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, Any]:
         "ties": int((given == 0.5).sum()),
         "losses": int((given == 0).sum()),
         "invalid": len(verdicts) - len(valid),
+        "invalid_replies": dict(Counter(reason for verdict in verdicts for reason in verdict.invalid).most_common()),
         "win_rate": rate,
         "ci_low": low,
         "ci_high": high,

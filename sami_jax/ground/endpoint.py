@@ -1,23 +1,47 @@
 """Any server that speaks the OpenAI protocol: OpenAI's own, vLLM, `transformers serve`, llama.cpp, and others."""
 
 import os
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 from sami_jax.errors import UserError
-from sami_jax.ground.redaction import redact
+from sami_jax.ground import credentials
+from sami_jax.ground.redaction import public_address, redact
+from sami_jax.ground.refusals import LONGEST, Refusal, error_in, one_line, read_refusal
+from sami_jax.ground.replies import NoReply, NotOfProtocol, read_answer, read_reply
+from sami_jax.ground.terminal import say
 
 APIS = ("chat", "completions")
+# What a request can do without, the least needed first. Newer models of OpenAI's take the last two's other name.
+OPTIONAL = ("seed", "temperature", "max_tokens", "max_completion_tokens")
+_OTHER_NAME = {"max_tokens": "max_completion_tokens"}
+_NOT_ABOUT_OPTIONS = (401, 403, 404, 408, 409, 429, 502, 503, 504)
 
 
-class Refused(UserError):
-    """The server answers, but not to this request: too long for the model, or filtered."""
+class Unusable(UserError):
+    """The server answered this request without a reply that can be used; it may answer others, or this one another time."""
+
+    def __init__(self, where: str, reason: str, words: str = "", advice: str = "", text: str = ""):
+        """
+        Args:
+          reason: what such answers are counted under; `words` are the server's own, already redacted.
+          text: what came before a reply was cut off.
+        """
+        quoted = f': "{words}"' if words else ""
+        self.reason, self.told, self.text = reason, f"{reason}{quoted}" + (f"; {advice}" if advice else ""), text
+        super().__init__(f"{where}: {self.told}")
+
+
+class Refused(Unusable):
+    """The server will not answer this request however often it is asked."""
 
 
 class Endpoint:
     """One model behind an OpenAI-compatible server.
 
     A request that meets a 408, 409, 429 or 5xx answer, no answer in time or no connection is tried again, with growing
-    pauses, `retries` times at most.
+    pauses, `retries` times at most. An option that the server refuses is left out from then on, which is said once; so the
+    first request goes alone, and others wait for it.
     """
 
     def __init__(
@@ -35,80 +59,184 @@ class Endpoint:
           key_variable: environment variable that holds the key; servers without keys need none.
           timeout: seconds a request may take.
         Raises:
-          UserError: the openai package is missing, or the address is no URL.
+          UserError: the openai package is missing, the address is no URL, or the key none that can be sent.
         """
         try:
             import openai
         except ImportError:
             raise UserError("an endpoint needs the openai package: pip install 'sami_jax[openai]'") from None
+        self.where = f"{public_address(base_url)}, model {model}"
         if not base_url.startswith(("http://", "https://")):
             raise UserError(
-                f"{base_url}: not an address; give the server's base URL, for example http://localhost:8000/v1"
+                f"{public_address(base_url)}: not an address; give the server's base URL, for example http://localhost:8000/v1"
             )
         self._errors = openai
-        self._tries = retries + 1
         self._api, self._model, self._key_variable = api, model, key_variable
-        self.where = f"{base_url}, model {model}"
-        key = os.environ.get(key_variable, "").strip() or "none"  # a mounted secret ends in a newline
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
+        key = _key(key_variable)
+        # What was sent and may come back in the server's words.
+        self._sent = [key] if len(key) > 3 and not credentials.is_placeholder(key) else []
+        for secret in (*self._sent, *credentials.passwords(base_url)):
+            credentials.give(secret)
+        try:
+            self._client = openai.OpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=retries)
+        except Exception as error:  # of an address or a proxy, of many types
+            raise UserError(
+                f"{public_address(base_url)}: cannot be asked ({self._shown(str(error))}); mend it"
+            ) from None
+        self._left_out: dict[str, str] = {}  # option -> the server's reason
+        self._untold: list[str] = []
+        self._changing, self._first, self._tried = threading.Lock(), threading.Lock(), False
 
     def complete(self, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> str:
         """The model's reply.
 
         Raises:
-          UserError: the server did not give one, after all tries; one line that says why. `Refused`, if it would answer others.
+          UserError: the server did not give one, after all tries; one line that says why. `Unusable`, if others may fare better.
         """
-        options: dict[str, Any] = {
-            "model": self._model,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "seed": seed,
-        }
+        options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        with self._first:
+            if not self._tried:
+                try:
+                    return self._ask(prompt, options)
+                finally:
+                    self._tried = True
+        return self._ask(prompt, options)
+
+    def _ask(self, prompt: str, options: dict[str, Any]) -> str:
+        """Asks, with fewer options each time that the server does not know one."""
+        while True:
+            taken = self._taken(options)
+            status, answer, tries = self._post(prompt, taken)
+            if status == 200:
+                try:
+                    content = read_answer(answer)
+                    if not error_in(content):
+                        return self._reply(content, taken)
+                except NotOfProtocol as wrong:
+                    self._refuse_protocol(wrong, answer)
+            refusal = read_refusal(answer)
+            about_options = status not in _NOT_ABOUT_OPTIONS
+            if not (about_options and self._leave_out(refusal.unknown_option(taken, OPTIONAL), refusal)):
+                self._refuse(status, refusal, tries)
+
+    def _post(self, prompt: str, options: dict[str, Any]) -> tuple[int, str, int]:
+        """The status and text of the answer, and after how many tries it came."""
+        question: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
+        calls = self._client.chat.completions if self._api == "chat" else self._client.completions
+        if self._api != "chat":
+            question = {"prompt": prompt}
+        extra = {name: options[name] for name in options if name not in ("seed", "temperature", "max_tokens")}
+        known = {name: options[name] for name in options if name not in extra}
         try:
-            if self._api == "chat":
-                message: list[Any] = [{"role": "user", "content": prompt}]
-                return _text(
-                    self._client.chat.completions.create(messages=message, **options).choices[0].message.content
-                )
-            return _text(self._client.completions.create(prompt=prompt, **options).choices[0].text)
+            raw = calls.with_raw_response.create(model=self._model, **question, **known, extra_body=extra or None)
+            return 200, raw.http_response.text, 1
         except self._errors.APIStatusError as error:
-            kind = Refused if error.status_code in (400, 413, 422) else UserError
-            raise kind(f"{self.where}: {self._status(error.status_code)}") from None
-        except self._errors.APITimeoutError:
+            return error.status_code, error.response.text, _tries(error)
+        except self._errors.APITimeoutError as error:
             raise UserError(
-                f"{self.where}: no answer in time, {self._tries} times; check the server, or give --timeout more seconds"
+                f"{self.where}: no answer in time, {_tries(error)} times; check the server, or give --timeout more seconds"
             ) from None
         except self._errors.APIConnectionError as error:
-            cause = error.__cause__ or error
+            cause = self._shown(str(error.__cause__ or error))
             raise UserError(
-                f"{self.where}: no connection ({redact(str(cause))[:120]}), {self._tries} times; check the address and the server"
+                f"{self.where}: no connection ({cause}), {_tries(error)} times; check the address and the server"
             ) from None
-        except (self._errors.APIError, ValueError, AttributeError, TypeError, LookupError):
+        except (self._errors.OpenAIError, ValueError, TypeError) as error:
             raise UserError(
-                f"{self.where}: the answer is not of the OpenAI protocol; check the address and --api"
+                f"{self.where}: the request cannot be sent ({self._shown(str(error))}); check the address"
             ) from None
 
-    def _status(self, code: int) -> str:
+    def _taken(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options that the server takes, as far as is known."""
+        with self._changing:
+            taken = {}
+            for name, value in options.items():
+                while name in self._left_out and name in _OTHER_NAME:
+                    name = _OTHER_NAME[name]
+                if name not in self._left_out:
+                    taken[name] = value
+            return taken
+
+    def _leave_out(self, option: str | None, refusal: Refusal) -> bool:
+        """Leaves an option out from now on, if the refusal is about one."""
+        if option is None:
+            return False
+        with self._changing:
+            if option not in self._left_out:
+                self._left_out[option] = self._shown(refusal.words)
+                self._untold.append(option)
+        return True
+
+    def _tell_left_out(self) -> None:
+        with self._changing:
+            told, self._untold = self._untold, []
+            if told:
+                instead = [
+                    f"{new} in place of {old}" for old, new in _OTHER_NAME.items() if old in told and new not in told
+                ]
+                without = [name for name in told if name not in _OTHER_NAME or _OTHER_NAME[name] in told]
+                how = [f"without {' and '.join(without)}"] * bool(without) + [f"with {one}" for one in instead]
+                say(f'{self.where}: asked {", ".join(how)}: the server refused: "{self._left_out[told[0]]}"')
+
+    def _reply(self, content: Any, taken: dict[str, Any]) -> str:
+        self._tell_left_out()
+        try:
+            return read_reply(content)
+        except NoReply as none:
+            if not none.cut_off:
+                raise Unusable(self.where, none.reason, self._shown(none.words), text=none.text) from None
+            limit = next((taken[name] for name in ("max_tokens", "max_completion_tokens") if name in taken), None)
+            reason = f"cut off at {limit} tokens" if limit else "cut off by the server"
+            raise Unusable(self.where, reason, advice="give more by --max_tokens", text=none.text) from None
+
+    def _refuse_protocol(self, wrong: NotOfProtocol, answer: str) -> NoReturn:
+        words = self._shown(one_line(answer))
+        reason = f"the answer is not of the OpenAI protocol ({wrong})"
+        raise Refused(self.where, reason, words, "check the address and --api") from None
+
+    def _refuse(self, code: int, refusal: Refusal, tries: int) -> NoReturn:
+        words = self._shown(refusal.words)
+        said = f': "{words}"' if words else ""
+        if refusal.too_long or code == 413:
+            raise Refused(
+                self.where, f"too long for the model (status {code})", words, "use a judge with a longer context"
+            )
+        if refusal.filtered and code not in (401, 429):
+            raise Refused(self.where, f"withheld by the server's filter (status {code})", words)
         if code in (401, 403):
-            return f"not let in (status {code}); put the key into the environment variable {self._key_variable}"
+            advice = f"put the key into the environment variable {self._key_variable}"
+            raise UserError(f"{self.where}: not let in (status {code}){said}; {advice}")
         if code == 404:
-            return "no such model or address (status 404); check the model's name, the base URL and --api"
+            advice = "check the model's name, the base URL and --api"
+            raise UserError(f"{self.where}: no such model or address (status 404){said}; {advice}")
         if code == 429:
-            return f"too many requests (status 429), {self._tries} times; wait, or use another key"
+            raise UserError(
+                f"{self.where}: too many requests (status 429), {tries} times{said}; wait, or use another key"
+            )
         if code >= 500:
-            return f"the server failed (status {code}), {self._tries} times; see its log"
-        return f"the request was refused (status {code}); check the model's name and --api"
+            raise UserError(f"{self.where}: the server failed (status {code}), {tries} times{said}; see its log")
+        raise Refused(self.where, f"the request was refused (status {code})", words, "check the model's name and --api")
+
+    def _shown(self, words: str) -> str:
+        """A text of others in one short line. Secrets go first: a cut could halve one."""
+        words = " ".join(redact(words, *self._sent).encode("utf-8", "replace").decode().split())
+        return words if len(words) <= LONGEST else words[: LONGEST - 1] + "\u2026"
 
 
-def _text(content: Any) -> str:
-    """What a message says: a text, nothing, or parts of which those that are text count; thoughts are none.
+def _key(variable: str) -> str:
+    """The key; a mounted secret ends in a newline.
 
     Raises:
-      TypeError: anything else.
+      UserError: it holds what no header can carry; says where.
     """
-    if isinstance(content, list):
-        said = [part["text"] for part in content if part.get("type") in ("text", "output_text")]
-        return "".join(map(_text, said))
-    if not isinstance(content, str | None):
-        raise TypeError(f"no text: {content!r:.40}")
-    return content or ""
+    key = os.environ.get(variable, "").strip()
+    for place, char in enumerate(key, start=1):
+        if not (char.isascii() and char.isprintable()):
+            raise UserError(
+                f"{variable}: the key's character {place} of {len(key)} is one that cannot be sent; copy the key anew"
+            )
+    return key
+
+
+def _tries(error: Any) -> int:
+    return int(error.request.headers.get("x-stainless-retry-count", 0)) + 1

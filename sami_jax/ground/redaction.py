@@ -1,42 +1,92 @@
-"""Keeps secrets out of everything that is written or shown."""
+"""Keeps secrets out of everything that is written or shown, and leaves everything else as it is."""
 
-import json
-import os
 import re
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, quote_plus
+
+from sami_jax.ground import credentials
 
 MASK = "***"
-# Environment variables whose values are secrets, by their names.
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?$", re.IGNORECASE)
-_SHORTEST_SECRET = 8  # characters; a shorter value would mask ordinary words
-# What looks like a key wherever it stands: well-known prefixes, and credentials inside a URL.
-_KEY = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza)[\w-]{12,}")
-_URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_URL_QUERY = re.compile(r"(?i)([?&](?:[\w-]*(?:key|token|secret|password|signature))=)[^&\s\"']+")
+# What looks like a key wherever it stands: well-known prefixes, tokens and keys that say what they are, credentials inside a URL.
+_PREFIXED = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|AIza)([\w-]{12,})")
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+_PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
+_QUERY = re.compile(
+    r"(?i)([?&#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|password|passwd|pwd|signature|sig|credential)=)[^&#\s\"']+"
+)
+_ALPHABET = r"[A-Za-z0-9+/_=-]*"  # of Base64
+_STARRED = re.compile(
+    r"([\w.-]*)(?:\*{2,}|\u2022{2,}|\u2026|\.{3})([\w-]*)"
+)  # what others leave of a key that they mask
+_END = 12  # characters of a key that was cut off
+_PUBLIC = re.compile(r"sk-(?:proj-|ant-|or-)?|hf_|gh[pousr]_|AKIA|AIza")
 
 
-def redact(text: str) -> str:
-    """The text with every secret replaced by ***: values of environment variables named like one, and what looks like one."""
-    values = (value.strip() for name, value in os.environ.items() if _SECRET_NAME.search(name))
-    secrets = {form for value in values if len(value) >= _SHORTEST_SECRET for form in _forms(value)}
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    for pattern, mask in ((_KEY, MASK), (_URL_LOGIN, MASK), (_URL_QUERY, rf"\1{MASK}")):
-        text = pattern.sub(mask, text)
+def redact(text: str, *own: str) -> str:
+    """The text with every secret replaced by ***: those of `credentials.known`, however they are spelled, and what looks like one.
+
+    Args:
+      own: masked as words too, though they look like ordinary text: what was sent to the server whose words these are.
+    """
+    secrets = sorted(credentials.known(), key=len, reverse=True)
+    for secret in secrets:
+        text = _without(text, secret)
+    text = _without_remains(text, [*secrets, *own])
+    for word in own:
+        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", MASK, text)
+    text = _PREFIXED.sub(lambda found: MASK if credentials.ordinary_words(found[1]) is None else found[0], text)
+    text = _QUERY.sub(rf"\1{MASK}", _TOKEN.sub(MASK, _PRIVATE.sub(MASK, text)))
+    return credentials.LOGIN.sub(_login, text)
+
+
+def public_address(url: str) -> str:
+    """An address without its login and keys, the same whatever else is secret: a server's name in what is kept."""
+    return _QUERY.sub(rf"\1{MASK}", credentials.LOGIN.sub(MASK, url))
+
+
+def _login(found: re.Match) -> str:
+    """A user alone is no secret, unless it is a token."""
+    return MASK if ":" in found[0] or credentials.is_secret(found[0]) else found[0]
+
+
+def _without(text: str, secret: str) -> str:
+    text = text.replace(secret, MASK)
+    if any(mark in text for mark in "\\%&") or any(map(str.isspace, secret)):
+        text = credentials.spelled(secret).sub(MASK, text)
+    for core in credentials.encoded(secret):
+        if core in text:
+            text = re.sub(f"{_ALPHABET}{re.escape(core)}{_ALPHABET}", MASK, text)
     return text
 
 
-def _forms(secret: str) -> set[str]:
-    """The secret as libraries spell it: as it is, in Python's and JSON's texts, in an address."""
-    in_addresses = quote(secret), quote(secret, safe=""), quote_plus(secret)
-    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], *in_addresses}
+def _without_remains(text: str, secrets: Iterable[str]) -> str:
+    """Without the ends of a key that somebody else masked, or cut off."""
+    for secret in secrets:
+        if len(secret) >= _END + 4 and not any(map(str.isspace, secret)):
+            for end in (secret[:_END], secret[-_END:]):
+                text = text.replace(end, MASK)
+
+    def mask(found: re.Match) -> str:
+        return MASK if any(_left_of(secret, found[1], found[2]) for secret in secrets) else found[0]
+
+    return (
+        _STARRED.sub(mask, text)
+        if secrets and any(mark in text for mark in ("**", "\u2022", "\u2026", "..."))
+        else text
+    )
+
+
+def _left_of(secret: str, head: str, tail: str) -> bool:
+    begins = len(head) > 1 and secret.startswith(head)
+    ends = len(tail) > 1 and secret.endswith(tail)
+    telling = len(_PUBLIC.sub("", head, count=1)) > 2 and credentials.ordinary_words(head) is None
+    return (begins and ends) or (begins and telling and not tail) or (ends and not head)
 
 
 def redacted(content) -> Any:
     """The same JSON-like content with `redact` applied to every text in it."""
     if isinstance(content, dict):
-        return {key: redacted(value) for key, value in content.items()}
+        return {redact(key) if isinstance(key, str) else key: redacted(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [redacted(value) for value in content]
     return redact(content) if isinstance(content, str) else content

@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
+from sami_jax.ground.endpoint import Refused, Unusable
+from sami_jax.ground.redaction import redact
+from sami_jax.ground.replies import answer_after_thoughts
 from sami_jax.principles.files import ID
 from sami_jax.principles.lint import NEAR, closest, similarity
 from sami_jax.principles.principle import Principle, Source, content_hash
@@ -39,6 +42,7 @@ class Reply:
     text: str
     principles: tuple[Principle, ...]
     refused: tuple[tuple[str, str], ...]  # (block, why it is no principle)
+    broken: str | None = None  # why it is not whole
 
 
 def prompt_text(task: str, count: int, examples: Sequence[Principle], known: Sequence[Principle]) -> str:
@@ -79,23 +83,47 @@ def draft(
       ask: (prompt, attempt from 0) -> reply.
       model: the writer's name, kept in each principle's source.
       known: all principles there are, examples included; nothing like them is taken again.
+    Raises:
+      UserError: the writer would not answer another time either.
     """
     drafted: list[Principle] = []
     for attempt in range(attempts):
         prompt = prompt_text(task, count - len(drafted), examples, [*known, *drafted])
-        text = ask(prompt, attempt)
-        reply = read_reply(prompt, text, model, [*known, *drafted], count - len(drafted))
+        text, broken = _asked(ask, prompt, attempt)
+        reply = read_reply(prompt, text, model, [*known, *drafted], count - len(drafted), broken)
         drafted += reply.principles
         yield reply
         if len(drafted) >= count:
             return
 
 
-def read_reply(prompt: str, text: str, model: str, known: Sequence[Principle], wanted: int) -> Reply:
-    """Reads blocks of exactly `id:`, `principle:`, `antithesis:`; whatever is not one is refused, with the reason."""
+def _asked(ask: Callable[[str, int], str], prompt: str, attempt: int) -> tuple[str, str | None]:
+    """A reply, or as much of one as there is, and why it is not whole."""
+    try:
+        return ask(prompt, attempt), None
+    except Refused:
+        raise
+    except Unusable as none:
+        return none.text, none.reason
+
+
+def read_reply(
+    prompt: str, text: str, model: str, known: Sequence[Principle], wanted: int, broken: str | None = None
+) -> Reply:
+    """Reads blocks of exactly `id:`, `principle:`, `antithesis:`; whatever is not one is refused, with the reason. Thoughts are no
+    part of a reply.
+
+    Args:
+      broken: why the reply is not whole, where it is not; its last block is not taken then.
+    """
     taken: list[Principle] = []
     refused: list[tuple[str, str]] = []
-    for block in _blocks(text):
+    blocks = _blocks(answer_after_thoughts(text))
+    if broken:
+        refused.append((blocks.pop() if blocks else "", broken))
+    elif text.strip() and not blocks:
+        refused.append((text.strip(), "thoughts without an answer"))
+    for block in blocks:
         if len(taken) == wanted:
             refused.append((block, f"more than the {wanted} asked for"))
         elif isinstance(read := _read_block(block, [*known, *taken]), str):
@@ -103,7 +131,7 @@ def read_reply(prompt: str, text: str, model: str, known: Sequence[Principle], w
         else:
             source = Source("writer", model, prompt_hash(prompt), content_hash(read))
             taken.append(dataclasses.replace(read, source=source))
-    return Reply(prompt, text, tuple(taken), tuple(refused))
+    return Reply(prompt, text, tuple(taken), tuple(refused), broken)
 
 
 def _blocks(text: str) -> list[str]:
@@ -119,6 +147,8 @@ def _read_block(block: str, known: Sequence[Principle]) -> Principle | str:
     id, text, antithesis = (line.split(":", 1)[1].strip() for line in lines)
     if not ID.fullmatch(id):
         return "its id is not a word"
+    if redact(block) != block:
+        return "it holds what looks like a secret"
     if not text or not antithesis:
         return "an empty text"
     if id in [p.id for p in known]:

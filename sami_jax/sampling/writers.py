@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sami_jax.errors import UserError
-from sami_jax.ground.endpoint import Endpoint
+from sami_jax.ground.endpoint import Endpoint, Unusable
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.writer import PRIME
 from sami_jax.sampling.decoding import SamplingOptions, generate
@@ -21,7 +21,11 @@ def endpoint_writer(endpoint: Endpoint, api: str, temperature: float, max_tokens
         options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed + attempt}
         if api == "chat":
             return endpoint.complete(prompt, **options)
-        return PRIME + endpoint.complete(f"{prompt}\n{PRIME}", **options)
+        try:
+            return PRIME + endpoint.complete(f"{prompt}\n{PRIME}", **options)
+        except Unusable as none:
+            none.text = PRIME + none.text if none.text else ""
+            raise
 
     return ask
 
@@ -32,7 +36,7 @@ def local_writer(folder: Path, temperature: float, max_tokens: int, seed: int, c
     Args:
       chat: let it.
     Raises:
-      UserError: no usable model in the folder; when asked: a prompt that leaves no room to answer.
+      UserError: no usable model in the folder; when asked: a prompt that leaves no room to answer. `Unusable`: a reply that was cut off.
     """
     model = open_model(folder).chatting_if_it_can() if chat else open_model(folder)
     mesh = make_mesh(ALL_DEVICES)
@@ -46,10 +50,14 @@ def local_writer(folder: Path, temperature: float, max_tokens: int, seed: int, c
                 f"{folder}: the prompt's {len(ids)} tokens fill the model's context of {model.config.max_positions}; "
                 "shorten the task, give fewer examples, or use a writer with a longer context"
             )
-        options = SamplingOptions(temperature=temperature, max_new_tokens=min(max_tokens, room))
+        limit = min(max_tokens, room)
+        options = SamplingOptions(temperature=temperature, max_new_tokens=limit)
         drawn = seeds(f"{seed}/draft/{attempt}", 1)
         context = {"end_tokens": model.end_tokens, "decode": model.decode, "mesh": mesh, "batch_size": 1}
         [response] = generate(params, model.config, [ids], drawn, options, **context)
-        return response.text if model.chat else PRIME + response.text
+        text = response.text if model.chat else PRIME + response.text
+        if response.finish_reason == "length":
+            raise Unusable(str(folder), f"cut off at {limit} tokens", text=text)
+        return text
 
     return ask
