@@ -14,8 +14,10 @@ import logging
 import os
 import platform
 import sys
+import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import TracebackType
 
 from sami_jax.cli.options import hushed, join, nearest
 from sami_jax.cli.parser import new_parser
@@ -43,6 +45,7 @@ def _call(argv: list[str] | None) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if argv is None:
         _hurry()
+        sys.excepthook = _show_crash
     _keep_compiled_programs()
     arguments, rest = new_parser().parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
@@ -116,6 +119,11 @@ def _keep_compiled_programs() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sami_jax" / f"compiled-{kind}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours, as Python shows it, but for the secrets that a library's message may hold."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _complain(message: str, status: int = 2) -> int:

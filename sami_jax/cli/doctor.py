@@ -18,12 +18,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from sami_jax.doctor.finding import MISSING, NOTE, OK
     from sami_jax.doctor.machine import devices, host
     from sami_jax.doctor.packages import installed
-    from sami_jax.ground.terminal import show, show_table, visible
+    from sami_jax.ground.terminal import cell, show, show_table
 
     findings = [*installed(), *host(), *devices()]
     missing = [finding for finding in findings if finding.state == MISSING]
@@ -35,7 +34,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     styles = {OK: "", NOTE: "yellow", MISSING: "bold red"}
     for finding in findings:
         style = styles[finding.state]
-        table.add_row(finding.about, Text(visible(finding.found), style), Text(visible(finding.advice), style))
+        table.add_row(finding.about, cell(finding.found, style), cell(finding.advice, style))
     show_table(table)
     if missing:
         show(f"Not ready: {', '.join(finding.about for finding in missing)}; see above what to do", style="bold red")

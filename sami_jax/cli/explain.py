@@ -16,9 +16,10 @@ from sami_jax.data.shape import misfit
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.explain import Answer, by_word, explain_all, read_answers
-from sami_jax.ground.terminal import say, show, show_table, visible
+from sami_jax.ground.redaction import redact
+from sami_jax.ground.terminal import cell, say, show, show_table, visible
 from sami_jax.models.pretrained import open_model
-from sami_jax.provenance.manifest import read_statement
+from sami_jax.provenance.manifest import masked_fields, read_statement
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 
 SHOWN = 4  # responses
@@ -40,6 +41,12 @@ def explain_run(arguments: argparse.Namespace) -> None:
     made_from = read_statement(arguments.run)["predicate"]
     if wrong := misfit(made_from["config"], SETTINGS):
         raise UserError(f"{arguments.run}: the manifest's config: {wrong}; restore run.json")
+    for path in masked_fields(made_from):
+        if path.startswith(("config.prompt.", "config.filter.", "principles")):
+            raise UserError(
+                f"{arguments.run}: {path} held a secret, which run.json does not keep, so nobody can tell what the model was asked; "
+                "take the secret out and run anew"
+            )
     config = ConfigDict(made_from["config"])
     config.prompt.update({"chat": False, "system": "", **made_from["config"]["prompt"]})
     system = config.prompt.system if config.prompt.chat else ""
@@ -85,7 +92,7 @@ def _print_explanation(answer: Answer, row: dict) -> None:
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     texts = [token["text"] for token in row["tokens"]]
-    table.add_row("query", Text(visible(row["query"])))
+    table.add_row("query", cell(row["query"]))
     table.add_row("response", _heated(texts, [token["pmi"] for token in row["tokens"]], len(answer.constitutions)))
     for principle in row["principles"]:
         words = sorted(by_word(texts, principle["tokens"]), key=lambda word: -abs(word[1]))[:NAMED]
@@ -93,13 +100,15 @@ def _print_explanation(answer: Answer, row: dict) -> None:
             f"{text.strip()} {value:+.2f}" for text, value in words if abs(value) >= LEAST and text.strip()
         )
         line = f"{principle['text']}  {moved}" if moved else principle["text"]
-        table.add_row(f"{principle['share']:+.2f} nats", Text(visible(line)))
+        table.add_row(f"{principle['share']:+.2f} nats", cell(line))
     show_table(table)
     show()
 
 
 def _heated(texts: Sequence[str], values: Sequence[float], constitutions: int) -> Text:
     """The words of a response, in colours that tell each one's pointwise mutual information."""
+    if redact(whole := "".join(texts)) != whole:
+        return cell(whole)
     text = Text()
     most = math.log(constitutions) or 1.0
     for word, value in by_word(texts, values):
@@ -133,7 +142,7 @@ def _print_shares(shares: Sequence[dict]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in shares:
         numbers = (str(row["responses"]), f"{row['mean_share']:+.2f}", f"{100 * row['felt']:.0f} %")
-        table.add_row(Text(visible(row["principle"])), *numbers)
+        table.add_row(cell(row["principle"]), *numbers)
     show_table(table)
     show("share: log-probability, nats, that a response loses when the principle's line is taken out", style="dim")
     show("red, yellow: words that the constitution made likelier; cyan: words written in spite of it", style="dim")

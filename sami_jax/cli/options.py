@@ -21,9 +21,10 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not known{hint}")
 
     def error(self, message: str):
+        from sami_jax.ground.redaction import redact
         from sami_jax.ground.terminal import visible
 
-        self.exit(2, f"sami: {visible(' '.join(message.split()))}; see `{self.prog} --help`\n")
+        self.exit(2, f"sami: {visible(redact(' '.join(message.split())))}; see `{self.prog} --help`\n")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

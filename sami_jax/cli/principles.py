@@ -150,7 +150,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sami_jax.ground.terminal import show_table, visible
+    from sami_jax.ground.terminal import cell, show_table
     from sami_jax.principles.files import read_files
     from sami_jax.principles.principle import approvers, content_hash, status
 
@@ -174,7 +174,7 @@ def _list(arguments: argparse.Namespace) -> None:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for _, p in principles:
         now = status(p, files.values())
-        table.add_row(p.name, Text(now, STYLES[now]), Text(visible(p.source.kind)), Text(visible(p.phrasings[0][0])))
+        table.add_row(p.name, Text(now, STYLES[now]), cell(p.source.kind), cell(p.phrasings[0][0]))
     show_table(table)
 
 

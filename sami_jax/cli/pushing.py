@@ -55,7 +55,7 @@ def _show_files(files) -> None:
     from rich.text import Text
 
     from sami_jax.export.push import RECORDED
-    from sami_jax.ground.terminal import show_table, visible
+    from sami_jax.ground.terminal import cell, show_table
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("file", "together", overflow="fold")
@@ -63,7 +63,7 @@ def _show_files(files) -> None:
     table.add_column("state", overflow="fold")
     for file in files:
         style = "" if file.state == RECORDED else "yellow"
-        table.add_row(Text(visible(file.name)), _size(file.bytes), Text(file.state, style))
+        table.add_row(cell(file.name), _size(file.bytes), Text(file.state, style))
     show_table(table)
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sami_jax.errors import UserError
-from sami_jax.ground.terminal import results, say, show, show_table, visible
+from sami_jax.ground.terminal import cell, results, say, show, show_table
 from sami_jax.principles.differences import differences
 from sami_jax.principles.files import add_review, file_of, read_principle, read_principles, write_principle
 from sami_jax.principles.lint import closest, text_errors
@@ -110,8 +110,8 @@ def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> 
     for number, (text, antithesis) in enumerate(principle.phrasings):
         if number:
             table.add_row("", "")
-        table.add_row("principle" if not number else "or", Text(visible(text)))
-        table.add_row("antithesis", Text(visible(antithesis)))
+        table.add_row("principle" if not number else "or", cell(text))
+        table.add_row("antithesis", cell(antithesis))
     source = principle.source
     facts = {
         "source": f"{source.kind} {source.name}".strip(),
@@ -120,13 +120,13 @@ def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> 
     }
     for label, fact in facts.items():
         if fact:
-            table.add_row(Text(label, "dim"), Text(visible(fact), "dim"))
+            table.add_row(Text(label, "dim"), cell(fact, "dim"))
     for said in principle.reviews:
         about = "" if said.content == content_hash(principle) else " another text"
         line = f"{said.date[:10]} {said.reviewer}: {said.decision}{about}" + (
             f", {said.comment}" if said.comment else ""
         )
-        table.add_row(Text("review", "dim"), Text(visible(line), "dim"))
+        table.add_row(Text("review", "dim"), cell(line, "dim"))
     now = status(principle, all_versions)
     title = Text(f"{principle.name}: {now}")
     show_table(Panel(table, title=title, title_align="left", box=box.ROUNDED, expand=results.is_terminal))

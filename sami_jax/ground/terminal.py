@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from sami_jax.ground import stopping
 from sami_jax.ground.redaction import redact
@@ -56,6 +57,11 @@ def show_table(table: RenderableType) -> None:
     """A table or panel of results. Where no terminal sets the width, as in a pipe, nothing is cut or wrapped."""
     wide = Console(width=PIPE_WIDTH, highlight=False, quiet=results.quiet)
     (results if results.is_terminal else wide).print(table)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """A text of others for a table, as `show` shows it."""
+    return Text(visible(redact(text)), style)
 
 
 def visible(text: str) -> str:

@@ -5,9 +5,11 @@ Each time it is written, audit.jsonl records the digest of every field, so that 
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
-from sami_jax.ground.redaction import redacted
+from sami_jax.ground.redaction import redact, redacted
 from sami_jax.ground.version import PACKAGE, VERSION
 from sami_jax.provenance.audit import AuditLog
 
@@ -35,6 +37,7 @@ PACKAGES = (
     "grain",
 )
 SHOWN = 4  # differences said in one line
+ROUNDS = 100_000  # of the digest that stands for a masked value: a password in it is not found out by trying words
 # Config fields that name places. The content there is compared instead, so that a run may be moved with its data.
 PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
 # Config fields that say who is told of a run, not what it is.
@@ -60,6 +63,7 @@ CONTENT = {
             }
         ],
         "review": {"unapproved": [str]},
+        "masked?": {"salt": str, "digests": {str: str}},
         "inputs": {str: {"path": str, "sha256": str}},
         "evaluation_plan?": {"sha256": str},
         "base_model": {"path": str, "files": {str: str}},
@@ -86,10 +90,11 @@ class RunRecord:
         """
         self._workdir = workdir
         file = workdir / MANIFEST
-        wanted = redacted(json.loads(json.dumps(predicate)))
+        made_from = json.loads(json.dumps(predicate))
         statement = read_statement(workdir) if hosts.once(file.exists) else {"subject": [], "predicate": None}
         self._subjects, found = statement["subject"], statement["predicate"]
-        differing = list(_differences(_identity(found), _identity(wanted))) if found else []
+        differing = list(_differences(found, made_from)) if found else []
+        wanted = _masked(made_from)
         if differing and not force:
             more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
             raise UserError(
@@ -102,7 +107,9 @@ class RunRecord:
         if differing:
             self.audit.add("resumed by force", differences=differing)
             forced = [*found.get("forced", []), *differing]
-            self._predicate = {**found, **wanted, "forced": forced}
+            self._predicate = {**found, "masked": None, **wanted, "forced": forced}
+            if self._predicate["masked"] is None:
+                del self._predicate["masked"]
         recorded = self.audit.last("manifest")
         if differing or recorded is None or recorded["digest"] != json_digest(statement):
             self._write()
@@ -221,10 +228,36 @@ def _identity(predicate: dict) -> dict[str, object]:
     }
 
 
-def _differences(found: dict[str, object], wanted: dict[str, object]) -> Iterator[str]:
-    for path in sorted(found.keys() | wanted.keys()):
-        if found.get(path) != wanted.get(path):
-            yield f"{path} was {found.get(path)!r}, now {wanted.get(path)!r}"
+def _masked(predicate: dict) -> dict:
+    """The predicate without the secrets in it. What a masked value was can be compared all the same: by its digest, in "masked"."""
+    shown = redacted(predicate)
+    values, masked = dict(leaves(predicate)), dict(leaves(shown))
+    if hidden := [path for path in values if values[path] != masked.get(path)]:
+        salt = hosts.once(lambda: secrets.token_hex(16))
+        shown["masked"] = {"salt": salt, "digests": {redact(path): _digest(values[path], salt) for path in hidden}}
+    return shown
+
+
+def _digest(value, salt: str) -> str:
+    return hashlib.pbkdf2_hmac("sha256", json.dumps(value).encode(), bytes.fromhex(salt), ROUNDS).hex()
+
+
+def masked_fields(predicate: dict) -> list[str]:
+    """Paths of the values that the predicate does not show as they were."""
+    return list(predicate.get("masked", {"digests": {}})["digests"])
+
+
+def _differences(found: dict, wanted: dict) -> Iterator[str]:
+    """What is not as it was, a line each: of two predicates, the first as it was written, the second before it is masked."""
+    masked = found.get("masked", {"salt": "", "digests": {}})
+    before, now = _identity(found), _identity(wanted)
+    for path in sorted(before.keys() | now.keys()):
+        if (digest := masked["digests"].get(path)) and path in now:
+            same = digest == _digest(now[path], masked["salt"])
+        else:
+            same = before.get(path) == now.get(path)
+        if not same:
+            yield redact(f"{path} was {before.get(path)!r}, now {now.get(path)!r}")
 
 
 def _code() -> dict[str, str]:

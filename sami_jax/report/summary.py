@@ -6,11 +6,10 @@ from textwrap import shorten
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from sami_jax.data.jsonl import parse_measured, read_json, read_jsonl
 from sami_jax.ground.redaction import redact
-from sami_jax.ground.terminal import show, show_table, visible
+from sami_jax.ground.terminal import cell, show, show_table
 from sami_jax.provenance.manifest import read_statement
 
 EXAMPLES = 3
@@ -69,7 +68,7 @@ def _table(name: str, rows: Mapping[str, dict]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for label, row in rows.items():
         table.add_row(
-            Text(visible(label)),
+            cell(label),
             percent(row, "following"),
             percent(row, "win_rate", "win_rate_interval"),
             percent(row, "well_formed"),
@@ -101,6 +100,6 @@ def _print_examples(name: str, before: Path, after: Path) -> None:
         table.add_column()
         for label, text in rows:
             line = " / ".join(filter(None, text.strip().split("\n")))
-            table.add_row(label, Text(visible(redact(shorten(line, EXAMPLE_WIDTH)))))
+            table.add_row(label, cell(shorten(redact(line), EXAMPLE_WIDTH)))
         show_table(table)
         show()
