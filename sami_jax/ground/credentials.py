@@ -33,16 +33,22 @@ def give(secret: str) -> None:
     _given.add(secret)
 
 
-def known() -> set[str]:
-    """The secrets of this process: of environment variables named like one, of logins in addresses, and those given."""
-    values = set(_given)
-    for name, value in os.environ.items():
+def known() -> tuple[str, ...]:
+    """The secrets of this process, the longest first: of environment variables named like one, of logins in addresses, and those
+    given."""
+    return _known(tuple(os.environ.items()), frozenset(_given))
+
+
+@functools.lru_cache(maxsize=2)
+def _known(environment: tuple[tuple[str, str], ...], given: frozenset[str]) -> tuple[str, ...]:
+    values = set(given)
+    for name, value in environment:
         if _NAME.search(name):
             values.add(value)
         if "://" in value:
             values.update(passwords(value))
     found = {bare for value in values for bare in _bare(value)}
-    return {value for value in found if is_secret(value)}
+    return tuple(sorted(filter(is_secret, found), key=len, reverse=True))
 
 
 def passwords(text: str) -> Iterator[str]:

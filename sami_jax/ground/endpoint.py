@@ -1,5 +1,6 @@
 """Any server that speaks the OpenAI protocol: OpenAI's own, vLLM, `transformers serve`, llama.cpp, and others."""
 
+import json
 import os
 import threading
 from typing import Any, NoReturn
@@ -107,17 +108,22 @@ class Endpoint:
         while True:
             taken = self._taken(options)
             status, answer, tries = self._post(prompt, taken)
-            if status == 200:
-                try:
-                    content = read_answer(answer)
-                    if not error_in(content):
-                        return self._reply(content, taken)
-                except NotOfProtocol as wrong:
-                    self._refuse_protocol(wrong, answer)
-            refusal = read_refusal(answer)
-            about_options = status not in _NOT_ABOUT_OPTIONS
-            if not (about_options and self._leave_out(refusal.unknown_option(taken, OPTIONAL), refusal)):
+            content = None
+            try:
+                if status == 200 and not error_in(content := read_answer(answer)):
+                    self._tell_left_out()
+                    return read_reply(content)
+            except NoReply as none:
+                self._give_up(none, taken)
+            except NotOfProtocol as wrong:
+                reason = f"the answer is not of the OpenAI protocol ({wrong})"
+                words = self._shown(one_line(answer))
+                raise Refused(self.where, reason, words, "check the address and --api") from None
+            refusal = read_refusal(json.dumps(content) if content else answer)
+            option = None if status in _NOT_ABOUT_OPTIONS else refusal.unknown_option(taken, OPTIONAL)
+            if option is None:
                 self._refuse(status, refusal, tries)
+            self._leave_out(option, refusal)
 
     def _post(self, prompt: str, options: dict[str, Any]) -> tuple[int, str, int]:
         """The status and text of the answer, and after how many tries it came."""
@@ -157,15 +163,12 @@ class Endpoint:
                     taken[name] = value
             return taken
 
-    def _leave_out(self, option: str | None, refusal: Refusal) -> bool:
-        """Leaves an option out from now on, if the refusal is about one."""
-        if option is None:
-            return False
+    def _leave_out(self, option: str, refusal: Refusal) -> None:
+        """Leaves an option out from now on."""
         with self._changing:
             if option not in self._left_out:
                 self._left_out[option] = self._shown(refusal.words)
                 self._untold.append(option)
-        return True
 
     def _tell_left_out(self) -> None:
         with self._changing:
@@ -178,28 +181,20 @@ class Endpoint:
                 how = [f"without {' and '.join(without)}"] * bool(without) + [f"with {one}" for one in instead]
                 say(f'{self.where}: asked {", ".join(how)}: the server refused: "{self._left_out[told[0]]}"')
 
-    def _reply(self, content: Any, taken: dict[str, Any]) -> str:
-        self._tell_left_out()
-        try:
-            return read_reply(content)
-        except NoReply as none:
-            if not none.cut_off:
-                raise Unusable(self.where, none.reason, self._shown(none.words), text=none.text) from None
-            limit = next((taken[name] for name in ("max_tokens", "max_completion_tokens") if name in taken), None)
-            reason = f"cut off at {limit} tokens" if limit else "cut off by the server"
-            raise Unusable(self.where, reason, advice="give more by --max_tokens", text=none.text) from None
-
-    def _refuse_protocol(self, wrong: NotOfProtocol, answer: str) -> NoReturn:
-        words = self._shown(one_line(answer))
-        reason = f"the answer is not of the OpenAI protocol ({wrong})"
-        raise Refused(self.where, reason, words, "check the address and --api") from None
+    def _give_up(self, none: NoReply, taken: dict[str, Any]) -> NoReturn:
+        """Says why an answer holds no reply."""
+        if not none.cut_off:
+            raise Unusable(self.where, none.reason, self._shown(none.words), text=none.text) from None
+        limit = next((taken[name] for name in ("max_tokens", "max_completion_tokens") if name in taken), None)
+        reason = f"cut off at {limit} tokens" if limit else "cut off by the server"
+        raise Unusable(self.where, reason, advice="give more by --max_tokens", text=none.text) from None
 
     def _refuse(self, code: int, refusal: Refusal, tries: int) -> NoReturn:
         words = self._shown(refusal.words)
         said = f': "{words}"' if words else ""
         if refusal.too_long or code == 413:
             raise Refused(
-                self.where, f"too long for the model (status {code})", words, "use a judge with a longer context"
+                self.where, f"too long for the model (status {code})", words, "use a model with a longer context"
             )
         if refusal.filtered and code not in (401, 429):
             raise Refused(self.where, f"withheld by the server's filter (status {code})", words)
@@ -215,7 +210,10 @@ class Endpoint:
             )
         if code >= 500:
             raise UserError(f"{self.where}: the server failed (status {code}), {tries} times{said}; see its log")
-        raise Refused(self.where, f"the request was refused (status {code})", words, "check the model's name and --api")
+        reason = "an error in place of a reply" if code == 200 else f"the request was refused (status {code})"
+        about_length = any(name in refusal.words for name in ("max_tokens", "max_completion_tokens"))
+        advice = "give fewer by --max_tokens" if about_length else "check the model's name and --api"
+        raise Refused(self.where, reason, words, advice)
 
     def _shown(self, words: str) -> str:
         """A text of others in one short line. Secrets go first: a cut could halve one."""

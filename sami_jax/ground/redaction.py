@@ -1,7 +1,7 @@
 """Keeps secrets out of everything that is written or shown, and leaves everything else as it is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from sami_jax.ground import credentials
@@ -15,9 +15,9 @@ _QUERY = re.compile(
     r"(?i)([?&#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|password|passwd|pwd|signature|sig|credential)=)[^&#\s\"']+"
 )
 _ALPHABET = r"[A-Za-z0-9+/_=-]*"  # of Base64
-_STARRED = re.compile(
-    r"([\w.-]*)(?:\*{2,}|\u2022{2,}|\u2026|\.{3})([\w-]*)"
-)  # what others leave of a key that they mask
+# What others leave of a key that they mask or shorten.
+_REMAINS = re.compile(r"(?<![\w.-])([\w.-]*)(?:\*{3,}|\u2022{2,}|\u2026|\.{3})([\w-]*)")
+_MARKS = ("***", "\u2022", "\u2026", "...")
 _END = 12  # characters of a key that was cut off
 _PUBLIC = re.compile(r"sk-(?:proj-|ant-|or-)?|hf_|gh[pousr]_|AKIA|AIza")
 
@@ -28,7 +28,7 @@ def redact(text: str, *own: str) -> str:
     Args:
       own: masked as words too, though they look like ordinary text: what was sent to the server whose words these are.
     """
-    secrets = sorted(credentials.known(), key=len, reverse=True)
+    secrets = credentials.known()
     for secret in secrets:
         text = _without(text, secret)
     text = _without_remains(text, [*secrets, *own])
@@ -59,28 +59,27 @@ def _without(text: str, secret: str) -> str:
     return text
 
 
-def _without_remains(text: str, secrets: Iterable[str]) -> str:
+def _without_remains(text: str, secrets: Sequence[str]) -> str:
     """Without the ends of a key that somebody else masked, or cut off."""
     for secret in secrets:
         if len(secret) >= _END + 4 and not any(map(str.isspace, secret)):
-            for end in (secret[:_END], secret[-_END:]):
-                text = text.replace(end, MASK)
+            head, tail = secret[:_END], secret[-_END:]
+            if head in text or tail in text:
+                text = re.sub(rf"{re.escape(head)}[\w-]*|[\w-]*{re.escape(tail)}", MASK, text)
 
     def mask(found: re.Match) -> str:
         return MASK if any(_left_of(secret, found[1], found[2]) for secret in secrets) else found[0]
 
-    return (
-        _STARRED.sub(mask, text)
-        if secrets and any(mark in text for mark in ("**", "\u2022", "\u2026", "..."))
-        else text
-    )
+    return _REMAINS.sub(mask, text) if any(mark in text for mark in _MARKS) else text
 
 
 def _left_of(secret: str, head: str, tail: str) -> bool:
+    head = head.rstrip(".")
     begins = len(head) > 1 and secret.startswith(head)
     ends = len(tail) > 1 and secret.endswith(tail)
-    telling = len(_PUBLIC.sub("", head, count=1)) > 2 and credentials.ordinary_words(head) is None
-    return (begins and ends) or (begins and telling and not tail) or (ends and not head)
+    own = len(_PUBLIC.sub("", head, count=1))
+    telling = own > 7 or (own > 2 and credentials.ordinary_words(head) is None)
+    return (begins and ends) or (begins and telling and not tail) or (ends and not head and len(tail) > 3)
 
 
 def redacted(content) -> Any:
