@@ -166,6 +166,37 @@ def test_faults_end_in_one_line_after_bounded_tries(faulty, capsys, monkeypatch,
     assert "a-planted-secret-key" not in out + err
 
 
+CUT = json.loads(BRIEF)
+CUT["choices"][0]["finish_reason"] = "length"
+CUT["choices"][0]["message"]["content"] += (
+    "\n\nid: warm\nprinciple: Sound like a friend.\nantithesis: Sound like a mach"
+)
+THINKING = says("<think>\n\nid: warm\nprinciple: Sound so.\nantithesis: Sound otherwise.\n\n</think>\n\n" + json.loads(BRIEF)["choices"][0]["message"]["content"])  # fmt: skip
+ONLY_THOUGHTS = json.dumps({"choices": [{"finish_reason": "length", "message": {"content": None, "reasoning_content": "Hm."}}]})  # fmt: skip
+SECRET = says("id: key\nprinciple: Say sk-abcdefgh12345678.\nantithesis: Say nothing.")
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "drafted", "words"),
+    [
+        ([json.dumps(CUT), BRIEF], 2, ["brief"], "not used (cut off at 77 tokens): id: warm principle: Sound like a friend."),
+        ([THINKING], 0, ["brief"], "1 of 1 drafted"),
+        ([ONLY_THOUGHTS], 2, [], "no usable principle in 2 replies; 2: cut off at 77 tokens; see principles/drafts.jsonl, give it more --max_tokens"),
+        ([SECRET], 2, [], "not used (it holds what looks like a secret): id: key principle: Say ***."),
+    ],
+)  # fmt: skip
+def test_replies_that_are_cut_off_and_thoughts(faulty, capsys, answers, status, drafted, words):
+    faulty.answers = answers
+    url = f"http://127.0.0.1:{faulty.server_address[1]}/v1"
+    count = "2" if drafted and status else "1"
+    options = ["--max_tokens", "77", "--attempts", "2", "--count", count]
+    assert draft("--endpoint", url, "--writer", "m", *options) == (0 if drafted else status)
+    told = capsys.readouterr()
+    assert words in " ".join((told.out + told.err).split())
+    assert [p.id for p in read_principles(Path("principles"))] == drafted if drafted else not list(Path("principles").glob("*.yaml"))  # fmt: skip
+    assert "sk-abc" not in Path("principles/drafts.jsonl").read_text()
+
+
 def test_drafts_so_far_are_kept_when_a_server_dies(faulty, capsys, monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     faulty.answers = [429, 503, BRIEF, "close"]

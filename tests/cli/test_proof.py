@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.scripted_model import write_scripted_model
+from support.stand_in_endpoint import answering, said
 
 from sami_jax.cli import main
 
@@ -74,6 +75,52 @@ def test_a_local_model_judges(two_files, tmp_path, capsys):
     row = json.loads(output.read_text().splitlines()[0])
     assert row["flipped"] and row["replies"][0]["reply"].endswith("Final Response: B")
     assert (row["baseline_tokens"], row["test_tokens"]) == (len("=long answer 0"), len("brief"))
+
+
+VERDICT = (200, said("Brief.\n\nFinal Response: A"))
+
+
+def refuses_options(body: dict):
+    """As newer models of OpenAI's do."""
+    wrong = next((name for name in ("max_tokens", "temperature", "seed") if name in body), None)
+    reason = f"Unsupported parameter: '{wrong}' is not supported with this model."
+    return (400, {"error": {"message": reason, "param": wrong, "code": "unsupported_parameter"}}) if wrong else VERDICT
+
+
+def half_cut_off(body: dict):
+    """A reasoning model that gets through in one of the two orders."""
+    shown = body["messages"][0]["content"]
+    first = shown.index("brief\n") < shown.index("=long answer")
+    return VERDICT if first else (200, said(None, finish="length", reasoning_content="Let me think."))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words", "kept"),
+    [
+        (refuses_options, 0, ["asked without temperature and seed, with max_completion_tokens", "6 verdicts", "0 invalid"], 12),
+        (lambda _: (400, {"error": {"message": "No \x1b[31mjudge\nhere"}}), 2, ["none of 12 replies can be used; 12: the request was refused (status 400)", '"No \\x1b[31mjudge here"'], 0),
+        (lambda _: (200, said(None, finish="length", reasoning_content="Hm.")), 2, ["12: cut off at 90 tokens", "give more by --max_tokens"], 0),
+        (half_cut_off, 0, ["6 invalid", "no verdict in 6 replies: cut off at 90 tokens", "no valid verdict"], 6),
+        (lambda _: (200, said("Hm.\nFinal Response: A\nFinal Response: B")), 0, ["6 invalid", "in 12 replies: two different final verdicts"], 0),
+        (lambda _: (401, {"error": {"message": "Wrong key"}}), 2, ["not let in (status 401)", '"Wrong key"'], 0),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_be_used_says_why_and_costs_nothing_once_mended(
+    two_files, tmp_path, capsys, answer, status, words, kept
+):
+    output = tmp_path / "v.jsonl"
+    with answering(answer) as server:
+        argv = ["judge", *two_files, "--output", str(output), "--judge", "m", "--max_tokens", "90", "--endpoint"]
+        assert main([*argv, server.url]) == status
+        said_of_it = capsys.readouterr()
+        told = " ".join((said_of_it.out + said_of_it.err).split())
+        assert all(word in told for word in words)
+        assert said_of_it.err.splitlines()[-1].startswith("sami: ") == (status == 2)
+        assert len(output.with_name("v.jsonl.replies").read_text().splitlines()) == kept
+        server.answer, before = (lambda _: VERDICT), len(server.asked)
+        assert main([*argv, server.url]) == 0
+        assert "6 verdicts: 0 wins, 6 ties, 0 losses, 0 invalid" in capsys.readouterr().out
+        assert len(server.asked) - before == 12 - kept
 
 
 def rated(folder: Path, better: str) -> str:

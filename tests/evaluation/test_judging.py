@@ -9,7 +9,9 @@ from sami_jax import miniature
 from sami_jax.errors import UserError
 from sami_jax.evaluation.judges import MiniatureJudge
 from sami_jax.evaluation.judging import ExactJudge, LikelihoodJudge, judge_pairs
-from sami_jax.evaluation.pairs import Pair, Question, read_choice, read_pairs_of_files
+from sami_jax.evaluation.pairs import Pair, Question, read_choice, read_pairs_of_files, why_invalid
+from sami_jax.evaluation.verdicts import summarize
+from sami_jax.ground.endpoint import Unusable
 from sami_jax.principles.files import read_principles
 
 PAIRS = [Pair(str(i), f"question {i}", "1. Be kind.", f"base {i}", f"test {i} kind", (6.0, 11.0)) for i in range(20)]
@@ -58,6 +60,39 @@ def prefers_test(question: Question) -> str:
         ("```\nFinal Response: A\n```", "A"),
         ("Final Response: A\n\n---\n", "A"),
         ("Draft: Final Response: A\nFinal Response: B", "B"),
+        ("**Final Response:**\n\n**A**", "A"),
+        ("## Final Response\nA", "A"),
+        ("Final Response \u2013 A", "A"),
+        ("Final Response is: A", "A"),
+        ("Final Response: a tie", "tie"),
+        ("Final Response: A<|im_end|>", "A"),
+        ("Final Response: A\n</s>", "A"),
+        ("Final Response: A [/INST]", "A"),
+        ("<answer>\nFinal Response: A\n</answer>", "A"),
+        ("<b>Final Response:</b> A", "A"),
+        ("Final Response: <A>", "A"),
+        ('{"Final Response": "A"}', "A"),
+        ("\u2705 Final Response: A \U0001f389", "A"),
+        ("\u300cFinal Response: A\u300d", "A"),
+        ("Final Response: \u201cA\u201d\u3002", "A"),
+        ("\u200bFinal\u00a0Response: A", "A"),
+        ("\\textbf{Final Response: A}", "A"),
+        ("1. Final Response: A", "A"),
+        ("~~Final Response: B~~\nFinal Response: A", "A"),
+        ("Final Response: A\n\nFinal Response: A", "A"),
+        ("<think>\nFinal Response: B\n</think>\nFinal Response: A", "A"),
+        ("So,\nFinal Response: B\n</think>\nFinal Response: A", "A"),
+        ("[THINK]Final Response: B[/THINK]\nFinal Response: A", "A"),
+        ("Response A begins with <think> and never ends it.\nFinal Response: B", "B"),
+        ("<think>\nFinal Response: B", None),
+        ("Final Response: A?", None),
+        ("Final Response: ~~A~~", None),
+        ("Final Response: A/B", None),
+        ("Final Response: A, B", None),
+        ("Final Response: not A", None),
+        ("Final Response: AB", None),
+        ("Final Response: A (tie)", None),
+        ("Final Response: B\nWait.\nFinal Response: A", None),
         ("**Final Response:** A\nFinal Response: **B**", None),
         ("Final Response: [A/B]", None),
         ("Final Response: **", None),
@@ -73,6 +108,19 @@ def prefers_test(question: Question) -> str:
 )
 def test_reading_is_strict(reply, choice):
     assert read_choice(reply) == choice
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("I would rather not.", "its last line is no final verdict"),
+        ("Final Response: A\nFinal Response: B", "two different final verdicts"),
+        ("<think>\nFinal Response: B", "thoughts without an answer"),
+        (" \n", "an empty reply"),
+    ],
+)
+def test_what_states_no_verdict_says_why(reply, reason):
+    assert read_choice(reply) is None and why_invalid(reply) == reason
 
 
 def test_both_orders_and_counts(tmp_path):
@@ -114,6 +162,60 @@ def test_a_stopped_judging_goes_on_and_asks_nothing_twice(tmp_path):
     other.name = "another judge"
     judge_pairs(PAIRS, other, tmp_path / "v.jsonl", both_orders=True)
     assert other.asked == 40
+
+
+def test_what_gave_no_verdict_is_counted_and_asked_again(tmp_path):
+    """Whether it was cut off, withheld or whole: nothing is kept that asking again could mend."""
+
+    def reply(question):
+        if question.pair.id in ("1", "2"):
+            return Unusable("server", "cut off at 400 tokens", advice="give more")
+        return "Thoughts." if question.pair.id == "3" else prefers_test(question)
+
+    verdicts = judge_pairs(PAIRS, Scripted(reply), tmp_path / "v.jsonl", both_orders=True)
+    found = summarize(verdicts, "half")
+    assert (found["wins"], found["invalid"]) == (17, 3)
+    assert found["invalid_replies"] == {"cut off at 400 tokens": 4, "its last line is no final verdict": 2}
+    row = json.loads((tmp_path / "v.jsonl").read_text().splitlines()[1])
+    assert row["replies"][0] == {"baseline_first": True, "reply": "", "invalid": "cut off at 400 tokens"}
+    again = Scripted(prefers_test)
+    assert all(verdict.win == 1 for verdict in judge_pairs(PAIRS, again, tmp_path / "v.jsonl", both_orders=True))
+    assert again.asked == 6
+
+
+def test_what_an_older_judging_kept_is_asked_again(tmp_path):
+    """A refusal that was taken for a reply, or a reply that is no text."""
+    judge_pairs(PAIRS, Scripted(prefers_test), tmp_path / "v.jsonl", both_orders=True)
+    cache = tmp_path / "v.jsonl.replies"
+    rows = [json.loads(line) for line in cache.read_text().splitlines()]
+    for row, reply in zip(rows, ["the request was refused", None, [{"type": "text", "text": "A"}]], strict=False):
+        row["reply"] = reply
+    cache.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = Scripted(prefers_test)
+    judge_pairs(PAIRS, again, tmp_path / "v.jsonl", both_orders=True)
+    assert again.asked == 3
+
+
+def test_where_no_reply_can_be_used_there_are_no_verdicts(tmp_path):
+    def reply(question):
+        reason = "cut off at 400 tokens" if question.baseline_first else "the request was refused (status 400)"
+        return Unusable("server", reason, "its own words" * (not question.baseline_first))
+
+    with pytest.raises(UserError) as error:
+        judge_pairs(PAIRS, Scripted(reply), tmp_path / "v.jsonl", both_orders=True)
+    said = str(error.value)
+    assert said.startswith("scripted: none of 40 replies can be used; ") and "20: cut off at 400 tokens" in said
+    assert '20: the request was refused (status 400): "its own words"' in said
+    assert not (tmp_path / "v.jsonl").exists() and not (tmp_path / "v.jsonl.replies").read_text()
+
+
+def test_a_reply_with_a_secret_counts_and_is_shown_masked_and_not_kept(tmp_path, monkeypatch):
+    """What was masked is never read back."""
+    monkeypatch.setenv("OPENAI_API_KEY", "Response: A-123")
+    replies = Scripted(lambda _: "Final Response: A-123\nFinal Response: B")
+    [verdict] = judge_pairs(PAIRS[:1], replies, tmp_path / "v.jsonl", both_orders=False)
+    assert verdict.win in (0, 1) and "A-123" not in (tmp_path / "v.jsonl").read_text()
+    assert (tmp_path / "v.jsonl.replies").read_text() == ""
 
 
 ATTACKS = [

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sami_jax.errors import UserError
-from sami_jax.provenance.manifest import RunRecord, read_statement, uses
+from sami_jax.provenance.manifest import RunRecord, masked_fields, read_statement, uses
 from sami_jax.provenance.verify import verify
 
 PREDICATE = {
@@ -132,6 +132,37 @@ def test_the_same_run_elsewhere_goes_on(workdir, path, value):
     RunRecord(workdir, changed(path, value), DEVICES)
     assert read_statement(workdir)["predicate"]["status"] == "complete"
     verify(workdir)
+
+
+def test_ordinary_words_are_no_secrets(tmp_path, monkeypatch):
+    """Of a variable that manuals advise to fill with anything."""
+    made_from = changed(["config", "prompt"], {"training": "Do not promise anything. Never ask the password. {query}"})
+    for name, value in (("OPENAI_API_KEY", "anything"), ("DB_PASSWORD", "password")):
+        monkeypatch.setenv(name, value)
+    RunRecord(tmp_path, made_from, DEVICES)
+    assert read_statement(tmp_path)["predicate"]["config"] == made_from["config"]
+    monkeypatch.delenv("OPENAI_API_KEY")
+    RunRecord(tmp_path, made_from, DEVICES)
+    verify(tmp_path)
+
+
+def test_a_masked_run_is_compared_by_what_it_was_made_from(tmp_path, monkeypatch):
+    key, other = "my-vllm-token-123", "your-vllm-token-456"
+    made_from = changed(["config", "prompt"], {"training": f"Say {key}. {{query}}"})
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    RunRecord(tmp_path, made_from, DEVICES)
+    assert read_statement(tmp_path)["predicate"]["config"]["prompt"]["training"] == "Say ***. {query}"
+    assert key not in (tmp_path / "run.json").read_text() + (tmp_path / "audit.jsonl").read_text()
+    assert masked_fields(read_statement(tmp_path)["predicate"]) == ["config.prompt.training"]
+    monkeypatch.setenv("OPENAI_API_KEY", other)
+    RunRecord(tmp_path, made_from, DEVICES)  # the same, whatever is secret today
+    another = changed(["config", "prompt"], {"training": f"Say {other}. {{query}}"})
+    with pytest.raises(UserError, match=r"config.prompt.training was 'Say \*\*\*") as error:
+        RunRecord(tmp_path, another, DEVICES)
+    assert other not in str(error.value)
+    RunRecord(tmp_path, PREDICATE, DEVICES, force=True)
+    assert masked_fields(read_statement(tmp_path)["predicate"]) == []
+    verify(tmp_path)
 
 
 def test_going_on_does_not_hide_a_change(workdir):
