@@ -47,9 +47,17 @@ class EndpointJudge:
         Raises:
           UserError: the server failed for good; replies that came before were yielded.
         """
-        failed = threading.Event()
+        failed, answered, first = threading.Event(), threading.Event(), threading.Lock()
 
         def ask(prompt: str) -> Answer:
+            with (
+                first
+            ):  # the first goes alone: an option that the server does not know is refused once, not once a thread
+                if not answered.is_set():
+                    return asked(prompt)
+            return asked(prompt)
+
+        def asked(prompt: str) -> Answer:
             if failed.is_set():
                 return ""
             try:
@@ -60,6 +68,8 @@ class EndpointJudge:
             except BaseException:
                 failed.set()
                 raise
+            finally:
+                answered.set()
 
         with concurrent.futures.ThreadPoolExecutor(self._concurrency) as pool:
             places = {pool.submit(ask, question.prompt): place for place, question in enumerate(questions)}
@@ -91,7 +101,7 @@ def judge_pairs(pairs: Sequence[Pair], judge: PairJudge, output: Path, both_orde
     """
     questions = [Question(pair, first) for pair in pairs for first in orders(pair, both_orders)]
     replies = _cached_replies(questions, judge, output.with_name(output.name + ".replies"))
-    if all(isinstance(reply, Unusable) for reply in replies):
+    if replies and all(isinstance(reply, Unusable) for reply in replies):
         raise UserError(_none_usable(judge.name, [reply for reply in replies if isinstance(reply, Unusable)]))
     answered = [(question.baseline_first, reply) for question, reply in zip(questions, replies, strict=True)]
     each = 2 if both_orders else 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from typing import Any, NoReturn
 
@@ -41,8 +42,7 @@ class Endpoint:
     """One model behind an OpenAI-compatible server.
 
     A request that meets a 408, 409, 429 or 5xx answer, no answer in time or no connection is tried again, with growing
-    pauses, `retries` times at most. An option that the server refuses is left out from then on, which is said once; so the
-    first request goes alone, and others wait for it.
+    pauses, `retries` times at most. An option that the server refuses is left out from then on, which is said once.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Endpoint:
         """
         Args:
           api: "chat" for /chat/completions, "completions" for /completions, which base models need.
-          key_variable: environment variable that holds the key; servers without keys need none.
+          key_variable: name of the environment variable that holds the key; servers without keys need none.
           timeout: seconds a request may take.
         Raises:
           UserError: the openai package is missing, the address is no URL, or the key none that can be sent.
@@ -69,7 +69,7 @@ class Endpoint:
         self.where = f"{public_address(base_url)}, model {model}"
         if not base_url.startswith(("http://", "https://")):
             raise UserError(
-                f"{public_address(base_url)}: not an address; give the server's base URL, for example http://localhost:8000/v1"
+                f"{base_url.rpartition('@')[2]}: not an address; give the server's base URL, for example http://localhost:8000/v1"
             )
         self._errors = openai
         self._api, self._model, self._key_variable = api, model, key_variable
@@ -86,7 +86,7 @@ class Endpoint:
             ) from None
         self._left_out: dict[str, str] = {}  # option -> the server's reason
         self._untold: list[str] = []
-        self._changing, self._first, self._tried = threading.Lock(), threading.Lock(), False
+        self._changing = threading.Lock()
 
     def complete(self, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> str:
         """The model's reply.
@@ -95,17 +95,7 @@ class Endpoint:
           UserError: the server did not give one, after all tries; one line that says why. `Unusable`, if others may fare better.
         """
         options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-        with self._first:
-            if not self._tried:
-                try:
-                    return self._ask(prompt, options)
-                finally:
-                    self._tried = True
-        return self._ask(prompt, options)
-
-    def _ask(self, prompt: str, options: dict[str, Any]) -> str:
-        """Asks, with fewer options each time that the server does not know one."""
-        while True:
+        while True:  # with fewer options each time that the server does not know one
             taken = self._taken(options)
             status, answer, tries = self._post(prompt, taken)
             content = None
@@ -225,8 +215,10 @@ def _key(variable: str) -> str:
     """The key; a mounted secret ends in a newline.
 
     Raises:
-      UserError: it holds what no header can carry; says where.
+      UserError: it holds what no header can carry; says where. Or the name is none, and may be the key itself.
     """
+    if not re.fullmatch(r"[A-Za-z_]\w*", variable) or (variable not in os.environ and variable != variable.upper()):
+        raise UserError("--key_variable: no variable of that name is set; give the name of the variable, not the key")
     key = os.environ.get(variable, "").strip()
     for place, char in enumerate(key, start=1):
         if not (char.isascii() and char.isprintable()):

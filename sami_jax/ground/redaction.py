@@ -12,7 +12,8 @@ _PREFIXED = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 _PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 _QUERY = re.compile(
-    r"(?i)([?&#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|password|passwd|pwd|signature|sig|credential)=)[^&#\s\"']+"
+    r"(?i)([?&#][\w.-]*?(?:(api_?key|access_token|auth_token|secret|password|passwd|pwd|signature)|key|token|sig|credential)=)"
+    r"([^&#\s\"']+)"
 )
 _ALPHABET = r"[A-Za-z0-9+/_=-]*"  # of Base64
 # What others leave of a key that they mask or shorten.
@@ -35,13 +36,18 @@ def redact(text: str, *own: str) -> str:
     for word in own:
         text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", MASK, text)
     text = _PREFIXED.sub(lambda found: MASK if credentials.ordinary_words(found[1]) is None else found[0], text)
-    text = _QUERY.sub(rf"\1{MASK}", _TOKEN.sub(MASK, _PRIVATE.sub(MASK, text)))
+    text = _QUERY.sub(_parameter, _TOKEN.sub(MASK, _PRIVATE.sub(MASK, text)))
     return credentials.LOGIN.sub(_login, text)
 
 
 def public_address(url: str) -> str:
     """An address without its login and keys, the same whatever else is secret: a server's name in what is kept."""
     return _QUERY.sub(rf"\1{MASK}", credentials.LOGIN.sub(MASK, url))
+
+
+def _parameter(found: re.Match) -> str:
+    """Of an address: ?sort_key=name is no secret, ?api_key=name is."""
+    return found[1] + MASK if found[2] or credentials.ordinary_words(found[3]) is None else found[0]
 
 
 def _login(found: re.Match) -> str:

@@ -117,6 +117,7 @@ def test_a_server_that_cannot_be_used_says_why_and_costs_nothing_once_mended(
         assert all(word in told for word in words)
         assert said_of_it.err.splitlines()[-1].startswith("sami: ") == (status == 2)
         assert len(output.with_name("v.jsonl.replies").read_text().splitlines()) == kept
+        assert len(server.asked) == (12 + 3 * (answer is refuses_options) if "status 401" not in told else 1)
         server.answer, before = (lambda _: VERDICT), len(server.asked)
         assert main([*argv, server.url]) == 0
         assert "6 verdicts: 0 wins, 6 ties, 0 losses, 0 invalid" in capsys.readouterr().out

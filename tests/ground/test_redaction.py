@@ -21,7 +21,10 @@ from sami_jax.ground.redaction import redact, redacted
         ("https://ann:p@ss@host/v1, a@b.org", "https://***@host/v1, a@b.org"),
         ("ssh://git@github.com/a, https://ann@host", "ssh://git@github.com/a, https://ann@host"),
         ("https://0123456789abcdef@host", "https://***@host"),
-        ("http://host/?sort_key=abc#access_token=abc", "http://host/?sort_key=***#access_token=***"),
+        (
+            "http://host/?sort_key=name&key=a1b2c3d4#access_token=abc",
+            "http://host/?sort_key=name&key=***#access_token=***",
+        ),
         ("http://host/?X-Amz-Signature=abc&monkey=b", "http://host/?X-Amz-Signature=***&monkey=b"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmN", "***"),
         ("a -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- b", "a *** b"),
