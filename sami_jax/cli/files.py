@@ -15,8 +15,10 @@ from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import normalized
 from sami_jax.contrast.scoring import score
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.dialogue import Message, of_messages
-from sami_jax.data.jsonl import BadRow, id_of, parse_measured, read_json, read_rows, write_jsonl
+from sami_jax.data.dialogue import Message, messages_in, of_messages
+from sami_jax.data.fields import BadRow, absent, list_in, plain_id
+from sami_jax.data.jsonl import parse_measured, read_json, write_jsonl
+from sami_jax.data.rows import read_rows
 from sami_jax.data.shape import misfit
 from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
@@ -33,6 +35,9 @@ from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.stages.checkpoint import SIDE_FILES, restore_params
 
+# The columns that `sami score` reads.
+SCORED = ("id", "prompts", "query", "constitutions", "responses")
+
 
 def sample_file(arguments: argparse.Namespace) -> None:
     """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order; in a chat
@@ -42,14 +47,15 @@ def sample_file(arguments: argparse.Namespace) -> None:
     model = model.chatting() if arguments.chat else model
 
     def encoded(row: dict) -> tuple[dict, list[int]]:
-        id_of(row)
-        if "prompt" not in row and (not model.chat or "messages" not in row):
+        id, asked = plain_id(row), [messages_in(row[key]) for key in keys if not absent(row.get(key))]
+        if not asked:
             raise BadRow("key 'prompt' is missing", "; add it to the line" + " (or 'messages')" * bool(model.chat))
-        ids = _encode(model, row.get("prompt", row.get("messages")))
+        ids = _encode(model, asked[0])
         _check_length(model, len(ids), options.max_new_tokens)
-        return {"id": row["id"]}, ids
+        return {"id": id}, ids
 
-    rows = read_rows(arguments.input, ("id",), encoded, skipped_by(arguments))
+    keys = ("prompt", "messages") if model.chat else ("prompt",)
+    rows = read_rows(arguments.input, ("id", *keys), ("id",), encoded, skipped_by(arguments))
     drawn = seeds(str(arguments.seed), rows[-1][0])
     prompts = [Prompt(key, ids, drawn[number - 1]) for number, (key, ids) in rows]
     mesh = make_mesh(ALL_DEVICES)
@@ -77,10 +83,9 @@ def score_file(arguments: argparse.Namespace) -> None:
         model.chat.check_replies()
 
     def encoded(row: dict) -> tuple[str | int, ContrastExample]:
-        id_of(row)
-        return row["id"], _contrast_example(model, row, config.prompt, arguments.score_eos)
+        return plain_id(row), _contrast_example(model, row, config.prompt, arguments.score_eos)
 
-    read = read_rows(arguments.input, ("id", "responses"), encoded, skipped_by(arguments))
+    read = read_rows(arguments.input, SCORED, ("id", "responses"), encoded, skipped_by(arguments))
     ids, examples = zip(*(row for _, row in read), strict=True)
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
@@ -149,8 +154,10 @@ def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
 
 
 def _contrast_example(model: ModelFolder, row: dict, prompt: ConfigDict, score_eos: bool) -> ContrastExample:
+    row = {key: value for key, value in row.items() if not absent(value)}
     if "prompts" in row:
-        prompts = row["prompts"] if model.chat and isinstance(row["prompts"], list) else _texts(row, "prompts")
+        listed = list_in(row["prompts"])
+        prompts = listed if model.chat and isinstance(listed, list) else _texts(row, "prompts")
         prompt_ids = [_encode(model, prompt) for prompt in prompts]
     elif isinstance(row.get("query"), str) and "constitutions" in row:
         prompts = _texts(row, "constitutions")
@@ -177,7 +184,7 @@ def _contrast_example(model: ModelFolder, row: dict, prompt: ConfigDict, score_e
 
 
 def _texts(row: dict, key: str) -> list[str]:
-    texts = row[key]
+    texts = list_in(row[key])
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise BadRow(f"{key}: must be a list of texts", f", not {texts!r:.60}; mend the line")
     return texts

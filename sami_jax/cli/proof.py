@@ -203,10 +203,13 @@ def _rate_import(arguments: argparse.Namespace) -> None:
     from sami_jax.evaluation.verdicts import read_verdicts, summarize
     from sami_jax.ground.terminal import show
 
-    rows = import_ratings(arguments.ratings, arguments.key)
-    write_jsonl(arguments.output, rows)
+    ratings = import_ratings(arguments.ratings, arguments.key)
+    write_jsonl(arguments.output, ratings.rows)
     summary = summarize(read_verdicts(arguments.output), "half")
     print_rates(summary, {}, "half")
+    if ratings.unrated:
+        show(f"{ratings.unrated} rows without a rating")
+    summary["unrated"] = ratings.unrated
     if arguments.verdicts:
         found, low, high, common = agreement(arguments.output, arguments.verdicts)
         summary["agreement"] = {"kappa": found, "ci_low": low, "ci_high": high, "n": common}

@@ -11,11 +11,13 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from sami_jax.data.jsonl import BadRow
+from sami_jax.data.fields import BadRow, list_in
 
 NAMES = {"user": "Human", "assistant": "Assistant"}  # of hh-rlhf, by role
 ROLES = ("system", *NAMES)
 START = "\n\nHuman:"  # of every text of hh-rlhf
+_LISTED = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+_SHARED = {"human": "user", "gpt": "assistant"}  # ShareGPT's names of roles
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -43,22 +45,55 @@ def of_text(text: str) -> tuple[Message, ...]:
 
 
 def of_messages(messages: Sequence) -> tuple[Message, ...]:
-    """The turns of a list of {"role", "content"}, up to the last of the user; other keys are passed over.
+    """The turns of a list of {"role", "content"}, or {"from", "value"} as ShareGPT has them, up to the last of the user.
+
+    Other keys are passed over. A content may be a list of parts, {"type": "text", "text"} each.
 
     Raises:
       BadRow: a message of another form or role, or a turn without text.
     """
     turns = []
     for place, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, dict) or not (
+            {"role", "content"} <= message.keys() or {"from", "value"} <= message.keys()
+        ):
             raise BadRow("a message without role and content", f", the {place}.: {message!r:.60}; mend the row")
-        if message["role"] not in ROLES:
-            raise BadRow(
-                f"a message's role is none of {', '.join(ROLES)}", f" but {message['role']!r:.40}; mend the row"
-            )
-        content = message["content"]
-        turns.append(Message(message["role"], content.strip() if isinstance(content, str) else ""))
+        # A null beside the other form comes of data that were unified.
+        role = message.get("role") or message.get("from")
+        role = _SHARED.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES:
+            raise BadRow(f"a message's role is none of {', '.join(ROLES)}", f" but {role!r:.40}; mend the row")
+        content = message.get("content")
+        turns.append(Message(role, _said(message.get("value") if content is None else content)))
     return asked(turns)
+
+
+def _said(content) -> str:
+    """
+    Raises:
+      BadRow: a part of it is no text.
+    """
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) < len(parts):
+            raise BadRow("a turn of the dialogue holds more than text", "; remove the row")
+        content = "".join(texts)
+    return content.strip() if isinstance(content, str) else ""
+
+
+def messages_in(value):
+    """The list of messages that a text holds, as tables have them; any other value as it is.
+
+    Raises:
+      BadRow: a text that was such a list, and is no longer readable as one.
+    """
+    if not isinstance(value, str) or not _LISTED.match(value):
+        return value
+    found = list_in(value)
+    if isinstance(found, str):  # pandas writes arrays so, without commas
+        raise BadRow("messages as a text that is no JSON", f" but {value:.40}; write the file as JSON Lines or Parquet")
+    return found
 
 
 def asked(turns: Sequence[Message]) -> tuple[Message, ...]:
@@ -87,7 +122,7 @@ def of_row(row: dict) -> tuple[Message, ...]:
     Raises:
       BadRow: they are no such dialogue.
     """
-    turns = row.get("turns", [])
+    turns = list_in(row.get("turns")) or []
     if not isinstance(turns, list):
         raise BadRow("'turns' must be a list of messages", "; mend the line")
     found = of_messages(turns) if turns else ()

@@ -6,17 +6,29 @@ for one by name: where the hub cannot be reached, it takes whatever revision it 
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sami_jax.data.rows import HUB
+from sami_jax.data.content import HUB, PACKED, kind_of
 from sami_jax.data.sources import Source
 from sami_jax.errors import UserError
+from sami_jax.ground.disk import hidden
 from sami_jax.ground.terminal import say
 
-KINDS = (".jsonl", ".json", ".csv", ".parquet")  # of files that are read; .gz may follow
-# What is fetched: those, and what may say which of them make a split.
-FETCHED = [*(f"*{kind}{end}" for kind in KINDS for end in ("", ".gz")), "README.md", ".huggingface.yaml"]
+# Suffixes of files that are read, by kind; one of PACKED may follow.
+KINDS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".parquet": "parquet",
+}
+BOOKS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of `datasets`, no data
+CARDS = ("README.md", ".huggingface.yaml")  # may say which files make a split
+FETCHED = [*(f"*{spelled}{end}" for kind in KINDS for end in ("", *PACKED) for spelled in (kind, kind.upper())), *CARDS]
 
 
 def fetch(source: Source) -> Path:
@@ -55,8 +67,8 @@ def fetch(source: Source) -> Path:
         raise UserError(f"{source.place}: the hub refuses ({_first_line(error)}); try again later") from None
 
 
-def split_files(folder: Path, source: Source) -> list[Path]:
-    """The files of a split, in the dataset's order.
+def split_files(folder: Path, source: Source) -> tuple[list[Path], list[str]]:
+    """The files of a split, in the dataset's order, and what else there is that looks like data but is not read.
 
     Raises:
       UserError: no such subset or split, no data, or files that are not read here.
@@ -69,25 +81,59 @@ def split_files(folder: Path, source: Source) -> list[Path]:
     # Absolute, else a folder called "csv", or one that is not there, would be something else.
     root = Path(os.path.abspath(folder))
     try:
-        names = datasets.get_dataset_config_names(str(root))
-        chosen = _subset(root, source, names)
-        builder = datasets.load_dataset_builder(str(root), **chosen)
-        splits = {
-            str(split): [Path(file) for file in files] for split, files in (builder.config.data_files or {}).items()
-        }
+        splits = _by_card(root, source) if _names_files(root) else _by_names(root, source)
     except UserError:
         raise
     except Exception as error:  # of many kinds: the content of the folder is anybody's
         raise UserError(f"{source.place}: not readable as a dataset ({_first_line(error)}); mend the folder") from None
     if source.split not in splits:
         raise UserError(f"{source.place}: no split {source.split!r}; there are: {', '.join(splits)}")
-    files = [Path(os.path.abspath(file)) for file in splits[source.split]]
+    files, others = _of_one_kind(splits[source.split])
     for file in files:
         if not file.is_relative_to(root):
             raise UserError(f"{source.place}: its split {source.split!r} leads out of the dataset, to {file}; mend it")
-        if not file.name.removesuffix(".gz").endswith(KINDS):
-            raise UserError(f"{source.place}: {file.name} is of a kind that is not read; give {', '.join(KINDS)} files")
-    return files
+    if not files:
+        raise UserError(
+            f"{source.place}: {others[0].name} is of a kind that is not read; give {', '.join(KINDS)} files"
+        )
+    if not source.repository:  # a hub's dataset is whole: what is in no split is meant to be in none
+        named = {file for of_split in splits.values() for file in of_split}
+        others += [file for file in _data_below(root / source.subset) if file not in named]
+    return files, [_listed(root, others)] if others else []
+
+
+def _names_files(root: Path) -> bool:
+    """Whether the dataset's card says which files make a split."""
+    from huggingface_hub import metadata_load
+
+    card, bare = (root / name for name in CARDS)
+    return bare.is_file() or (card.is_file() and "configs" in (metadata_load(card) or {}))
+
+
+def _by_card(root: Path, source: Source) -> dict[str, list[Path]]:
+    """The splits that the dataset's card names."""
+    import datasets
+
+    names = datasets.get_dataset_config_names(str(root))
+    builder = datasets.load_dataset_builder(str(root), **_subset(root, source, names))
+    return _paths(builder.config.data_files or {})
+
+
+def _by_names(root: Path, source: Source) -> dict[str, list[Path]]:
+    """The splits that the names of files and folders tell."""
+    from datasets import data_files
+
+    if source.subset and not (root / source.subset).is_dir():
+        _subset(root, source, ["default"])  # says that there is none
+    below = str(root / source.subset)
+    patterns = data_files.get_data_patterns(below)
+    splits = _paths(data_files.DataFilesDict.from_patterns(patterns, base_path=below))
+    with_data = {split: files for split, files in splits.items() if any(map(_kind, files))}
+    return with_data or ({"train": data} if (data := _data_below(root / source.subset)) else splits)
+
+
+def _paths(data_files: dict) -> dict[str, list[Path]]:
+    return {str(split): [Path(os.path.abspath(file)) for file in files] for split, files in data_files.items()}
 
 
 def _subset(root: Path, source: Source, names: list[str]) -> dict[str, Any]:
@@ -101,6 +147,31 @@ def _subset(root: Path, source: Source, names: list[str]) -> dict[str, Any]:
             f"config.data.subset={source.subset!r}: {source.place} has the subsets {', '.join(names)}; name one, or a folder in it"
         )
     return {}
+
+
+def _kind(file: Path) -> str | None:
+    return None if file.name in BOOKS else KINDS.get(kind_of(file.name))
+
+
+def _of_one_kind(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The files of the kind that most are of, as `datasets` takes them, and the others."""
+    kinds = Counter(kind for file in files if (kind := _kind(file)))
+    chosen = [file for file in files if _kind(file) == kinds.most_common(1)[0][0]] if kinds else []
+    return chosen, [file for file in files if file not in set(chosen)]
+
+
+def _data_below(folder: Path) -> list[Path]:
+    """The files of data below a folder, but for hidden ones."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if _kind(file) and file.is_file() and not hidden(file.relative_to(folder))
+    ]
+
+
+def _listed(root: Path, files: list[Path]) -> str:
+    names = [os.path.relpath(file, root) for file in files]
+    return ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,136 +1,44 @@
 """JSON and JSON Lines files: read with errors that name the place, written whole or not at all."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from sami_jax.data.fields import Unreadable, sound
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
-from sami_jax.ground.terminal import say
 
-T = TypeVar("T")
-Line = TypeVar("Line")
-DEEPEST = 100  # levels of nesting that are read
+_BLANK = " \t\r\n"  # to JSON
 
 
-class BadRow(Exception):
-    """A row that cannot be used: the reason, under which such rows are counted, and the particulars with what to do."""
+def read_jsonl(file: Path) -> list[dict]:
+    """The objects of a file that a run wrote, one a line; blank lines are passed over.
 
-    def __init__(self, reason: str, particulars: str):
-        super().__init__(reason + particulars)
-        self.reason = reason
-
-
-class Skipped:
-    """Told to the readers of rows, it lets them pass over bad ones; it keeps how many, by file and reason."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, dict[str, int]] = {}
-
-    def add(self, file: Path | str, reasons: Counter, rows: int) -> None:
-        """Keeps the reasons of a file of `rows` rows, and says them."""
-        self.counts[str(file)] = dict(reasons.most_common())
-        listed = "".join(f"; {count}: {reason}" for reason, count in self.counts[str(file)].items())
-        say(f"{file}: {reasons.total()} of {rows} rows passed over{listed}")
-
-
-def read_rows(
-    file: Path, required: tuple[str, ...], read: Callable[[dict], T], skipped: Skipped | None = None
-) -> list[tuple[int, T]]:
-    """Reads one object a line; blank lines are passed over.
-
-    Args:
-      required: keys that every object must have.
-      read: makes of a row what is wanted; raises BadRow.
-      skipped: takes the bad rows; None: the first of them is an error.
-    Returns:
-      what `read` gave, each with its line's number, from 1.
     Raises:
-      UserError: a missing file, a bad row, or no good one; names file and line.
+      UserError: a missing file, a line that is no object, or no line; names file and line.
     """
-    return usable(file, numbered_lines(file), lambda line: read(row_of(line, required)), skipped)
-
-
-def read_jsonl(file: Path, required: tuple[str, ...] = ()) -> list[dict]:
-    """The objects of a file, one a line; raises UserError as `read_rows` does."""
-    return [row for _, row in read_rows(file, required, lambda row: row)]
-
-
-def usable(
-    file: Path | str, lines: Iterable[tuple[int, Line]], read: Callable[[Line], T], skipped: Skipped | None
-) -> list[tuple[int, T]]:
-    """What `read` makes of numbered lines; bad ones are refused or passed over, as in `read_rows`."""
-    rows, reasons = [], Counter()
-    for number, line in lines:
+    rows = []
+    for number, line in lines_of(read_bytes(file, "give the path of a JSONL file")):
         try:
-            rows.append((number, read(line)))
-        except BadRow as bad:
-            if skipped is None:
-                raise UserError(f"{file}:{number}: {bad}") from None
-            reasons[bad.reason] += 1
-    if skipped is not None and reasons:
-        skipped.add(file, reasons, reasons.total() + len(rows))
+            row = parse(line)
+        except ValueError as error:
+            raise UserError(f"{file}:{number}: not valid JSON ({error}); mend or remove the line") from None
+        if not isinstance(row, dict):
+            raise UserError(f'{file}:{number}: not a JSON object; each line must look like {{"id": ..., ...}}')
+        rows.append(row)
     if not rows:
         raise UserError(f"{file}: no lines that can be used; give a file with at least one good row")
     return rows
 
 
-def numbered_lines(file: Path) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number, from 1.
-
-    Raises:
-      UserError: a file that cannot be read.
-    """
-    return lines_of(read_bytes(file, "give the path of a JSONL file"))
-
-
 def lines_of(content: bytes) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number, from 1."""
-    return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
-
-
-def row_of(line: bytes, required: tuple[str, ...]) -> dict:
-    """A line's object.
-
-    Raises:
-      BadRow: not JSON, no object, or a key is missing.
-    """
-    try:
-        row = parse(line)
-    except ValueError as error:
-        raise BadRow("not valid JSON", f" ({error}); mend or remove the line") from None
-    if not isinstance(row, dict):
-        raise BadRow("not a JSON object", '; each line must look like {"id": ..., ...}')
-    if missing := [key for key in required if key not in row]:
-        raise BadRow(f"key {missing[0]!r} is missing", "; add it to the line")
-    return row
-
-
-def id_of(row: dict, key: str = "id") -> str:
-    """The row's id as a text.
-
-    Raises:
-      BadRow: it is neither a text nor a whole number.
-    """
-    id = row[key]
-    if not isinstance(id, str | int) or isinstance(id, bool):
-        raise BadRow(f"{key} is neither a text nor a whole number", f" but {id!r:.60}; mend the line")
-    return str(id)
-
-
-def tags_of(row: dict) -> tuple[str, ...]:
-    """The row's "tags", if there are any.
-
-    Raises:
-      BadRow: they are no list of texts.
-    """
-    tags = row.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise BadRow("tags must be a list of texts", "; mend the line")
-    return tuple(tags)
+    """The lines that are not blank, each with its number, from 1; they end as Unix, Windows or old Macs have it."""
+    end = b"\r" if b"\r" in content and b"\n" not in content else b"\n"
+    return [(number, line) for number, line in enumerate(content.split(end), start=1) if line.strip()]
 
 
 def parse(content: bytes):
@@ -139,39 +47,41 @@ def parse(content: bytes):
     Raises:
       ValueError: says why not.
     """
-    return _parsed(content, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
+    return sound(whole(content.decode("utf-8-sig"), _STRICT))
 
 
 def parse_measured(content: bytes):
     """Like `parse`, of what was measured and written by us: a number may be NaN."""
-    return _parsed(content)
+    return sound(whole(content.decode("utf-8-sig"), _MEASURED), nan=math.nan)
 
 
-def _parsed(content: bytes, **hooks):
-    try:
-        text = content.decode("utf-8-sig")
-        value = json.loads(text, **hooks)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
-        raise ValueError("nested too deep")
-    if "\\u" in text:  # an escape can spell half a character, which no file can hold
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("an escape spells half a character, a lone surrogate") from None
+def loose(content: bytes):
+    """Like `parse`, of what is used in part: NaN is null, and what cannot be read is Unreadable, for `sound` to tell."""
+    return whole(content.decode("utf-8-sig", "surrogateescape"), LOOSE)
+
+
+def whole(text: str, decoder: json.JSONDecoder):
+    """What a text says that is one JSON value.
+
+    Raises:
+      ValueError: it is none; says why.
+    """
+    value, end = decoded(text.strip(_BLANK), 0, decoder)
+    if end < len(text.strip(_BLANK)):
+        raise ValueError(f"Extra data: column {end + 1}")
     return value
 
 
-def _depth(value) -> int:
-    depth, level = 0, [value]
-    while level := [below for one in level for below in _below(one)]:
-        depth += 1
-    return depth
+def decoded(text: str, place: int, decoder: json.JSONDecoder) -> tuple[Any, int]:
+    """The JSON value that begins at a place of a text, and where it ends.
 
-
-def _below(value) -> Iterable:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    Raises:
+      ValueError: none does; says why.
+    """
+    try:
+        return decoder.raw_decode(text, place)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def read_json(file: Path, advice: str, parse: Callable[[bytes], Any] = parse) -> Any:
@@ -179,7 +89,7 @@ def read_json(file: Path, advice: str, parse: Callable[[bytes], Any] = parse) ->
 
     Args:
       advice: what to do where it cannot be read.
-      parse: `parse` or `parse_measured`.
+      parse: `parse`, or `parse_measured`.
     Raises:
       UserError: it cannot be read, or is no JSON.
     """
@@ -247,16 +157,22 @@ def replace_text(file: Path, text: str) -> None:
 def _object(pairs: list[tuple[str, object]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen = Counter(key for key, _ in pairs)
-        raise ValueError(f"key {seen.most_common(1)[0][0]!r} stands twice")
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                found[key] = Unreadable(f"key {key!r:.60} stands twice")
     return found
 
 
-def _no_number(name: str):
-    raise ValueError(f"{name} is no number")
+def _finite(digits: str) -> float | Unreadable:
+    value = float(digits)
+    return Unreadable(f"{digits[:20]} is too large a number") if value in (float("inf"), float("-inf")) else value
 
 
-def _finite(digits: str) -> float:
-    if (value := float(digits)) in (float("inf"), float("-inf")):
-        raise ValueError(f"{digits[:20]} is too large a number")
-    return value
+def _decoder(nan) -> json.JSONDecoder:
+    def constant(name: str):
+        return nan if name == "NaN" else Unreadable(f"{name} is no number")
+
+    return json.JSONDecoder(object_pairs_hook=_object, parse_constant=constant, parse_float=_finite)
+
+
+_STRICT, LOOSE, _MEASURED = _decoder(Unreadable("NaN is no number")), _decoder(None), json.JSONDecoder()

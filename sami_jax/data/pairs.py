@@ -1,5 +1,6 @@
 """From sampled responses to training pairs: clean, filter, count every drop by its reason."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from ml_collections import ConfigDict
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import of_row
-from sami_jax.data.jsonl import BadRow, Skipped, read_rows
+from sami_jax.data.fields import BadRow, absent, list_in
+from sami_jax.data.rows import Skipped, read_rows
 from sami_jax.data.templates import encode_prompt
 
 
@@ -80,7 +82,7 @@ def filter_pairs(
 
 
 def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[dict]:
-    """Reads and checks a pairs file: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons" and "turns".
+    """Reads and checks a file of pairs: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons" and "turns".
 
     Args:
       skipped: takes bad lines; None refuses them.
@@ -89,19 +91,22 @@ def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[d
     """
 
     def pair(row: dict) -> dict:
-        row = {"finish_reasons": ["stop"] * count, **row}
         if not isinstance(row["query"], str) or not row["query"].strip():
             raise BadRow("'query' holds no text", "; remove the line or give the text")
-        for key in ("constitutions", "responses", "finish_reasons"):
-            texts = row[key]
+        ended = {} if absent(row.get("finish_reasons")) else {"finish_reasons": row["finish_reasons"]}
+        listed = {key: row[key] for key in ("constitutions", "responses")} | ended
+        for key, texts in listed.items():
+            texts = list_in(texts)
             if not isinstance(texts, list) or len(texts) != count:
                 raise BadRow(f"{key!r} must list {count} texts", " (config.constitutions.count); mend the line")
             if not all(isinstance(text, str) and text.strip() for text in texts):
                 raise BadRow(f"{key!r} holds an empty text or none", "; remove the line or give the text")
-        of_row(row)
-        return row
+            listed[key] = texts
+        turns = [dataclasses.asdict(turn) for turn in of_row(row)]
+        return {"query": str(row["query"]), "finish_reasons": ["stop"] * count, **listed, "turns": turns}
 
-    return [row for _, row in read_rows(file, ("query", "constitutions", "responses"), pair, skipped)]
+    required = ("query", "constitutions", "responses")
+    return [row for _, row in read_rows(file, (*required, "finish_reasons", "turns"), required, pair, skipped)]
 
 
 def encode_pairs(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sami_jax.data import dialogue, hub
 from sami_jax.data.dialogue import Message
-from sami_jax.data.jsonl import BadRow, Skipped, id_of, tags_of, usable
-from sami_jax.data.rows import read_file
+from sami_jax.data.fields import BadRow, absent, id_of, tags_of, texts_in
+from sami_jax.data.rows import Skipped, good, read_file, usable
 from sami_jax.data.sources import Source
+from sami_jax.data.tables import Rows
 from sami_jax.errors import UserError
 from sami_jax.ground.digests import file_digest, json_digest
 from sami_jax.ground.terminal import say
@@ -58,12 +59,12 @@ def read_source(source: Source, skipped: Skipped | None = None) -> QuerySet:
     Raises:
       UserError: nothing can be read, or a row has no query, or an id that a row before it has; names file and row.
     """
-    files = _files(source)
-    read = {name: read_file(file, name, _roots(source)) for name, file in files.items()}
+    files, passed_over = _files(source)
+    read = {name: read_file(file, name, _columns(source)) for name, file in files.items()}
     for name, (_, columns) in read.items():
         _check_columns(name, columns, source)
     numbered = not any(
-        isinstance(row, dict) and source.id_column in row for rows, _ in read.values() for _, row in rows
+        isinstance(row, dict) and not absent(row.get(source.id_column)) for rows, _ in read.values() for _, row in rows
     )
     if numbered and source.id_column not in ("", "id"):
         raise UserError(
@@ -71,11 +72,17 @@ def read_source(source: Source, skipped: Skipped | None = None) -> QuerySet:
         )
     reader = _Reader(source, numbered)
     queries: list[Query] = []
-    for place, (name, (rows, _)) in enumerate(read.items(), start=1):
+    for place, (name, (rows, columns)) in enumerate(read.items(), start=1):
         reader.prefix = f"{place}." if len(read) > 1 else ""
+        # A table's column of that name may hold anything else, and is not ours then.
+        reader.tagged = columns is None or any(map(texts_in, _tags(rows)))
+        if not reader.tagged and any(texts_in(tags) is None for tags in _tags(rows)):
+            passed_over.append(f'the tags of {name}, which are no lists of texts such as ["a", "b"]')
         lines = ((number, (number, row)) for number, row in rows)
         queries += [query for _, query in usable(name, lines, reader.query, skipped) if query]
     total = sum(len(rows) for rows, _ in read.values())
+    if passed_over:
+        say(f"{source.place}: not read: {'; '.join(passed_over)}")
     if reader.repeated:
         say(
             f"{source.place}: {reader.repeated} of {total} rows repeat an earlier row's query; each query is taken once"
@@ -95,6 +102,7 @@ class _Reader:
         self._source, self._numbered = source, numbered
         self._seen: set[str] = set()  # ids, or texts where rows are numbered
         self.prefix = ""  # of the ids of numbered rows: which file
+        self.tagged = True  # whether its tags are ours
         self.repeated = 0
         self.used: set[str] = set()  # columns
 
@@ -104,17 +112,13 @@ class _Reader:
         Raises:
           BadRow: no query, no id, or an id that is there already.
         """
-        number, row = numbered_row
-        if isinstance(row, BadRow):
-            raise row
+        number, row = numbered_row[0], good(numbered_row[1])
         column, text, turns = _asked(row, self._source.column)
         if self._numbered:
             id, key = f"{self.prefix}{number}", text
-        elif self._source.id_column not in row:
-            raise BadRow(f"key {self._source.id_column!r} is missing", "; add it to the row")
         else:
             id = key = id_of(row, self._source.id_column)
-        tags = tags_of(row)
+        tags = tags_of(row) if self.tagged else ()
         if key in self._seen and self._numbered:
             self.repeated += 1
             return None
@@ -132,10 +136,11 @@ def _asked(row: dict, column: str) -> tuple[str, str, tuple[Message, ...]]:
       BadRow: there is none.
     """
     wanted = (column,) if column else COLUMNS
-    found = next((name for name in wanted if _value(row, name) is not _MISSING), None)
-    if found is None:
+    there = [name for name in wanted if _value(row, name) is not _MISSING]
+    if not there:
         raise BadRow(f"no query: nothing called {' or '.join(wanted)}", "; add it, or set config.data.column")
-    value = _value(row, found)
+    found = next((name for name in there if not _empty(_value(row, name))), there[0])
+    value = _value(row, found) if found == "query" else dialogue.messages_in(_value(row, found))
     if isinstance(value, list) and found != "query":
         return found, *_dialogue(dialogue.of_messages(value))
     if not isinstance(value, str) or not value.strip():
@@ -149,6 +154,15 @@ def _dialogue(turns: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
     return dialogue.transcript(turns), turns if len(turns) > 1 else ()
 
 
+def _empty(value) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _tags(rows: Rows) -> list:
+    """What stands in the column of tags."""
+    return [row["tags"] for _, row in rows if isinstance(row, dict) and not absent(row.get("tags"))]
+
+
 def _value(row: dict, column: str):
     """What stands in a column, or below it where its name has dots."""
     if column in row:
@@ -157,27 +171,29 @@ def _value(row: dict, column: str):
     return _value(row[outer], inner) if inner and isinstance(row.get(outer), dict) else _MISSING
 
 
-def _files(source: Source) -> dict[str, Path]:
-    """The files of a source, each by the name that messages call it."""
+def _files(source: Source) -> tuple[dict[str, Path], list[str]]:
+    """The files of a source, each by the name that messages call it; and what is not read of a folder."""
     if source.repository:
         folder = hub.fetch(source)
     elif not os.path.isdir(source.place):
-        return {source.place: Path(source.place)}
+        return {source.place: Path(source.place)}, []
     else:
         folder = Path(source.place)
     root = os.path.abspath(folder)
-    files = hub.split_files(folder, source)
-    return {f"{source.place}/{file.relative_to(root).as_posix()}": file for file in files}
+    files, passed_over = hub.split_files(folder, source)
+    return {f"{source.place}/{file.relative_to(root).as_posix()}": file for file in files}, passed_over
 
 
-def _roots(source: Source) -> set[str]:
-    """The columns of a table that are read."""
-    columns = {source.column} if source.column else set(COLUMNS)
-    return {*columns, *(column.partition(".")[0] for column in columns), source.id_column, "tags"}
+def _columns(source: Source) -> tuple[str, ...]:
+    """The columns that are read; "" names none."""
+    columns = (source.column,) if source.column else COLUMNS
+    return tuple(filter(None, (*columns, source.id_column, "tags")))
 
 
 def _check_columns(name: str, columns: Iterable[str] | None, source: Source) -> None:
-    if columns is None or (_roots(source) - {source.id_column, "tags"}).intersection(columns):
+    asked = [column.lower() for column in ((source.column,) if source.column else COLUMNS)]
+    known = {*asked, *(column.partition(".")[0] for column in asked)}
+    if columns is None or known & {column.strip().lower() for column in columns}:
         return
     wanted = source.column or ", ".join(COLUMNS)
     there = ", ".join(repr(column)[:40] for column in list(columns)[:12])

@@ -1,136 +1,146 @@
-"""Rows of JSONL, CSV and Parquet files, each with its number: of its line, or in Parquet of the row, from 1.
+"""Rows of files as people's tools write them: JSON Lines, JSON arrays, CSV, Parquet, packed or not, known by what they hold.
 
-A name that ends in .gz says that the content is compressed. What is not named .csv or .parquet is read as JSONL.
+Each row has its number: of its line, or in JSON arrays and Parquet of the row, from 1. Of a row only the columns that are
+read are there, and are checked; what is null is None.
 """
 
-import csv
-import gzip
-import io
-import sys
-import zlib
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from sami_jax.data.jsonl import BadRow, lines_of, read_bytes, row_of
+from sami_jax.data.content import PARQUET, kind_of, unpacked
+from sami_jax.data.fields import NO_TEXT, BadRow, require, sound
+from sami_jax.data.objects import read_objects
+from sami_jax.data.parquet import read_parquet
+from sami_jax.data.tables import NOT_UTF8, TABBED, Rows, read_table
 from sami_jax.errors import UserError
+from sami_jax.ground.terminal import say
 
-Rows = list[tuple[int, dict | BadRow]]
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-HUB = "pip install 'sami_jax[hub]'"  # brings pyarrow and datasets
+T = TypeVar("T")
+Line = TypeVar("Line")
+TABLES = (".csv", *TABBED)
+OBJECTS = (".jsonl", ".json", ".ndjson")
 
 
-def read_file(file: Path, name: str, columns: Collection[str]) -> tuple[Rows, tuple[str, ...] | None]:
+class Skipped:
+    """Told to the readers of rows, it lets them pass over bad ones; it keeps how many, by file and reason."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def add(self, file: Path | str, reasons: Counter, rows: int) -> None:
+        """Keeps the reasons of a file of `rows` rows, and says them."""
+        self.counts[str(file)] = dict(reasons.most_common())
+        listed = "".join(f"; {count}: {reason}" for reason, count in self.counts[str(file)].items())
+        say(f"{file}: {reasons.total()} of {rows} rows passed over{listed}")
+
+
+def read_rows(
+    file: Path,
+    columns: Collection[str],
+    required: tuple[str, ...],
+    read: Callable[[dict], T],
+    skipped: Skipped | None = None,
+) -> list[tuple[int, T]]:
+    """Reads a file of rows.
+
+    Args:
+      columns: those that are read.
+      required: those of them that every row must have.
+      read: makes of a row what is wanted; raises BadRow.
+      skipped: takes the bad rows; None: the first of them is an error.
+    Returns:
+      what `read` gave, each with its row's number.
+    Raises:
+      UserError: a missing file, a bad row, or no good one; names file and row.
+    """
+
+    def checked(row: dict | BadRow) -> T:
+        row = good(row)
+        require(row, *required)
+        return read(row)
+
+    return usable(file, read_file(file, str(file), columns)[0], checked, skipped)
+
+
+def good(row: dict | BadRow) -> dict:
+    """
+    Raises:
+      BadRow: it is one.
+    """
+    if isinstance(row, BadRow):
+        raise row
+    return row
+
+
+def usable(
+    file: Path | str, lines: Iterable[tuple[int, Line]], read: Callable[[Line], T], skipped: Skipped | None
+) -> list[tuple[int, T]]:
+    """What `read` makes of numbered lines; bad ones are refused or passed over, as in `read_rows`."""
+    rows, reasons = [], Counter()
+    for number, line in lines:
+        try:
+            rows.append((number, read(line)))
+        except BadRow as bad:
+            if skipped is None:
+                raise UserError(f"{file}:{number}: {bad}") from None
+            reasons[bad.reason] += 1
+    if skipped is not None and reasons:
+        skipped.add(file, reasons, reasons.total() + len(rows))
+    if not rows:
+        raise UserError(f"{file}: no lines that can be used; give a file with at least one good row")
+    return rows
+
+
+def read_file(
+    file: Path, name: str, columns: Collection[str], short: bool = False
+) -> tuple[Rows, tuple[str, ...] | None]:
     """All rows of a file; those that are none come as the reason why.
 
     Args:
       name: what messages call the file.
-      columns: those that are wanted; of CSV and Parquet files, others are passed over.
+      columns: those that are read; a dot leads into an object.
+      short: whether a row of a text table may lack its last cells, as Excel leaves empty ones out.
     Returns:
-      the rows, and the names of all columns, None for JSONL, where each row has its own.
+      the rows, and the names of all columns of a table, None for JSON, where each row has its own.
     Raises:
       UserError: the file as a whole cannot be read.
     """
-    kind = Path(file.name.removesuffix(".gz")).suffix
-    if kind == ".parquet":
-        return _parquet(file, name, columns)
-    content = read_bytes(file, "give the path of a .jsonl, .csv or .parquet file, or of a folder of them")
-    if file.name.endswith(".gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{name}: cannot be decompressed ({error}); fetch it anew") from None
-    if kind == ".csv":
-        return _csv(content, name, columns)
-    return [(number, _object(line)) for number, line in lines_of(content)], None
+    content = unpacked(file, name)
+    kind = kind_of(file.name)
+    start = content.lstrip()[:1]
+    names: tuple[str, ...] | None = None
+    if content.startswith(PARQUET) or (kind == ".parquet" and start not in (b"{", b"[")):
+        rows, names = read_parquet(content, name, columns)
+    elif kind in OBJECTS or start == b"{" or (start == b"[" and kind not in TABLES):
+        rows = read_objects(content, name, columns)
+    elif kind in TABLES:
+        return read_table(content, name, columns, kind, short)
+    else:
+        rows, names = read_table(content, name, columns, kind, short)
+        if not {one.lower() for one in names} & {column.lower() for column in columns}:
+            raise UserError(f'{name}: neither JSON nor a table of known columns; write {{"id": ..., ...}} a line')
+        return rows, names
+    return [(number, row if isinstance(row, BadRow) else _reduced(row, columns)) for number, row in rows], names
 
 
-def _object(line: bytes) -> dict | BadRow:
+def _reduced(row: dict, columns: Collection[str]) -> dict | BadRow:
     try:
-        return row_of(line, ())
-    except BadRow as bad:
-        return bad
+        return _read_of(row, columns)
+    except ValueError as error:
+        if str(error) == NO_TEXT:
+            return NOT_UTF8
+        return BadRow("not valid JSON", f" ({error}); mend or remove the line")
 
 
-def _csv(content: bytes, name: str, columns: Collection[str]) -> tuple[Rows, tuple[str, ...]]:
-    """Cells are texts as they stand: none is taken for a number, or for missing, or for a list of tags."""
-    if content.startswith(UTF_16):
-        raise UserError(f"{name}: is UTF-16; save it as UTF-8")
-    csv.field_size_limit(sys.maxsize)
-    # Bytes that are no UTF-8 become halves of characters, by which their rows are known.
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
-    rows: Rows = []
-    header: tuple[str, ...] | None = None
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            if str(error) == "unexpected end of data" or header is None:
-                raise UserError(f"{name}:{number}: a quoted cell is never closed ({error}); mend the row") from None
-            rows.append((number, BadRow("not a CSV row", f" ({error}); mend the row")))
-            continue
-        if header is None and cells:
-            header = tuple(cells)
-        elif header and cells:  # a blank line has none
-            rows.append((number, _record(header, cells, columns)))
-    if header is None:
-        raise UserError(f"{name}: is empty; its first line must name the columns")
-    if twice := [column for column in header if header.count(column) > 1]:
-        raise UserError(f"{name}: two columns are called {twice[0]!r:.60}; rename one")
-    return rows, header
-
-
-def _record(header: tuple[str, ...], cells: list[str], columns: Collection[str]) -> dict | BadRow:
-    if len(cells) != len(header):
-        return BadRow("not as many cells as columns", f": {len(cells)}, not {len(header)}; mend the row")
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
-        return BadRow("not UTF-8 text", "; save the file as UTF-8")
-    return {name: cell for name, cell in zip(header, cells, strict=True) if name in columns and name != "tags"}
-
-
-def _parquet(file: Path, name: str, columns: Collection[str]) -> tuple[Rows, tuple[str, ...]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UserError(f"{name}: Parquet files need the pyarrow package: {HUB}") from None
-    if not file.is_file():
-        read_bytes(file, "give the path of a Parquet file")  # says why not
-    try:
-        with parquet.ParquetFile(file) as opened:
-            schema = opened.schema_arrow
-            if twice := [column for column in schema.names if schema.names.count(column) > 1]:
-                raise UserError(f"{name}: two columns are called {twice[0]!r:.60}; rename one")
-            wanted = [column for column in schema.names if column in columns and _is_read(schema.field(column))]
-            batches = opened.iter_batches(columns=wanted)
-            rows = [row for batch in batches for row in (_records(batch) if wanted else [{}] * batch.num_rows)]
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name}: not readable as Parquet ({reason:.120}); fetch or write it anew") from None
-    return list(enumerate(rows, start=1)), tuple(schema.names)
-
-
-def _is_read(field) -> bool:
-    """Tags are lists of texts; a column of that name with anything else is not ours."""
-    import pyarrow
-
-    kinds = [pyarrow.list_(kind) for kind in (pyarrow.string(), pyarrow.large_string())]
-    return field.name != "tags" or field.type in kinds
-
-
-def _records(batch) -> list[dict | BadRow]:
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:  # of one row at least, which has to be found
-        return [_one(batch.slice(place, 1)) for place in range(batch.num_rows)]
-
-
-def _one(batch) -> dict | BadRow:
-    try:
-        return batch.to_pylist()[0]
-    except UnicodeDecodeError:
-        return BadRow("not UTF-8 text", "; mend the row")
+def _read_of(row: dict, columns: Iterable[str]) -> dict:
+    """What is read of a row, all of it sound."""
+    found = {}
+    for column in columns:
+        outer, _, inner = column.partition(".")
+        if column in row:
+            found[column] = sound(row[column])
+        elif inner and isinstance(row.get(outer), dict):
+            found[outer] = found.get(outer, {}) | _read_of(row[outer], (inner,))
+    return found

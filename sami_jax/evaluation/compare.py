@@ -10,9 +10,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from sami_jax.data.jsonl import read_jsonl
+from sami_jax.data.fields import BadRow
 from sami_jax.data.pairs import clean
 from sami_jax.data.queries import Query
+from sami_jax.data.rows import read_rows
 from sami_jax.data.templates import encode_prompt, render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation import statistics
@@ -59,8 +60,19 @@ class Contestant:
 
 
 def read_examples(file: Path) -> tuple[dict, ...]:
-    """In-context examples: JSONL of {"query", "constitution", "response"}."""
-    return tuple(read_jsonl(file, required=("query", "constitution", "response")))
+    """In-context examples: {"query", "constitution", "response"} a row.
+
+    Raises:
+      UserError: a row that lacks one of these texts; names file and row.
+    """
+    keys = ("query", "constitution", "response")
+
+    def example(row: dict) -> dict:
+        if wrong := next((key for key in keys if not isinstance(row[key], str)), None):
+            raise BadRow(f"{wrong!r} must be a text", "; mend the row")
+        return row
+
+    return tuple(row for _, row in read_rows(file, keys, keys, example))
 
 
 def compose(config: ConfigDict, principles: Sequence[Principle], count: int) -> list[Constitution]:

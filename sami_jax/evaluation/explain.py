@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 from sami_jax.contrast.scoring import score_tokens
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, of_row
-from sami_jax.data.jsonl import BadRow, id_of, read_rows
+from sami_jax.data.fields import BadRow, id_of
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
+from sami_jax.data.rows import read_rows
 from sami_jax.errors import UserError
 from sami_jax.ground.terminal import track
 from sami_jax.models.pretrained import ModelFolder
@@ -67,7 +68,7 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
             raise BadRow(f"{wrong!r} must be a text", "; mend the line")
         return row | {"id": id_of(row), "turns": of_row(row)}
 
-    rows = read_rows(file, KEYS, checked)
+    rows = read_rows(file, (*KEYS, "turns"), KEYS, checked)
     groups: dict[str, list[tuple[int, dict]]] = {}
     for number, row in rows:
         groups.setdefault(row["id"], []).append((number, row))

@@ -7,11 +7,12 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from sami_jax.data.jsonl import BadRow, Skipped, id_of, numbered_lines, row_of, tags_of, usable
+from sami_jax.data.fields import EXACT, BadRow, absent, id_of, number_in, tags_of
+from sami_jax.data.rows import Skipped, good, read_file, usable
 from sami_jax.errors import UserError
-from sami_jax.evaluation.verdicts import MOST_TOKENS
 from sami_jax.ground.replies import answer_after_thoughts
 
+COLUMNS = ("id", "constitution", "response", "query", "tokens", "tags")
 PROMPT = """\
 Two assistants answered the same query. Decide which response follows the constitution better.
 
@@ -136,7 +137,7 @@ def win_of(choice: str, baseline_first: bool) -> float:
 def read_pairs_of_files(
     baseline: Path, test: Path, queries: Mapping[str, str], skipped: Skipped | None = None
 ) -> list[Pair]:
-    """Aligns two response files {"id", "constitution", "response"} line by line.
+    """Aligns two files of responses, {"id", "constitution", "response"} a row, row by row.
 
     Args:
       queries: text by id, for lines that have no "query" of their own.
@@ -144,14 +145,14 @@ def read_pairs_of_files(
     Raises:
       UserError: files of different length, ids or constitutions that differ, no text of a query; names file and line.
     """
-    lines = [numbered_lines(file) for file in (baseline, test)]
+    lines = [read_file(file, str(file), COLUMNS)[0] for file in (baseline, test)]
     if len(lines[0]) != len(lines[1]):
         raise UserError(f"{test}: {len(lines[1])} responses, but {len(lines[0])} in {baseline}; judge the same queries")
 
-    def pair(both: tuple[tuple[int, bytes], bytes]) -> Pair:
-        (number, line), own = both
+    def pair(both: tuple[tuple[int, dict | BadRow], dict | BadRow]) -> Pair:
+        (number, row), own = both
         try:
-            one = _response_row(line)
+            one = _response_row(row)
         except BadRow as bad:
             raise BadRow(f"in {baseline.name}: {bad.reason}", f", on line {number}: {bad}") from None
         return _pair(one, _response_row(own), queries, f"{baseline}:{number}")
@@ -160,11 +161,13 @@ def read_pairs_of_files(
     return [found for _, found in usable(test, beside, pair, skipped)]
 
 
-def _response_row(line: bytes) -> dict:
-    row = row_of(line, required=("id", "response"))
+def _response_row(row: dict | BadRow) -> dict:
+    row = {key: value for key, value in good(row).items() if not absent(value) or key == "response"}
+    if row.get("response") is None:  # an empty cell is an empty response
+        raise BadRow("key 'response' is missing", "; add it to the line")
     if not isinstance(row["response"], str):
         raise BadRow("response is no text", "; mend the line")
-    return row | {"id": id_of(row)}
+    return row | {"id": id_of(row), "response": str(row["response"])}
 
 
 def _pair(one: dict, other: dict, queries: Mapping[str, str], where_one: str) -> Pair:
@@ -176,14 +179,18 @@ def _pair(one: dict, other: dict, queries: Mapping[str, str], where_one: str) ->
         raise BadRow("no text of the query", f" {other['id']!r}; add it to the line, or give --queries")
     if not isinstance(constitution, str):
         raise BadRow("constitution is no text", "; mend the line")
-    counted = [row["tokens"] for row in (one, other) if _is_count(row.get("tokens"))]
+    counted = [count for row in (one, other) if (count := _count_in(row.get("tokens"))) is not None]
     # Characters where nobody counted tokens: they mean something in every script.
     lengths = (counted[0], counted[1]) if len(counted) == 2 else (len(one["response"]), len(other["response"]))
     return Pair(other["id"], query, constitution, one["response"], other["response"], lengths, tags_of(other))
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
+def _count_in(value) -> int | None:
+    """A number of tokens, which pandas may have made 9.0; None: it is none."""
+    number = number_in(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < EXACT:
+        return None
+    return int(number) if number == int(number) else None
 
 
 def orders(pair: Pair, both: bool) -> tuple[bool, ...]:

@@ -1,14 +1,20 @@
 """People as judges: blinded pairs out, to a spreadsheet or to Label Studio, and their ratings back in."""
 
 import csv
+import dataclasses
 import hashlib
 import io
+import math
 import random
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sami_jax.data.cells import from_cell, to_cell
-from sami_jax.data.jsonl import read_bytes, write_json, write_text
+from sami_jax.data.fields import BadRow
+from sami_jax.data.jsonl import write_json, write_text
+from sami_jax.data.rows import read_file
 from sami_jax.data.shape import NUMBER, misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.evaluation.pairs import Pair
@@ -22,7 +28,11 @@ BETTER = ("1", "2", "tie")
 ENTRY = {"id": str, "constitution": str, "baseline_first": bool, "baseline_tokens?": NUMBER, "test_tokens?": NUMBER}
 # Label Studio's JSON export, as far as it is read.
 DONE = {"completed_by?": object, "result": [{"from_name?": object, "value?": object}]}
-EXPORT = [{"data": {"item": str}, "annotations": [DONE]}]
+TASK = {"data": {"item": str}, "annotations": [DONE]}
+READ = ("item", "better", "rater", "annotator", "data", "annotations")  # columns
+# Consonants in place of hexadecimal digits: no spreadsheet takes an item for a number, a date or a word of its own.
+_LETTERS = str.maketrans("0123456789abcdef", "bcdfghjklmnpqrst")
+_NUMBER = re.compile(r"(\d+)(?:[.,](\d+))?(?:[eE][+]?\d+)?")
 
 _LABELS = """\
 <View>
@@ -50,7 +60,7 @@ def export_ratings(pairs: Sequence[Pair], folder: Path, seed: int) -> None:
     for place in rng.sample(range(len(pairs)), len(pairs)):
         pair = pairs[place]
         baseline_first = rng.random() < 0.5
-        item = hashlib.sha256(f"{seed}/{place}/{pair.id}".encode()).hexdigest()[:10]
+        item = hashlib.sha256(f"{seed}/{place}/{pair.id}".encode()).hexdigest()[:10].translate(_LETTERS)
         responses = (pair.baseline, pair.test) if baseline_first else (pair.test, pair.baseline)
         items.append(dict(zip(COLUMNS, (item, pair.query, pair.constitution, *responses, "", ""), strict=True)))
         lengths = dict(zip(("baseline_tokens", "test_tokens"), pair.lengths or (), strict=False))
@@ -66,64 +76,96 @@ def export_ratings(pairs: Sequence[Pair], folder: Path, seed: int) -> None:
     write_text(folder / LABELS, _LABELS)
 
 
-def import_ratings(file: Path, key_file: Path) -> list[dict]:
-    """Ratings of a filled sheet (.csv) or of Label Studio's JSON export, as verdict rows, one a rating; items without one are left out.
+@dataclasses.dataclass(frozen=True)
+class Ratings:
+    """What raters gave: verdict rows, one a rating, and how many items of the file have none."""
+
+    rows: list[dict]
+    unrated: int
+
+
+def import_ratings(file: Path, key_file: Path) -> Ratings:
+    """Reads a filled sheet, whatever a spreadsheet or pandas made of it, or an export of Label Studio.
 
     Raises:
       UserError: a rating that is none, or of an item the key does not have; names file and row.
     """
     key = read_shaped(key_file, {str: ENTRY}, "give the key that `sami rate export` wrote")
-    rows = []
+    rows, unrated = [], 0
     for where, item, better, rater in _ratings(file):
-        if item not in key:
-            raise UserError(f"{where}: item {item!r} is not in {key_file}; they do not belong together")
+        if not better:
+            unrated += 1
+            continue
+        if (known := _known(item, key)) is None:
+            raise UserError(f"{where}: item {item!r:.60} is not in {key_file}; they do not belong together")
         if better not in BETTER:
-            raise UserError(f"{where}: {better!r} is no rating; write 1, 2 or tie")
-        entry = dict(key[item])
+            raise UserError(f"{where}: {better!r:.60} is no rating; write 1, 2 or tie")
+        entry = dict(key[known])
         first_is_baseline = entry.pop("baseline_first")
         win = 0.5 if better == "tie" else float((better == "2") == first_is_baseline)
         rows.append({**entry, "win": win, "rater": rater})
     if not rows:
         raise UserError(f"{file}: no item is rated; write 1, 2 or tie into the column 'better'")
-    return rows
+    return Ratings(rows, unrated)
+
+
+def _known(item: str, key: Collection[str]) -> str | None:
+    """The item of the key that is meant.
+
+    Older keys hold hexadecimal items, of which spreadsheets make numbers: of 5002758e33 Excel leaves 5.00276E+39.
+    """
+    if item in key or not (shown := _NUMBER.fullmatch(item)):
+        return item if item in key else None
+    value, digits = float(item.replace(",", ".")), len(shown[1] + (shown[2] or ""))
+    if not math.isfinite(value):
+        return None
+    off = 0.51 * 10.0 ** (math.floor(math.log10(value)) + 1 - digits) if value else 0.0
+    alike = [one for one in key if _NUMBER.fullmatch(one) and abs(float(one) - value) <= off]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _ratings(file: Path) -> list[tuple[str, str, str, str]]:
-    """(where it stands, item, rating, rater)."""
-    return _of_label_studio(file) if file.suffix == ".json" else _of_sheet(file)
-
-
-def _of_sheet(file: Path) -> list[tuple[str, str, str, str]]:
-    try:
-        text = read_bytes(file, f"give a filled {SHEET}").decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{file}: not a filled {SHEET} ({error!s:.80}); save it as CSV in UTF-8") from None
-    if rows and (missing := {"item", "better"} - rows[0].keys()):
+    """(where it stands, item, rating or "", rater)."""
+    rows, columns = read_file(file, str(file), READ, short=True)
+    if columns is not None and (missing := {"item", "better"} - {column.lower() for column in columns}):
         raise UserError(f"{file}: not a filled {SHEET}: column {min(missing)!r} is missing; save the sheet as CSV")
-    cells = [{name: from_cell(row.get(name)) for name in ("item", "better", "rater")} for row in rows]
-    return [
-        (f"{file}: row {number}", row["item"], row["better"].lower(), row["rater"])
-        for number, row in enumerate(cells, start=2)
-        if row["better"]
-    ]
+    if rows and not any(isinstance(row, BadRow) or {"item", "annotations"} & row.keys() for _, row in rows):
+        raise UserError(f"{file}: neither a filled {SHEET} nor an export of Label Studio: no row has an item; give one")
+    found = []
+    for number, row in rows:
+        if isinstance(row, BadRow):
+            raise UserError(f"{file}:{number}: {row}")
+        if "annotations" in row:
+            found += _of_task(row, f"{file}: task {number}")
+        else:
+            found.append(_of_row(row, f"{file}: row {number}"))
+    return found
 
 
-def _of_label_studio(file: Path) -> list[tuple[str, str, str, str]]:
-    tasks = read_shaped(file, EXPORT, "give Label Studio's JSON export")
-    return [
-        (
-            f"{file}: task {number}",
-            task["data"]["item"],
-            _choice(result, f"{file}: task {number}"),
-            str(done.get("completed_by", "")),
-        )
-        for number, task in enumerate(tasks, start=1)
+def _of_row(row: dict, where: str) -> tuple[str, str, str, str]:
+    """A row of the sheet, or of what Label Studio exports as CSV or JSON-MIN."""
+    cells = {name: from_cell(None if row.get(name) is None else str(row[name])) for name in READ}
+    return where, cells["item"], _as_typed(cells["better"]), cells["rater"] or cells["annotator"]
+
+
+def _as_typed(rating: str) -> str:
+    """A rating as it was typed, before a spreadsheet made 1.0 of a 1; full-width digits as those they mean."""
+    return re.sub(r"^([12])[.,]0+$", r"\1", unicodedata.normalize("NFKC", rating).strip().lower())
+
+
+def _of_task(task: dict, where: str) -> list[tuple[str, str, str, str]]:
+    """The ratings of a task of Label Studio's JSON export; one without any where there is none."""
+    if wrong := misfit(task, TASK):
+        raise UserError(f"{where}: {wrong}; give Label Studio's JSON export")
+    item = task["data"]["item"]
+    found = [
+        (where, item, _choice(result, where), str(done.get("completed_by", "")))
         for done in task["annotations"]
         if not done.get("was_cancelled")
         for result in done["result"]
         if result.get("from_name") == "better"
     ]
+    return found or [(where, item, "", "")]
 
 
 def _choice(result: dict, where: str) -> str:

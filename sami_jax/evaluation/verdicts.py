@@ -1,8 +1,8 @@
 """Verdicts on pairs of responses, and what they add up to.
 
-A line of a verdict file is at least {"win": 1 | 0.5 | 0 | null}: of the tested model, null where the judge gave no valid
-verdict; then "replies" may tell why, by "invalid" in each. With "baseline_tokens" and "test_tokens" come the rates that take length into account; with "id", intervals that know
-which verdicts share a query; with "flipped", the share of pairs on which the judge changed its mind with the order.
+A row of a verdict file is at least {"win": 1 | 0.5 | 0 | null}: of the tested model, null where the judge gave no valid
+verdict; then "replies" may tell why, by "invalid" in each. With "baseline_tokens" and "test_tokens" come the rates that take
+length into account; with "id", intervals that know which verdicts share a query; with "flipped", the share of pairs on which the judge changed its mind with the order.
 """
 
 import dataclasses
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from sami_jax.data.jsonl import BadRow, id_of, read_rows, tags_of
+from sami_jax.data.fields import EXACT, BadRow, absent, id_of, number_in, tags_of, truth_in
+from sami_jax.data.rows import read_rows
 from sami_jax.evaluation import statistics
 
-MOST_TOKENS = 2**53  # that a float tells apart
+COLUMNS = ("win", "id", "constitution", "baseline_tokens", "test_tokens", "flipped", "tags", "replies")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,33 +35,36 @@ class Verdict:
 
 
 def read_verdicts(file: Path) -> list[Verdict]:
-    """Reads a verdict file.
+    """Reads a file of verdicts.
 
     Raises:
-      UserError: a line that is no verdict; names file and line.
+      UserError: a row that is no verdict; names file and row.
     """
-    return [verdict for _, verdict in read_rows(file, ("win",), _verdict)]
+    return [verdict for _, verdict in read_rows(file, COLUMNS, (), _verdict)]
 
 
 def _verdict(row: dict) -> Verdict:
-    win, lengths = row["win"], (row.get("baseline_tokens"), row.get("test_tokens"))
+    if "win" not in row:  # null is a verdict too: an invalid one
+        raise BadRow("key 'win' is missing", "; add it to the line")
+    win, *lengths = (number_in(row.get(key)) for key in ("win", "baseline_tokens", "test_tokens"))
     if win not in (1, 0.5, 0, None) or isinstance(win, bool):
         raise BadRow("win is none of 1, 0.5, 0 and null", f" but {win!r:.60}; null stands for an invalid verdict")
     for length in lengths:
         if length is not None and not (
-            isinstance(length, int | float) and not isinstance(length, bool) and 0 <= length < MOST_TOKENS
+            isinstance(length, int | float) and not isinstance(length, bool) and 0 <= length < EXACT
         ):
             raise BadRow("a length is no number of tokens", f" but {length!r:.60}; mend the line")
+    row = row | {"flipped": truth_in(row.get("flipped"))}
     for key, kind in (("constitution", str), ("flipped", bool)):
         if not isinstance(row.get(key), kind | None):
             raise BadRow(f"{key} is of another type", f": {row[key]!r:.60}; mend the line")
     return Verdict(
         win=None if win is None else float(win),
-        id=None if row.get("id") is None else id_of(row),
-        constitution=row.get("constitution"),
+        id=None if absent(row.get("id")) else id_of(row),
+        constitution=None if absent(row.get("constitution")) else str(row["constitution"]),
         baseline_tokens=lengths[0],
         test_tokens=lengths[1],
-        flipped=row.get("flipped"),
+        flipped=row["flipped"],
         tags=tags_of(row),
         invalid=_reasons(row.get("replies")),
     )

@@ -3,7 +3,7 @@
 definitions      one JSON file, {"concise": {"definition": "...", "antithesis": "..."}, ...}
 constitutions    a folder of JSON files, each two numbered lists, "positive" and "negative", with "identifiers" that
                  tell for each line which principle it states ("pos concise") or whose antithesis ("neg concise")
-csv              one row a wording: id, version, principle, antithesis, tags, notes
+csv              one row a wording: id, version, principle, antithesis, tags, notes; read as any table of rows is (data/rows.py)
 """
 
 import csv
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sami_jax.data.cells import from_cell, to_cell
-from sami_jax.data.jsonl import read_bytes, read_json, write_json, write_text
+from sami_jax.data.fields import BadRow, texts_in
+from sami_jax.data.jsonl import read_json, write_json, write_text
+from sami_jax.data.rows import read_file
 from sami_jax.errors import UserError
 from sami_jax.ground.disk import hidden
 from sami_jax.principles.constitutions import numbered, statements
@@ -29,23 +31,21 @@ MOST_IN_CONSTITUTIONS = 3
 
 
 def import_principles(source: Path) -> list[Principle]:
-    """Reads any of the three formats; a folder is one of constitutions.
+    """Reads any of the three formats, tables in any form of rows; a folder is one of constitutions.
 
     Raises:
       UserError: not one of them; names the file and what is wrong.
     """
+    content = read_json(source, "mend the file") if source.suffix.lower() == ".json" and source.is_file() else None
     if source.is_dir():
-        principles = _read_constitutions(
-            sorted(file for file in source.glob("*.json") if not hidden(file.relative_to(source))), source
-        )
-    elif source.suffix == ".csv":
-        principles = _read_csv(source)
-    elif source.suffix == ".json":
-        content = read_json(source, "mend the file")
-        is_constitution = isinstance(content, dict) and "identifiers" in content
-        principles = _read_constitutions([source], source) if is_constitution else _read_definitions(source, content)
+        files = sorted(file for file in source.iterdir() if file.suffix.lower() == ".json")
+        principles = _read_constitutions([file for file in files if not hidden(file.relative_to(source))], source)
+    elif isinstance(content, dict) and "identifiers" in content:
+        principles = _read_constitutions([source], source)
+    elif content is None or _are_rows(content):
+        principles = _read_rows(source)
     else:
-        raise UserError(f"{source}: give a .csv file, a .json file, or a folder of constitution files (*.json)")
+        principles = _read_definitions(source, content)
     for principle in principles:
         if not ID.fullmatch(principle.id):
             raise UserError(f"{source}: {principle.id!r} cannot be an id; use letters, digits, '_', '.' and '-'")
@@ -99,6 +99,10 @@ def _single_wording(principles: Sequence[Principle], form: str) -> Sequence[Prin
     if several := next((p for p in principles if len(p.phrasings) > 1), None):
         raise UserError(f"{several.name}: has {len(several.phrasings)} wordings, {form} files hold one; export as csv")
     return principles
+
+
+def _are_rows(content) -> bool:
+    return isinstance(content, list) and all(isinstance(row, dict) for row in content)
 
 
 def _read_definitions(file: Path, content) -> list[Principle]:
@@ -163,28 +167,39 @@ def _write_constitutions(principles: Sequence[Principle], folder: Path) -> None:
             number += 1
 
 
-def _read_csv(file: Path) -> list[Principle]:
-    try:
-        text = read_bytes(file, "give a CSV file").decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{file}: not a readable CSV file ({error}); save it as UTF-8") from None
+def _read_rows(file: Path) -> list[Principle]:
+    """Principles of a table, a wording a row, whatever a spreadsheet or pandas made of it."""
+    rows, _ = read_file(file, str(file), COLUMNS, short=True)
     if not rows:
         raise UserError(f"{file}: no rows; the first line names the columns {', '.join(COLUMNS)}")
     principles: dict[tuple[str, int], Principle] = {}
-    for number, row in enumerate(rows, start=2):
-        cells = {column: from_cell(row.get(column)) for column in COLUMNS}
+    for number, row in rows:
+        if isinstance(row, BadRow):
+            raise UserError(f"{file}: row {number}: {row}")
+        cells = {column: from_cell(_as_text(row.get(column))) for column in COLUMNS}
         if missing := next((column for column in ("id", "principle", "antithesis") if not cells[column]), None):
             raise UserError(f"{file}: row {number}: {missing} is empty or has no column; fill it in")
-        if not (cells["version"] or "1").isdecimal():
-            raise UserError(f"{file}: row {number}: version is {cells['version']!r}; write a whole number from 1")
-        key = cells["id"], int(cells["version"] or 1)
+        version = cells["version"].removesuffix(".0") or "1"
+        if not version.isdecimal():
+            raise UserError(f"{file}: row {number}: version is {version!r:.40}; write a whole number from 1")
+        key = cells["id"], int(version)
         wording = (cells["principle"], cells["antithesis"])
+        tags = texts_in(row.get("tags"))
         known = principles.get(key) or Principle(
-            cells["id"], (), key[1], tags=tuple(cells["tags"].split()), notes=cells["notes"]
+            cells["id"],
+            (),
+            key[1],
+            tags=tuple(cells["tags"].split() if tags is None else tags),
+            notes=cells["notes"],
         )
         principles[key] = dataclasses.replace(known, phrasings=(*known.phrasings, wording))
     return list(principles.values())
+
+
+def _as_text(value) -> str:
+    """What a column of Parquet or JSON holds, as a cell would: "" for null, 1 for 1.0."""
+    whole = isinstance(value, float) and value.is_integer()
+    return "" if value is None else str(int(value) if whole else value)
 
 
 def _csv(principles: Sequence[Principle]) -> str:

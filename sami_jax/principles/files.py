@@ -75,7 +75,7 @@ def principle_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of principles; give a folder of YAML files, one principle each")
-    found = (file for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern))
+    found = (file for file in folder.iterdir() if file.suffix.lower() in (".yaml", ".yml"))
     return sorted(file for file in found if not hidden(file.relative_to(folder)))
 
 
@@ -90,6 +90,7 @@ def read_principle(file: Path) -> Principle:
         raise UserError(f"{file}: not a principle; it needs id, principle and antithesis")
     if unknown := [key for key in content if key not in KEYS]:
         raise UserError(f"{file}: unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
+    content = {key: value for key, value in content.items() if value is not None}  # null is absent
     id, version = content.get("id"), content.get("version", 1)
     if not isinstance(id, str) or not ID.fullmatch(id):
         raise UserError(f"{file}: id is missing or not a word ({id!r}); write one, for example {file.stem!r}")
@@ -100,7 +101,7 @@ def read_principle(file: Path) -> Principle:
         phrasings=tuple(_wording(file, wording) for wording in [content, *_list(file, content, "phrasings")]),
         version=version,
         source=_record(file, "source", Source, content.get("source") or {}),
-        tags=tuple(str(tag) for tag in _list(file, content, "tags")),
+        tags=tuple(str(tag) for tag in _list(file, content, "tags") if tag is not None),
         notes=str(content.get("notes") or "").strip(),
         reviews=tuple(_review(file, review) for review in _list(file, content, "reviews")),
     )
@@ -194,7 +195,7 @@ def _review(file: Path, content) -> Review:
 
 def _record(file: Path, key: str, kind: type, content):
     try:
-        return kind(**{name: str(value) for name, value in content.items()})
+        return kind(**{name: str(value) for name, value in content.items() if value is not None})
     except (TypeError, AttributeError):
         names = ", ".join(field.name for field in dataclasses.fields(kind))
         raise UserError(f"{file}: {key} needs the keys {names}; mend the file") from None

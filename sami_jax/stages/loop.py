@@ -18,9 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
-from sami_jax.data.jsonl import Skipped, parse_measured, read_json, write_json, write_jsonl
+from sami_jax.data.jsonl import parse_measured, read_json, write_json, write_jsonl
 from sami_jax.data.pairs import filter_pairs
 from sami_jax.data.queries import Query, split
+from sami_jax.data.rows import Skipped
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.explain import explain_all, read_answers

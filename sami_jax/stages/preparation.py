@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from sami_jax.config.checks import validate
 from sami_jax.contrast.update import HOST_MEMORY, check_microbatches
-from sami_jax.data.jsonl import Skipped
 from sami_jax.data.queries import Query, read_source
+from sami_jax.data.rows import Skipped
 from sami_jax.data.sources import sources
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set

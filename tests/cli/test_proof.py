@@ -188,4 +188,4 @@ def test_bad_ratings_are_named(two_files, tmp_path, capsys):
         assert words in capsys.readouterr().err
     (tmp_path / "r.json").write_text("[{}]")
     assert main(["rate", "import", str(tmp_path / "r.json"), *key, *output]) == 2
-    assert "[0].data is missing; give Label Studio's JSON export" in capsys.readouterr().err
+    assert "neither a filled ratings.csv nor an export of Label Studio" in capsys.readouterr().err

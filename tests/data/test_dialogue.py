@@ -3,7 +3,7 @@
 import pytest
 
 from sami_jax.data.dialogue import Message, of_messages, of_text, transcript
-from sami_jax.data.jsonl import BadRow
+from sami_jax.data.fields import BadRow
 
 
 def chat(*turns: str) -> list[dict]:
@@ -55,8 +55,13 @@ def test_a_system_turn_stands_in_front():
         (of_messages, chat("user: a", "system: b", "user: c"), "does not begin with a turn of the user"),
         (of_messages, chat("user: a", "tool: b"), "role is none of system, user, assistant but 'tool'"),
         (of_messages, [{"role": "user", "content": None}], "a turn of the dialogue has no text"),
-        (of_messages, [{"role": "user", "content": [{"type": "image"}]}], "a turn of the dialogue has no text"),
-        (of_messages, [{"from": "human", "value": "a"}], "a message without role and content, the 1."),
+        (
+            of_messages,
+            [{"role": "user", "content": [{"type": "image"}]}],
+            "a turn of the dialogue holds more than text",
+        ),
+        (of_messages, [{"from": "human", "text": "a"}], "a message without role and content, the 1."),
+        (of_messages, [{"from": "tool", "value": "a"}], "role is none of system, user, assistant but 'tool'"),
         (of_messages, ["Hi"], "a message without role and content, the 1."),
     ],
 )
