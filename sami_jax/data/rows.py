@@ -4,6 +4,7 @@ Each row has its number: of its line, or in JSON arrays and Parquet of the row, 
 read are there, and are checked; what is null is None.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ T = TypeVar("T")
 Line = TypeVar("Line")
 TABLES = (".csv", *TABBED)
 OBJECTS = (".jsonl", ".json", ".ndjson")
+_OBJECTS = re.compile(rb"\s*(\{|\[\s*[{\]])")  # how files of objects begin
 
 
 class Skipped:
@@ -109,11 +111,11 @@ def read_file(
     """
     content = unpacked(file, name)
     kind = kind_of(file.name)
-    start = content.lstrip()[:1]
+    objects = bool(_OBJECTS.match(content))
     names: tuple[str, ...] | None = None
-    if content.startswith(PARQUET) or (kind == ".parquet" and start not in (b"{", b"[")):
+    if content.startswith(PARQUET) or (kind == ".parquet" and not objects):
         rows, names = read_parquet(content, name, columns)
-    elif kind in OBJECTS or start == b"{" or (start == b"[" and kind not in TABLES):
+    elif kind in OBJECTS or objects:
         rows = read_objects(content, name, columns)
     elif kind in TABLES:
         return read_table(content, name, columns, kind, short)
