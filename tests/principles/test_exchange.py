@@ -121,13 +121,17 @@ def test_merge_loses_nothing(tmp_path):
     ("name", "content", "words"),
     [
         ("p.csv", "id,principle\na,B\n", "row 2: antithesis is empty or has no column"),
-        ("p.csv", "", "no rows"),
+        ("p.csv", "", "is empty; its first line must name the columns"),
+        ("p.csv", "id,principle,antithesis\n", "no rows; the first line names the columns id, version"),
+        ("p.csv", "id,principle,antithesis\na,B,C,D\n", "row 2: not as many cells as columns: 4, not 3"),
+        ("p.xlsx", "PK\x03\x04", "is a ZIP archive"),
         ("p.csv", "id,version,principle,antithesis\na,x,B,C\n", "row 2: version is 'x'"),
         ("p.csv", "id,principle,antithesis\n../a,B,C\n", "'../a' cannot be an id"),
         ("p.json", "[1]", "must look like"),
         ("p.json", '{"a": {"definition": "", "antithesis": "b"}}', "'a' has an empty text"),
         ("p.json", '{"positive": "1. A", "negative": "1. A", "identifiers": {"positive": [], "negative": []}}', "not a constitution file"),
-        ("p.txt", "", "give a .csv file"),
+        ("p.json", '[{"id": "a", "principle": "B"}]', "row 1: antithesis is empty or has no column"),
+        ("p.txt", "Be kind.", "neither JSON nor a table of known columns"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, name, content, words):
@@ -135,6 +139,49 @@ def test_bad_files_are_named(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words) as error:
         import_principles(tmp_path / name)
     assert name in str(error.value)
+
+
+HEADER, ROWS = (
+    "id,version,principle,antithesis,tags,notes",
+    ["a,1,A.,Not A.,x y,", "a,1,A!,Not A!,,", "b,2,B.,Not B.,,n"],
+)
+PLAIN = "\n".join([HEADER, *ROWS, ""])
+OBJECTS = [dict(zip(HEADER.split(","), row.split(","), strict=True)) for row in ROWS]
+# The same principles as a spreadsheet or pandas leaves them.
+TABLES = {
+    "p.csv": PLAIN.encode(),
+    "P.CSV": PLAIN.replace("id,version", "Id, Version ").encode(),
+    "semicolons.csv": ("sep=;\n" + PLAIN.replace(",", ";")).encode(),
+    "p.tsv": PLAIN.replace(",", "\t").encode(),
+    "unicode.txt": PLAIN.replace(",", "\t").replace("\n", "\r\n").encode("utf-16"),
+    "blank.csv": "\n".join(f"{row},," for row in [",,,,,", HEADER, *ROWS, ",,,,,"]).encode(),
+    "floats.csv": PLAIN.replace(",1,", ",1.0,").replace(",2,", ",2.0,").encode(),
+    "cut.csv": PLAIN.replace(",,\n", "\n").encode(),
+    "p.JSON": json.dumps(
+        [{**row, "version": float(row["version"]), "notes": row["notes"] or None} for row in OBJECTS]
+    ).encode(),
+    "p.jsonl": "".join(json.dumps({**row, "tags": row["tags"].split() or None}) + "\n" for row in OBJECTS).encode(),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_a_tool_has_saved(tmp_path, name):
+    (tmp_path / name).write_bytes(TABLES[name])
+    found = import_principles(tmp_path / name)
+    assert texts(found) == {"a@1": (("A.", "Not A."), ("A!", "Not A!")), "b@2": (("B.", "Not B."),)}
+    assert [(p.tags, p.notes) for p in found] == [(("x", "y"), ""), ((), "n")]
+
+
+def test_constitution_files_in_capitals_are_read_and_hidden_ones_are_not(tmp_path):
+    content = {
+        "identifiers": {"positive": ["pos a"], "negative": ["neg a"]},
+        "positive": "1. A.",
+        "negative": "1. Not A.",
+    }
+    (tmp_path / "0.JSON").write_text(json.dumps(content))
+    for name in ("._0.JSON", "._0.json", "Thumbs.db", "README.md"):
+        (tmp_path / name).write_text("x")
+    assert texts(import_principles(tmp_path)) == {"a@1": (("A.", "Not A."),)}
 
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path):

@@ -95,3 +95,13 @@ def test_empty_folder_is_refused(tmp_path):
         read_principles(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         read_principles(tmp_path / "none")
+
+
+def test_null_is_absent_and_suffixes_may_be_capitals(tmp_path):
+    (tmp_path / "a.YAML").write_text(
+        "id: a\nversion:\nprinciple: A.\nantithesis: Not A.\nphrasings: null\nsource: {kind: writer, name: null}\n"
+        "tags: [x, null]\nnotes:\nreviews:\n"
+    )
+    (tmp_path / "._a.yaml").write_bytes(b"\x00\x05\x16\x07")
+    [found] = read_principles(tmp_path)
+    assert (found.version, found.tags, found.notes, found.source.name) == (1, ("x",), "", "")
