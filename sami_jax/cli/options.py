@@ -175,7 +175,7 @@ def with_skipping(sub: argparse.ArgumentParser) -> None:
 
 
 def skipped_by(arguments: argparse.Namespace):
-    """What takes the bad rows, a `jsonl.Skipped`, where the user wants them passed over; else None."""
+    """What takes the bad rows, a `rows.Skipped`, where the user wants them passed over; else None."""
     from sami_jax.data.rows import Skipped
 
     return Skipped() if arguments.skip_bad_rows else None

@@ -81,9 +81,17 @@ def add_verbs(verbs) -> None:
     add_verb(sub, "check", _check, "find mistakes, near-duplicates, missing approvals", "sami principles check")
 
     bring = add_verb(
-        sub, "import", _import, "from CSV, or the paper's JSON formats", "sami principles import ideas.csv"
+        sub,
+        "import",
+        _import,
+        "from CSV and other tables, or the paper's JSON formats",
+        "sami principles import ideas.csv",
     )
-    bring.add_argument("source", type=Path, help="a .csv file, a .json file, or a folder of constitution files")
+    bring.add_argument(
+        "source",
+        type=Path,
+        help="a table (.csv, .jsonl, .parquet, ...), a .json file, or a folder of constitution files",
+    )
 
     send = add_verb(sub, "export", _export, "to CSV, or the paper's JSON formats", "sami principles export ideas.csv")
     send.add_argument("target", type=Path, help="file to write; a folder for --format constitutions")

@@ -99,7 +99,9 @@ def add_verbs(verbs) -> None:
         "ratings to verdicts, and their agreement with a judge",
         "sami rate import ratings/ratings.csv --key ratings/key.json --output people.jsonl --verdicts verdicts.jsonl",
     )
-    bring.add_argument("ratings", type=Path, help="the filled sheet, or Label Studio's JSON export")
+    bring.add_argument(
+        "ratings", type=Path, help="the filled sheet, or an export of Label Studio (JSON, JSON-MIN, CSV)"
+    )
     bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
     bring.add_argument("--output", type=new_file, required=True, help="verdicts")
     bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
@@ -114,7 +116,7 @@ def _with_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--queries",
         type=Path,
-        help="file of id and query a row (.jsonl, .csv, .parquet), where the lines hold no query",
+        help="file of id and query a row (.jsonl, .json, .csv, .parquet), where the lines hold no query",
     )
     with_skipping(parser)
 

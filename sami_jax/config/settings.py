@@ -48,7 +48,7 @@ def defaults() -> ConfigDict:
     c.constitutions.count = 2  # C, constitutions a query is answered under (P: 2 everywhere)
 
     c.data = ConfigDict()  # formats and recipes: docs/data.md
-    c.data.queries = ""  # trained on: a .jsonl, .csv or .parquet file, a folder of such, or hub:OWNER/NAME
+    c.data.queries = ""  # trained on: a .jsonl, .json, .csv or .parquet file, a folder of such, or hub:OWNER/NAME
     c.data.eval_queries = ""  # likewise, for evaluation; "" takes the last eval_fraction of `queries` instead
     c.data.eval_fraction = 0.1  # share of `queries` held out where eval_queries is "" (ours)
     c.data.column = ""  # of the query; "" takes the first there is of query, prompt, messages, chosen, info.post (ours)

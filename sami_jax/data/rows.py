@@ -140,9 +140,10 @@ def _read_of(row: dict, columns: Iterable[str]) -> dict:
     """What is read of a row, all of it sound."""
     found = {}
     for column in columns:
-        outer, _, inner = column.partition(".")
         if column in row:
             found[column] = sound(row[column])
-        elif inner and isinstance(row.get(outer), dict):
-            found[outer] = found.get(outer, {}) | _read_of(row[outer], (inner,))
+        elif "." in column:
+            outer, _, inner = column.partition(".")
+            if isinstance(row.get(outer), dict):
+                found[outer] = found.get(outer, {}) | _read_of(row[outer], (inner,))
     return found

@@ -50,7 +50,7 @@ def read_table(
         except csv.Error as error:
             if str(error) == "unexpected end of data" or header is None:
                 raise UserError(f"{name}:{number}: a quoted cell is never closed ({error}); mend the row") from None
-            rows.append((number, BadRow("not a CSV row", f" ({error}); mend the row")))
+            rows.append((number, BadRow("not a CSV row", f" ({error}); double the quotes inside a quoted cell")))
             continue
         if not any(cell.strip() for cell in cells):
             continue

@@ -26,6 +26,10 @@ CSV = b"id,query\n1,a\n2,b\n"
 FRAME = pandas.DataFrame(TWO)
 
 
+def as_json(**options) -> bytes:
+    return (FRAME.to_json(**options) or "").encode()
+
+
 def zipped(*names: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -60,9 +64,9 @@ READ = {
     "objects over many lines": ("q.jsonl", "\n".join(json.dumps(row, indent=2) for row in TWO).encode()),
     "rows under a key": ("q.json", json.dumps({"version": "1.1", "data": TWO, "tags": []}, indent=1).encode()),
     "rows under a key, on one line": ("q.json", json.dumps({"data": TWO, "licenses": ["x"]}).encode()),
-    "pandas' records": ("q.json", FRAME.to_json(orient="records").encode()),
-    "pandas' lines": ("q.json", FRAME.to_json(orient="records", lines=True).encode()),
-    "pandas' table": ("q.json", FRAME.to_json(orient="table").encode()),
+    "pandas' records": ("q.json", as_json(orient="records")),
+    "pandas' lines": ("q.json", as_json(orient="records", lines=True)),
+    "pandas' table": ("q.json", as_json(orient="table")),
     "CSV": ("q.csv", CSV),
     "CSV in capitals": ("Q.CSV", CSV),
     "CSV of another name": ("q.txt", CSV),
@@ -141,9 +145,9 @@ REFUSED = {
     "UTF-16 without a mark": ("q.csv", CSV.decode().encode("utf-16-le"), "q.csv: is no text, or UTF-16 without a mark; save it"),
     "half UTF-16": ("q.csv", b"\xff\xfei\x00d", "q.csv: begins as UTF-16 but is none; save it as UTF-8"),
     "half an array": ("q.json", ARRAY[:-5], "q.json: not readable as one JSON array .*; mend it"),
-    "columns for rows": ("q.json", FRAME.to_json().encode(), r"one JSON object of columns; write rows: to_json\(orient='records'"),
-    "pandas' split": ("q.json", FRAME.to_json(orient="split").encode(), "one JSON object of columns; write rows"),
-    "lists for rows": ("q.json", FRAME.to_json(orient="values").encode(), "q.json:1: not a JSON object"),
+    "columns for rows": ("q.json", as_json(), r"one JSON object of columns; write rows: to_json\(orient='records'"),
+    "pandas' split": ("q.json", as_json(orient="split"), "one JSON object of columns; write rows"),
+    "lists for rows": ("q.json", as_json(orient="values"), "q.json:1: not a JSON object"),
     "a dict of lists": ("q.json", json.dumps(FRAME.to_dict("list")).encode(), "one JSON object of columns; write rows"),
     "one text a line": ("q.txt", b"How do I?\nWhy?\n", "q.txt: neither JSON nor a table of known columns; write"),
     "only blank rows": ("q.csv", b",,\n,,\n", "q.csv: is empty; its first line must name the columns"),

@@ -247,7 +247,7 @@ def test_explain_shows_control_characters_and_writes_what_it_shows(run, tmp_path
     [
         ([LINES[0]], [], "in.jsonl:1: id 'a' has this line only; add"),
         ([LINES[0], LINES[2] | {"query": "r"}], [], "in.jsonl:2: id 'a' has another query on line 1"),
-        ([LINES[0], LINES[2] | {"response": None}], [], "in.jsonl:2: 'response' must be a text"),
+        ([LINES[0], LINES[2] | {"response": None}], [], "in.jsonl:2: key 'response' is missing"),
         ([LINES[0], {"id": "a"}], [], "in.jsonl:2: key 'query' is missing"),
         ([LINES[0], LINES[2] | {"response": " you" * 250}], [], "exceed the model's context of 256; shorten them"),
         (LINES, ["--limit", "0"], "--limit 0: must be at least 1"),
