@@ -4,6 +4,7 @@ A dataset is fetched at one commit, into the hub's cache, and found there again 
 for one by name: where the hub cannot be reached, it takes whatever revision it finds. No script is fetched, and none is run.
 """
 
+import glob
 import os
 import sys
 from collections import Counter
@@ -123,13 +124,12 @@ def _by_names(root: Path, source: Source) -> dict[str, list[Path]]:
     """The splits that the names of files and folders tell."""
     from datasets import data_files
 
-    if source.subset and not (root / source.subset).is_dir():
-        _subset(root, source, ["default"])  # says that there is none
-    below = str(root / source.subset)
-    patterns = data_files.get_data_patterns(below)
-    splits = _paths(data_files.DataFilesDict.from_patterns(patterns, base_path=below))
+    below = root / _subset(root, source, ["default"]).get("data_dir", "")
+    base = glob.escape(str(below))  # `datasets` takes it for the beginning of a pattern
+    patterns = data_files.get_data_patterns(base)
+    splits = _paths(data_files.DataFilesDict.from_patterns(patterns, base_path=base))
     with_data = {split: files for split, files in splits.items() if any(map(_kind, files))}
-    return with_data or ({"train": data} if (data := _data_below(root / source.subset)) else splits)
+    return with_data or ({"train": data} if (data := _data_below(below)) else splits)
 
 
 def _paths(data_files: dict) -> dict[str, list[Path]]:
@@ -157,7 +157,7 @@ def _of_one_kind(files: list[Path]) -> tuple[list[Path], list[Path]]:
     """The files of the kind that most are of, as `datasets` takes them, and the others."""
     kinds = Counter(kind for file in files if (kind := _kind(file)))
     chosen = [file for file in files if _kind(file) == kinds.most_common(1)[0][0]] if kinds else []
-    return chosen, [file for file in files if file not in set(chosen)]
+    return chosen, [file for file in files if file not in chosen]
 
 
 def _data_below(folder: Path) -> list[Path]:

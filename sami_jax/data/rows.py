@@ -117,11 +117,10 @@ def read_file(
         rows, names = read_parquet(content, name, columns)
     elif kind in OBJECTS or objects:
         rows = read_objects(content, name, columns)
-    elif kind in TABLES:
-        return read_table(content, name, columns, kind, short)
     else:
         rows, names = read_table(content, name, columns, kind, short)
-        if not {one.lower() for one in names} & {column.lower() for column in columns}:
+        known = {one.lower() for one in names} & {column.lower() for column in columns}
+        if kind not in TABLES and not known:
             raise UserError(f'{name}: neither JSON nor a table of known columns; write {{"id": ..., ...}} a line')
         return rows, names
     return [(number, row if isinstance(row, BadRow) else _reduced(row, columns)) for number, row in rows], names

@@ -302,6 +302,13 @@ FOLDERS = {
 }  # fmt: skip
 
 
+def test_a_folder_may_be_called_like_a_pattern_or_be_hidden(tmp_path):
+    file = tmp_path / ".data [1]*" / "train.jsonl"
+    file.parent.mkdir()
+    file.write_bytes(LINES)
+    assert len(read_queries(file.parent)) == 2
+
+
 @pytest.mark.parametrize("case", FOLDERS)
 def test_what_is_not_read_of_a_folder_is_said(tmp_path, case, capsys):
     files, texts, said = FOLDERS[case]
