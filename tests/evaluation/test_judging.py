@@ -284,6 +284,11 @@ def test_the_likelihood_judge_compares_a_and_b(tmp_path):
         (
             [{"id": "1", "response": "a"}, {"id": "2", "response": None}],
             {"1": "q"},
+            "test.jsonl:2: key 'response' is missing",
+        ),
+        (
+            [{"id": "1", "response": "a"}, {"id": "2", "response": ["b"]}],
+            {"1": "q"},
             "test.jsonl:2: response is no text",
         ),
         ([{"id": "1", "response": "a"}, {"id": "2", "response": "b"}], {}, "test.jsonl:1: no text of the query '1'"),
