@@ -13,7 +13,7 @@ from sami_jax.config import load_config
 from sami_jax.config.checks import validate
 from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import normalized
-from sami_jax.contrast.scoring import score
+from sami_jax.contrast.scoring import score, tracked
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, messages_in, of_messages
 from sami_jax.data.fields import BadRow, absent, list_in, plain_id
@@ -24,7 +24,7 @@ from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
 from sami_jax.export.huggingface import check_replaceable, copy_companions, export
-from sami_jax.ground.terminal import show, track
+from sami_jax.ground.terminal import show
 from sami_jax.models.adapters import folded, read_record
 from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
@@ -96,7 +96,7 @@ def score_file(arguments: argparse.Namespace) -> None:
     lines: list[dict] = [{}] * len(ids)
     for places in by_count.values():
         chosen = [examples[place] for place in places]
-        matrices = track(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", len(chosen))
+        matrices = tracked(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", chosen)
         for number, summed in matrices:
             place = places[number]
             lines[place] = _score_line(ids[place], summed, examples[place], arguments.normalize)

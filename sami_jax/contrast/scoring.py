@@ -1,7 +1,8 @@
 """S for many examples at once, batch after batch: what `sami score` and the evaluation read; log-probs of tokens likewise."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from sami_jax.contrast.likelihood import likelihoods, token_logprobs
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.errors import NotFinite
+from sami_jax.ground.progress import track
 from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import batch_shards, gathered, put
+
+T = TypeVar("T")
 
 # Sizes are rounded up to a multiple of this, so that few shapes are compiled.
 BUCKET = 32
@@ -51,6 +55,17 @@ def score_tokens(
     for place, logprobs in _in_batches(_by_token, params, config, examples, mesh, batch_size):
         (response,) = examples[place].responses
         yield place, logprobs[:, : len(response)]
+
+
+def tracked(
+    scored: Iterable[tuple[int, T]], title: str, examples: Sequence[ContrastExample]
+) -> Iterator[tuple[int, T]]:
+    """What is yielded by the examples' places, as `score` does, behind a progress bar that counts their tokens."""
+
+    def tokens(one: tuple[int, T]) -> int:
+        return examples[one[0]].tokens
+
+    return track(scored, title, len(examples), tokens=tokens, to_come=sum(example.tokens for example in examples))
 
 
 def _in_batches(

@@ -22,6 +22,7 @@ from sami_jax.contrast.likelihood import likelihoods, normalized, plain_likeliho
 from sami_jax.contrast.optim import Moments, apply_updates, make_optimizer
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.errors import UserError
+from sami_jax.ground import display
 from sami_jax.models.adapters import trained
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
@@ -146,6 +147,10 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
         for batch in microbatches:
             total, metrics = add(state.params, frozen, total, put_batch(batch, mesh), reference)
             of_each.append(metrics)
+            # While this one is computed, the one before has come to its end: that is seen without keeping a device waiting.
+            jax.block_until_ready(of_each[-2:-1])
+            if work := display.current():
+                work.tell_within((len(of_each) - 1) / len(microbatches))
         metrics = {name: float(value) for name, value in mean_metrics(jax.device_get(of_each)).items()}
         metrics |= {"gradient_norm": float(norm(total)) / len(of_each), "update_norm": 0.0}
         if math.isfinite(metrics["loss"] + metrics["gradient_norm"]):

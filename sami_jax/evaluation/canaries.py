@@ -42,7 +42,7 @@ def canary_set(config: ConfigDict, principles: Sequence[Principle], queries: Seq
     for index in range(len(queries)):
         first, _ = composing.compose(chosen, "positive_vs_rest", *sizes, root, index)
         constitutions.append((first, composing.opposite(first, chosen)))
-    return EvaluationSet(NAME, queries, constitutions, quiet=True)
+    return EvaluationSet(NAME, queries, constitutions)
 
 
 class Canaries:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax.contrast.scoring import score_tokens
+from sami_jax.contrast.scoring import score_tokens, tracked
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.dialogue import Message, of_row
 from sami_jax.data.fields import BadRow, id_of
@@ -25,7 +25,6 @@ from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.rows import read_rows
 from sami_jax.errors import UserError
-from sami_jax.ground.terminal import track
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 
@@ -158,7 +157,7 @@ def explain_all(
     """
     examples = encode_answers(answers, model, prompt)
     explained = explain(model, params, answers, examples, ids, mesh, batch_size)
-    found = dict(track(explained, "explaining", len(answers)))
+    found = dict(tracked(explained, "explaining", examples))
     return [found[place] for place in range(len(answers))]
 
 

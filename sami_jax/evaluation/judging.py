@@ -16,8 +16,9 @@ from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.pairs import Pair, Question, orders, read_choice, why_invalid, win_of
 from sami_jax.evaluation.verdicts import Verdict, read_verdicts
 from sami_jax.ground.endpoint import Endpoint, Unusable
+from sami_jax.ground.progress import track
 from sami_jax.ground.redaction import redact
-from sami_jax.ground.terminal import say, track
+from sami_jax.ground.terminal import say
 from sami_jax.principles.constitutions import read_stated
 from sami_jax.principles.principle import Principle
 

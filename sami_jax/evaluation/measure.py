@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 
 from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import normalized
-from sami_jax.contrast.scoring import score
+from sami_jax.contrast.scoring import score, tracked
 from sami_jax.data.jsonl import read_jsonl
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.templates import encode_prompt
 from sami_jax.evaluation.judges import Judge
 from sami_jax.evaluation.statistics import mean_interval
+from sami_jax.ground.display import doing
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
@@ -35,7 +36,6 @@ class EvaluationSet:
     name: str
     queries: Sequence[Query]
     constitutions: Sequence[tuple[Constitution, ...]]
-    quiet: bool = False  # answered without a progress bar
 
 
 def evaluation_sets(
@@ -137,7 +137,7 @@ def _sample(
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
-    title = None if evaluation_set.quiet else f"answering {evaluation_set.name}"
+    title = f"answering {evaluation_set.name}"
     return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter)
 
 
@@ -161,8 +161,10 @@ def _information(
     end_token = model.scored_end(config.objective.score_eos)
     examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token, model.chat)
     s_sum = np.zeros((len(examples), count, count), np.float32)
-    for place, summed in score(params, model.config, examples, mesh, config.evaluation.batch_size):
-        s_sum[place] = summed
+    with doing(f"scoring {evaluation_set.name}"):
+        scored = score(params, model.config, examples, mesh, config.evaluation.batch_size)
+        for place, summed in tracked(scored, "queries", examples):
+            s_sum[place] = summed
     s_sum[unanswered] = 0.0  # who says nothing tells nothing of the constitution: 0 nats
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
     estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)

@@ -20,6 +20,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
+from sami_jax.ground.display import doing
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.files import companion_files
 from sami_jax.models.pretrained import GENERATION, ModelFolder
@@ -62,9 +63,10 @@ def export(
         shutil.rmtree(output, ignore_errors=True)
         os.rename(partial, output)
 
-    hosts.once(begin)
-    _write_weights(params, partial, dtype, max_shard_bytes)
-    hosts.once(finish)
+    with doing(f"writing {output}"):
+        hosts.once(begin)
+        _write_weights(params, partial, dtype, max_shard_bytes)
+        hosts.once(finish)
 
 
 def check_replaceable(output: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from sami_jax.errors import UserError
 from sami_jax.ground.digests import file_digest
 from sami_jax.ground.disk import hidden
+from sami_jax.ground.progress import track
 from sami_jax.ground.redaction import redact
-from sami_jax.ground.terminal import track
 from sami_jax.models.huggingface import check_weights, read_config
 from sami_jax.provenance.manifest import MANIFEST, read_statement
 

@@ -71,14 +71,15 @@ def join(
     jax.config.update("jax_enable_preemption_service", False)
     _keep_native_output_apart()
     try:
-        jax.distributed.initialize(
-            coordinator,
-            processes,
-            process,
-            initialization_timeout=STARTING,
-            heartbeat_timeout_seconds=lost_after,
-            shutdown_timeout_seconds=lost_after,
-        )
+        with contextlib.nullcontext() if process else _waiting():
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process,
+                initialization_timeout=STARTING,
+                heartbeat_timeout_seconds=lost_after,
+                shutdown_timeout_seconds=lost_after,
+            )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"--distributed: nothing here tells which processes there are ({error}); give --coordinator, --processes and --process"
@@ -107,7 +108,15 @@ def first() -> bool:
 def meet() -> None:
     """Waits until all processes are here."""
     if _world.count > 1:
-        _world.client.wait_at_barrier(f"sami/{next(_numbers)}", PATIENCE * 1000)
+        with _waiting():
+            _world.client.wait_at_barrier(f"sami/{next(_numbers)}", PATIENCE * 1000)
+
+
+def _waiting() -> contextlib.AbstractContextManager[None]:
+    """Says so, while it lasts."""
+    from sami_jax.ground.display import doing  # heavy; without others, nobody waits
+
+    return doing("waiting for the other processes")
 
 
 def once(action: Callable[[], T]) -> T:

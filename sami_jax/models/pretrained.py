@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.chat import Chat
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
+from sami_jax.ground.display import doing
 from sami_jax.ground.finite import check_finite
 from sami_jax.ground.terminal import say
 from sami_jax.models.config import ModelConfig
@@ -35,8 +36,9 @@ class ModelFolder:
         Raises:
           NotFinite: one of them is no number.
         """
-        params = load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
-        check_finite(params, str(self.folder))
+        with doing(f"loading {self.folder}"):
+            params = load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
+            check_finite(params, str(self.folder))
         return params
 
     def decode(self, ids: list[int]) -> str:

@@ -18,6 +18,7 @@ from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.display import doing
 from sami_jax.ground.redaction import redact, redacted
 from sami_jax.ground.version import PACKAGE, VERSION
 from sami_jax.provenance.audit import AuditLog
@@ -118,14 +119,16 @@ class RunRecord:
         """Records once that a stage of an iteration is done, with the digests of what it left; whether that is news."""
         if self.audit.last(event, iteration=iteration):
             return False
-        files = hosts.once(lambda: file_digests([file for file in outputs if file.exists()], self._workdir))
+        with doing(f"hashing what was {event}"):
+            files = hosts.once(lambda: file_digests([file for file in outputs if file.exists()], self._workdir))
         self.audit.add(event, iteration=iteration, **facts, files=files)
         return True
 
     def publish(self, model: Path) -> None:
         """Makes the files of a model folder subjects of the manifest, once: what was published is not measured again."""
         published = {subject["name"] for subject in self._subjects}
-        found = hosts.once(lambda: file_digests([model], self._workdir))
+        with doing(f"hashing {model}"):
+            found = hosts.once(lambda: file_digests([model], self._workdir))
         if new := [name for name in found if name not in published]:
             self._subjects += [{"name": name, "digest": {"sha256": found[name]}} for name in new]
             self._write()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sami_jax.errors import UserError
 from sami_jax.ground.digests import file_digest, json_digest
+from sami_jax.ground.display import doing
 from sami_jax.provenance.audit import read_audit
 from sami_jax.provenance.manifest import AUDIT, MANIFEST, check_statement, leaves, read_unchecked
 
@@ -32,8 +33,9 @@ def verify(workdir: Path) -> Verified:
     files = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
     for event in events:
         files |= event.get("files", {})
-    for name, digest in files.items():
-        _check_file(workdir, name, digest)
+    with doing(f"hashing {workdir}"):
+        for name, digest in files.items():
+            _check_file(workdir, name, digest)
     predicate = statement["predicate"]
     return Verified(len(files), len(events), len(predicate["principles"]), predicate["status"])
 

@@ -15,13 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from sami_jax.errors import UserError
+from sami_jax.ground import compilation, display, hosts
 from sami_jax.models.cache import Cache, cache_shardings, new_cache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import bind, layer_weights
+from sami_jax.sampling.forecast import Forecast
 from sami_jax.sharding import batch_shards, constrain, gathered, named_sharding, put
 
-# Decode steps between two looks of the host at stop strings; without any, it looks when enough rows have finished.
+# Decode steps between two looks of the host, at most, where there are stop strings or other hosts.
 SEGMENT = 32
+# Seconds between two looks, about, else: often enough for who waits, too seldom to cost anything.
+LOOK = 1.0
 # Prompts are padded to a multiple of this at least, so that few shapes are compiled.
 SMALLEST_BUCKET = 16
 # Waiting prompts enter in groups of 1 / REFILL of the rows: fewer groups waste rows, more groups waste prefills.
@@ -194,7 +198,7 @@ def generate(
     mesh: jax.sharding.Mesh,
     batch_size: int,
 ) -> Iterator[Response]:
-    """Samples one response to each prompt and yields them in order.
+    """Samples one response to each prompt and yields them in order. What is shown while it does is told token by token.
 
     Args:
       params: weights, already in the compute dtype and in their shards on `mesh`.
@@ -221,6 +225,11 @@ class _Generation:
         self.occupant: list[int | None] = [None] * self.rows
         self.finished = np.ones(self.rows, bool)
         self.next_prompt = 0
+        self.steps = 1  # of the next call of the device
+        self.took = np.zeros(self.rows, int)  # steps, of each row's response
+        self.ended: list[int] = []  # steps of the responses that ended by themselves
+        self.cut = 0  # responses that were as long as may be
+        self.forecast = Forecast(self.rows, options.max_new_tokens)
         positions = bucket(max(map(len, prompts))) + options.max_new_tokens
         with jax.set_mesh(mesh):
             stacked = keeps_stacked(mesh)
@@ -235,6 +244,7 @@ class _Generation:
                     self._admit_waiting()
                     self._decode_some()
                 done.update(self._collect())
+                self._tell()
             yield done.pop(index)
 
     def _free(self) -> list[int]:
@@ -251,32 +261,72 @@ class _Generation:
             for place, (index, row) in enumerate(zip(chosen, free, strict=False)):
                 tokens[place, : len(self.prompts[index])] = self.prompts[index]
                 lengths[place], seeds[place], rows[place] = len(self.prompts[index]), self.seeds[index], row
-                self.occupant[row], self.finished[row] = index, False
+                self.occupant[row], self.finished[row], self.took[row] = index, False, 0
+            seconds = compilation.stopwatch()
+            self._say(f"reading prompts {chosen.start + 1} to {chosen.stop}")
             group = map(self._by_row, (tokens, lengths, seeds))
             self.slots = admit_prompts(self.params, self.layers, self.slots, *group, rows, config=self.config)
+            jax.block_until_ready(self.slots.position)
+            self._say("")
+            self.forecast.read(seconds(), int(lengths.sum()))
+            self._tell()
 
     def _decode_some(self) -> None:
         free = len(self._free())
         # With prompts waiting, stop as soon as a group of them can enter; else when the last row is done.
         enough = max(self.group, free + 1) if self.next_prompt < len(self.prompts) else self.rows
-        steps = SEGMENT if self.options.stop else self.options.max_new_tokens
+        seconds = compilation.stopwatch()
         finished = self._by_row(self.finished)
         static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens}
-        self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, steps, **static)
+        self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, self.steps, **static)
         self.finished = gathered(self.slots.finished).copy()
+        before, self.took = self.took, gathered(self.slots.sampled).astype(int)
+        self.forecast.decoded(seconds(), int((self.took - before).max()))
+        self._pace(seconds())
+
+    def _pace(self, seconds: float) -> None:
+        """Chooses the steps of the next call, after one that took so many seconds. All hosts must choose alike, and their clocks
+        differ."""
+        limit = SEGMENT if self.options.stop or hosts.count() > 1 else self.options.max_new_tokens
+        if hosts.count() > 1 or seconds < LOOK / 2:
+            self.steps = min(2 * self.steps, limit)
+        elif seconds > 2 * LOOK:
+            self.steps = max(self.steps // 2, 1)
 
     def _collect(self) -> dict[int, Response]:
         """Takes finished responses out of their rows, those that hold a stop string included."""
-        generated, sampled = map(gathered, (self.slots.generated, self.slots.sampled))
+        looked_at = [row for row, index in enumerate(self.occupant) if index is not None]
+        if not self.options.stop:
+            looked_at = [row for row in looked_at if self.finished[row]]
+        generated = gathered(self.slots.generated) if looked_at else None
         done = {}
-        for row, index in enumerate(self.occupant):
-            if index is None:
-                continue
-            response = _response(generated[row, : sampled[row]].tolist(), self.options, self.decode, self.end_tokens)
+        for row in looked_at:
+            tokens = generated[row, : self.took[row]].tolist()
+            response = _response(tokens, self.options, self.decode, self.end_tokens)
             if self.finished[row] or response.finish_reason == "stop":
-                done[index] = response
+                done[self.occupant[row]] = response
                 self.occupant[row], self.finished[row] = None, True
+                if response.finish_reason == "stop":
+                    self.ended.append(len(tokens))
+                else:
+                    self.cut += 1
         return done
+
+    def _say(self, moment: str) -> None:
+        """What it is at."""
+        if work := display.current():
+            work.moment = moment
+
+    def _tell(self) -> None:
+        """How far it is."""
+        work = display.current()
+        if work is None or not self.forecast.knows:
+            return
+        running = [int(self.took[row]) for row, index in enumerate(self.occupant) if index is not None]
+        waiting = self.prompts[self.next_prompt :]
+        outlook = self.forecast.outlook(self.ended, self.cut, running, len(waiting), sum(map(len, waiting)))
+        tokens = sum(self.ended) + self.cut * self.options.max_new_tokens + sum(running)
+        work.tell(len(self.ended) + self.cut, outlook.share, tokens, outlook.seconds, outlook.at_most)
 
     def _by_row(self, array: np.ndarray) -> jax.Array:
         return put(array, self.mesh, ("batch",))

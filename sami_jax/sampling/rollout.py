@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.data.pairs import set_apart
 from sami_jax.ground import hosts
-from sami_jax.ground.terminal import track
+from sami_jax.ground.progress import track
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.decoding import Response, SamplingOptions, generate
 
@@ -39,7 +39,7 @@ def write_responses(
     options: SamplingOptions,
     mesh: jax.sharding.Mesh,
     batch_size: int,
-    title: str | None,
+    title: str,
     filters: ConfigDict | None = None,
 ) -> list[dict]:
     """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
@@ -51,7 +51,7 @@ def write_responses(
     "thinking" holds what comes before, so that both together are the text as it was sampled, of "sampled_tokens" tokens.
 
     Args:
-      title: of the progress bar; None shows none.
+      title: of the progress bar.
       filters: a run's `filter`; None where responses are whole texts.
     """
     if hosts.once(file.exists):
@@ -71,7 +71,7 @@ def write_responses(
             mesh=mesh,
             batch_size=batch_size,
         )
-        responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
+        responses = track(responses, title, len(prompts), done)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {**prompt.key, **_texts(response, model, filters), "finish_reason": response.finish_reason}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -26,6 +26,7 @@ from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.disk import check_space
+from sami_jax.ground.display import doing
 from sami_jax.ground.finite import check_finite
 from sami_jax.ground.terminal import say
 from sami_jax.models.adapters import trained
@@ -101,7 +102,8 @@ class Checkpoints:
           UserError: arrays of another shape or dtype than `config` asks for.
         """
         self.settle()
-        step = hosts.once(self._newest_whole)
+        with doing(f"checking {self.folder}"):
+            step = hosts.once(self._newest_whole)
         self._manager.reload()
         if step is None:
             return None
@@ -111,7 +113,8 @@ class Checkpoints:
         content = {"params": abstract.params, "optimizer": abstract.opt_state}
         hosts.once(lambda: _check_arrays(self.folder / str(step), _arrays(content)))
         items = {name: ocp.args.StandardRestore(tree) for name, tree in content.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with doing(f"loading {self.folder / str(step)}"):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return TrainState(restored["params"], restored["optimizer"], put(jax.numpy.int32(step), mesh))
 
     def drop_after(self, step: int) -> None:
@@ -133,7 +136,8 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         try:
             if pending:
-                pending.result()
+                with doing("waiting for the checkpoint to be whole"):
+                    pending.result()
         except TimeoutError as error:
             raise UserError(
                 f"{self.folder}: a checkpoint was not finished in time, by this machine's clock: the disk is slow or gone, or the"

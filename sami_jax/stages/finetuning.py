@@ -22,7 +22,9 @@ from sami_jax.evaluation.canaries import Canaries, Stop
 from sami_jax.export.huggingface import companions, export
 from sami_jax.export.peft import export_adapters
 from sami_jax.ground import hosts, stopping
-from sami_jax.ground.terminal import say, track
+from sami_jax.ground.display import doing
+from sami_jax.ground.progress import track
+from sami_jax.ground.terminal import say
 from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.models.stack import joined
@@ -74,7 +76,8 @@ def train(
         dtype = config.train.param_dtype
         adapters = model_config.adapter and init_adapters(model_config, config.seed, mesh, dtype)
         state = init_state(adapters or base.load(mesh, dtype), model_config, config, mesh)
-        check_shared_prefix(joined(frozen, state.params), model_config, config, batches.examples(0), mesh)
+        with doing("checking log-likelihoods against separate rows"):
+            check_shared_prefix(joined(frozen, state.params), model_config, config, batches.examples(0), mesh)
         return state
 
     with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", side_files) as checkpoints:
@@ -142,7 +145,9 @@ def _make_updates(
     # A stop may have come before the canaries did: what was saved is looked at now.
     if alarms := look(done):
         return state, alarms
-    numbers = track(range(done + 1, updates + 1), "updates", updates, done, lambda n: batches.tokens(n - 1))
+    tokens = [batches.tokens(index) for index in range(updates)]
+    to_come = range(done + 1, updates + 1)
+    numbers = track(to_come, "updates", updates, done, lambda number: tokens[number - 1], sum(tokens[done:]))
     try:
         for number in numbers:
             state, metrics = update(state, number)

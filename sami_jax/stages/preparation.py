@@ -19,6 +19,7 @@ from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.display import doing
 from sami_jax.ground.terminal import say
 from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.models.adapters import adapted
@@ -117,6 +118,8 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         }
         for chosen in inputs.evaluation_sets
     ]
+    with doing(f"hashing {inputs.base.folder}"):
+        base_files = hosts.once(lambda: file_digests(model_files(inputs.base.folder), inputs.base.folder))
     return {
         "config": json.loads(config.to_json()),
         "seed": config.seed,
@@ -125,7 +128,7 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         "evaluation_plan": {"sha256": json_digest([config.evaluation.to_dict(), plan])},
         "base_model": {
             "path": str(inputs.base.folder),
-            "files": hosts.once(lambda: file_digests(model_files(inputs.base.folder), inputs.base.folder)),
+            "files": base_files,
         },
         "status": "running",
     }

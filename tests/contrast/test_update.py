@@ -9,8 +9,10 @@ from ml_collections import FrozenConfigDict
 from support.small_model import SMALL, mesh_of, random_batch
 
 from sami_jax.config import defaults
+from sami_jax.contrast import update as update_module
 from sami_jax.contrast.update import (
     SHARED_PREFIX_TOLERANCE,
+    Programs,
     accumulate,
     check_shared_prefix,
     init_state,
@@ -21,6 +23,8 @@ from sami_jax.contrast.update import (
 )
 from sami_jax.data.batches import ContrastBatch, ContrastExample
 from sami_jax.errors import UserError
+from sami_jax.ground.display import showing
+from sami_jax.ground.work import Work
 from sami_jax.models import attention
 from sami_jax.models.decoder import init_params, param_shardings
 
@@ -173,3 +177,24 @@ def test_the_self_check_stops_on_nan(mesh, small_params, config):
     broken = jax.tree.map(lambda w: w * float("nan"), small_params)
     with pytest.raises(UserError, match="self-check"):
         self_check(broken, config, mesh)
+
+
+def test_an_update_moves_with_its_microbatches(monkeypatch, mesh, config):
+    """Each is told once it is computed, while the next one is."""
+    told = []
+    number = jnp.float32(1)
+    stand_ins = Programs(
+        start=lambda params: number,
+        add=lambda *_: (number, {"loss": number}),
+        norm=lambda total: number,
+        apply=lambda state, total, count: (state, number, None),
+    )
+    monkeypatch.setattr(update_module, "programs", lambda *_: stand_ins)
+    monkeypatch.setattr(Work, "tell_within", lambda self, share: told.append(share))
+    update = make_update(SMALL, config, mesh)
+    state = TrainState({}, None, number)
+    with showing(Work("updates", 1)):
+        update(state, in_microbatches(random_batch(1, 4, 2), 4), {}, None)
+    assert told == [0, 1 / 4, 2 / 4, 3 / 4]
+    update(state, in_microbatches(random_batch(1, 4, 2), 4), {}, None)  # nobody watches
+    assert len(told) == 4

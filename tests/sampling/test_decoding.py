@@ -1,4 +1,4 @@
-"""Sampling: the distribution asked for, stops, and rows that do not depend on their company."""
+"""Sampling: the distribution asked for, stops, rows that do not depend on their company, and what is told meanwhile."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from support.small_model import SMALL, mesh_of
 
+from sami_jax.ground.display import showing
+from sami_jax.ground.work import Work
 from sami_jax.models.decoder import param_shardings
 from sami_jax.sampling import decoding
 from sami_jax.sampling.decoding import SamplingOptions, choose, generate
@@ -134,3 +136,46 @@ def test_the_nucleus_is_the_shortest_beginning_of_the_sorted_tokens(top_p):
         order = np.argsort(-row)
         size = int(np.searchsorted(np.cumsum(row[order]), top_p)) + 1
         assert set(np.flatnonzero(mine)) == set(order[:size].tolist())
+
+
+@pytest.mark.parametrize("stop", [(), ("~",)])
+def test_tokens_are_told_while_responses_go_on(small_params, mesh, stop, monkeypatch):
+    told = []
+    monkeypatch.setattr(Work, "tell", lambda self, *how_far: told.append(how_far))
+    with showing(Work("sampling", len(PROMPTS))):
+        options = SamplingOptions(max_new_tokens=40, stop=stop)
+        found = responses(small_params, mesh, PROMPTS, SEEDS, 3, options)
+    ended, shares, tokens, left, _ = zip(*told, strict=True)
+    assert ended[0] == 0 and 0 < tokens[0] <= 3  # the first is of the first tokens
+    assert len({count for count, done in zip(tokens, ended, strict=True) if done == 0}) > 1
+    assert [*ended] == sorted(ended) and [*tokens] == sorted(tokens)
+    assert ended[-1] == len(PROMPTS) and shares[-1] == 1.0 and left[-1] == 0.0
+    assert 0 <= tokens[-1] - sum(response.tokens for response in found) <= len(PROMPTS)  # their ends are counted
+
+
+@pytest.mark.parametrize(
+    ("hosts_count", "stop", "seconds", "steps"),
+    [
+        (1, (), 0.01, [1, 2, 4, 8, 16, 32, 40, 40]),  # as many as there may be
+        (1, (), 0.8, [1, 1, 1]),
+        (1, ("~",), 0.01, [1, 2, 4, 8, 16, 32, 32]),
+        (2, (), 9.0, [1, 2, 4, 8, 16, 32, 32]),  # whatever its clock says: others have another
+    ],
+)
+def test_the_host_looks_about_once_a_second(small_params, mesh, hosts_count, stop, seconds, steps, monkeypatch):
+    options = SamplingOptions(max_new_tokens=40, stop=stop)
+    generation = decoding._Generation(small_params, SMALL, PROMPTS, SEEDS, options, (0,), decode, mesh, 3)
+    monkeypatch.setattr(decoding.hosts, "count", lambda: hosts_count)
+    for expected in steps:
+        assert generation.steps == expected
+        generation._pace(seconds)
+
+
+def test_slow_steps_are_made_a_few_at_a_time(small_params, mesh):
+    generation = decoding._Generation(
+        small_params, SMALL, PROMPTS, SEEDS, SamplingOptions(max_new_tokens=40), (0,), decode, mesh, 3
+    )
+    generation.steps = 32
+    for expected in (16, 8, 4, 2, 1, 1):
+        generation._pace(3.0)
+        assert generation.steps == expected
