@@ -298,7 +298,9 @@ class _Generation:
         looked_at = [row for row, index in enumerate(self.occupant) if index is not None]
         if not self.options.stop:
             looked_at = [row for row in looked_at if self.finished[row]]
-        generated = gathered(self.slots.generated) if looked_at else None
+        if not looked_at:
+            return {}
+        generated = gathered(self.slots.generated)
         done = {}
         for row in looked_at:
             tokens = generated[row, : self.took[row]].tolist()

@@ -13,6 +13,7 @@ from sami_jax.contrast import update as update_module
 from sami_jax.contrast.update import (
     SHARED_PREFIX_TOLERANCE,
     Programs,
+    TrainState,
     accumulate,
     check_shared_prefix,
     init_state,
