@@ -89,17 +89,10 @@ def score_file(arguments: argparse.Namespace) -> None:
     ids, examples = zip(*(row for _, row in read), strict=True)
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
-    # Lines of equal C are scored together; the output keeps the order of the input.
-    by_count: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        by_count.setdefault(len(example.prompts), []).append(place)
-    lines: list[dict] = [{}] * len(ids)
-    for places in by_count.values():
-        chosen = [examples[place] for place in places]
-        matrices = tracked(score(params, model.config, chosen, mesh, arguments.batch_size), "scoring", chosen)
-        for number, summed in matrices:
-            place = places[number]
-            lines[place] = _score_line(ids[place], summed, examples[place], arguments.normalize)
+    lines: list[dict] = [{}] * len(ids)  # in the order of the input
+    scored = score(params, model.config, examples, mesh, arguments.batch_size)
+    for place, summed in tracked(scored, "scoring", examples):
+        lines[place] = _score_line(ids[place], summed, examples[place], arguments.normalize)
     write_jsonl(arguments.output, lines)
     tell_programs(arguments, {"matrices": len(lines), "output": str(arguments.output)})
     show(f"{len(lines)} matrices: {arguments.output}")

@@ -79,18 +79,30 @@ def likelihoods(
     return Likelihoods(summed, kl, jax.tree.map(jnp.mean, router), accumulator)
 
 
-def plain_likelihoods(params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32") -> jax.Array:
+def plain_likelihoods(
+    params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32", in_turn: bool = False
+) -> jax.Array:
     """`likelihoods`, [B, C, C], with every (i, j) pair a row of its own: B C^2 rows of P + L tokens.
 
     The reference that the shared prefix is checked against.
+
+    Args:
+      in_turn: compute B rows at a time, one of each query; else all at once.
     """
     b, count = batch.prefix_lengths.shape
     model = bind(config, params)
     shared = _rows(batch.tokens, batch.prefix_lengths, batch)
     each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), shared)
     rows = each.alone(jnp.tile(jnp.arange(count), b * count))
-    logprobs, scored, _ = _logprobs(model, rows, compute_dtype)
-    return _by_response(logprobs, scored.owners, 1).reshape(b, count, count)
+
+    def summed(rows: PackedRows) -> jax.Array:
+        logprobs, scored, _ = _logprobs(model, rows, compute_dtype)
+        return _by_response(logprobs, scored.owners, 1)[:, 0]
+
+    if not in_turn:
+        return summed(rows).reshape(b, count, count)
+    turns = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(b, count * count, *x.shape[1:]), 1, 0), rows)
+    return jax.lax.map(summed, turns).T.reshape(b, count, count)
 
 
 def token_logprobs(params: dict, config: ModelConfig, batch: ContrastBatch, *, compute_dtype="float32") -> jax.Array:

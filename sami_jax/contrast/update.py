@@ -21,6 +21,7 @@ from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import likelihoods, normalized, plain_likelihoods
 from sami_jax.contrast.optim import Moments, apply_updates, make_optimizer
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
+from sami_jax.data.packing import Sizes
 from sami_jax.errors import UserError
 from sami_jax.ground import display
 from sami_jax.models.adapters import trained
@@ -31,6 +32,10 @@ from sami_jax.sharding import batch_shards, named_sharding, put
 
 # Nats a token, by compute dtype: what rounding alone may do to a log-likelihood.
 SHARED_PREFIX_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+# What the self-check looks at: constitutions of a query, and tokens, enough to fill several blocks of an attention kernel.
+CHECKED = 3
+CHECKED_TOKENS = Sizes(prefix=256, response=64, responses=CHECKED * 64)
 
 HOST_MEMORY = "pinned_host"  # jax's name of the host memory that a device copies from and to by itself
 
@@ -273,27 +278,16 @@ def check_shared_prefix(
     examples: Sequence[ContrastExample],
     mesh: jax.sharding.Mesh,
 ) -> float:
-    """Compares S as training computes it with S from a row for each pair and XLA's attention, on the first examples (and
-    three constitutions).
+    """Compares S as training computes it with S from a row for each pair and XLA's attention, on the first examples (their
+    first CHECKED constitutions, the texts cut), a row at a time: it has room wherever training has.
 
     Returns:
       the largest difference, nats a token.
     Raises:
       UserError: it is more than rounding explains.
     """
-    first = [ContrastExample(e.prompts[:3], e.responses[:3]) for e in examples[: batch_shards(mesh)]]
-    first += first[-1:] * (batch_shards(mesh) - len(first))
-    batch = put_batch(pack(first, shape_for(first, config.train.bucket)), mesh)
-
-    plain_config = dataclasses.replace(model_config, attention="xla")
-
-    def both(params, batch):
-        dtype = config.train.compute_dtype
-        shared = likelihoods(params, model_config, batch, compute_dtype=dtype).summed
-        plain = plain_likelihoods(params, plain_config, batch, compute_dtype=dtype)
-        return jnp.max(jnp.abs(normalized(shared - plain, batch.response_lengths, "mean")))
-
-    difference = float(jax.jit(both)(params, batch))
+    batch = put_batch(checked(examples, config, batch_shards(mesh)), mesh)
+    difference = float(check_program(model_config, config)(params, batch))
     allowed = SHARED_PREFIX_TOLERANCE[config.train.compute_dtype]
     if not difference <= allowed:
         raise UserError(
@@ -301,6 +295,33 @@ def check_shared_prefix(
             f"(allowed: {allowed}); nothing was trained. Is the model's file damaged? Else report this, with the device and versions in run.json"
         )
     return difference
+
+
+def checked(examples: Sequence[ContrastExample], config: ConfigDict, shards: int) -> ContrastBatch:
+    """The batch of a self-check, one query a shard: of prompts the end, of responses the beginning."""
+    tokens = CHECKED_TOKENS
+    first = [
+        ContrastExample(
+            tuple(prompt[-tokens.prefix :] for prompt in example.prompts[:CHECKED]),
+            tuple(response[: tokens.response] for response in example.responses[:CHECKED]),
+        )
+        for example in examples[:shards]
+    ]
+    first += first[-1:] * (shards - len(first))
+    return pack(first, shape_for(first, config.train.bucket))
+
+
+def check_program(model_config: ModelConfig, config: ConfigDict) -> Callable:
+    """(params, batch) -> the largest difference of S in nats a token, jitted, not compiled yet."""
+    plain_config = dataclasses.replace(model_config, attention="xla")
+
+    def difference(params: dict, batch: ContrastBatch) -> jax.Array:
+        dtype = config.train.compute_dtype
+        shared = likelihoods(params, model_config, batch, compute_dtype=dtype, at_once=1).summed
+        plain = plain_likelihoods(params, plain_config, batch, compute_dtype=dtype, in_turn=True)
+        return jnp.max(jnp.abs(normalized(shared - plain, batch.response_lengths, "mean")))
+
+    return jax.jit(difference)
 
 
 def put_batch(batch: ContrastBatch, mesh: jax.sharding.Mesh) -> ContrastBatch:

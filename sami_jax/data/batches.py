@@ -136,7 +136,7 @@ class TrainingBatches:
         for update in range(updates):
             by_length = sorted(order[update] or (), key=lambda example: example.longest_row)
             self._microbatches.append([by_length[i : i + size] for i in range(0, batch_size, size)])
-        self._shape_of = _shapes(list(itertools.chain(*self._microbatches)), shapes, bucket)
+        self._shape_of = choose_shapes(list(itertools.chain(*self._microbatches)), shapes, bucket)
 
     def __len__(self) -> int:
         return len(self._microbatches)
@@ -167,10 +167,14 @@ class TrainingBatches:
         return 1 - self.tokens(index) / places
 
 
-def _shapes(
+def choose_shapes(
     groups: Sequence[Sequence[ContrastExample]], count: int, bucket: int
 ) -> Callable[[Sequence[ContrastExample]], Shape]:
-    """Chooses the shapes of all groups, and returns what tells a group's."""
+    """Chooses at most `count` shapes for all groups, such that padding adds least to their rows; returns what tells a group's.
+
+    Args:
+      bucket: tokens; sizes are multiples of it.
+    """
 
     def row(group) -> int:
         return shape_for(group, bucket).row

@@ -126,17 +126,10 @@ def explain(
       examples: of the answers, by `encode_answers`.
       ids: statement -> id of its principle.
     """
-    by_shape: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        by_shape.setdefault(len(example.prompts), []).append(place)
-    for places in by_shape.values():
-        chosen = [examples[place] for place in places]
-        for number, logprobs in score_tokens(params, model.config, chosen, mesh, batch_size):
-            answer, (response,) = answers[places[number]], chosen[number].responses
-            texts = (
-                said_texts(model.tokenizer, response) if model.chat else token_texts(model.tokenizer, answer.response)
-            )
-            yield places[number], explanation(answer, texts, logprobs, ids)
+    for place, logprobs in score_tokens(params, model.config, examples, mesh, batch_size):
+        answer, (response,) = answers[place], examples[place].responses
+        texts = said_texts(model.tokenizer, response) if model.chat else token_texts(model.tokenizer, answer.response)
+        yield place, explanation(answer, texts, logprobs, ids)
 
 
 def explain_all(

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax.contrast import update
-from sami_jax.data.batches import ContrastExample, pack, shape_for
+from sami_jax.contrast import scoring, update
+from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
+from sami_jax.models.stack import joined
 from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
@@ -97,6 +98,20 @@ class Programs:
         static = {"config": self.base, "options": self._options(), "end_tokens": (0,)}
         return self._compile("decode", decoding.decode_tokens, *arguments, **static)
 
+    def check(self) -> Compiled:
+        """The self-check before the first update."""
+        batch = update.checked([self._example()], self.config, batch_shards(self.mesh))
+        params = joined(self.frozen(), self.state.params)
+        return self._compile("self-check", update.check_program(self.model, self.config), params, self._abstract(batch))
+
+    def score(self) -> Compiled:
+        """S of responses that are evaluated."""
+        shards = batch_shards(self.mesh)
+        examples = [self._example()] * (-(-self.config.evaluation.batch_size // shards) * shards)
+        batch = pack(examples, shape_for(examples, scoring.BUCKET))
+        static = {"config": self.base, "at_once": scoring.together(batch, shards)}
+        return self._compile("scoring", scoring.summed, self.weights(), self._abstract(batch), **static)
+
     @property
     def rows(self) -> int:
         """Decoded together."""
@@ -143,11 +158,15 @@ class Programs:
     def frozen(self) -> dict:
         return self.weights() if self.model.adapter else {}
 
-    def _batch(self):
+    def _batch(self) -> ContrastBatch:
+        examples = [self._example()] * self.microbatch()
+        return self._abstract(pack(examples, shape_for(examples, self.config.train.bucket)))
+
+    def _example(self) -> ContrastExample:
         p, length, count = self.texts
-        example = ContrastExample(((1,) * p,) * count, ((1,) * length,) * count)
-        examples = [example] * self.microbatch()
-        batch = pack(examples, shape_for(examples, self.config.train.bucket))
+        return ContrastExample(((1,) * p,) * count, ((1,) * length,) * count)
+
+    def _abstract(self, batch: ContrastBatch) -> ContrastBatch:
         return jax.tree.map(lambda x: self._by_row(x.shape, x.dtype), batch)
 
     def _by_row(self, shape, dtype) -> jax.ShapeDtypeStruct:

@@ -19,6 +19,18 @@ from sami_jax.sharding import make_mesh
 FLOPS_SHARE, BANDWIDTH_SHARE, LINKS_SHARE = 0.5, 0.7, 0.4
 
 
+# When each program runs; those of canaries run once more, while the state waits.
+STAGES = {
+    "self-check": "training",
+    "microbatch": "training",
+    "optimizer": "training",
+    "prefill": "sampling",
+    "decode": "sampling",
+    "scoring": "evaluation",
+}
+ANSWERING = ("prefill", "decode", "scoring")
+
+
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """A time of a run, by what lies in a device's memory then, bytes."""
@@ -106,7 +118,8 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     )
     if state + gradient > topology.chip.memory:
         return plan
-    compiled = {one.name: one for one in (programs.add(), programs.apply(), programs.prefill(), programs.decode())}
+    made = (programs.check, programs.add, programs.apply, programs.prefill, programs.decode, programs.score)
+    compiled = {one.name: one for one in (make() for make in made)}
     plan = dataclasses.replace(plan, phases=_phases(config, programs, compiled), programs=tuple(compiled.values()))
     program = compiled[plan.fullest.name.split(": ")[1]]
     largest = sorted([*program.largest, *plan.largest], key=lambda buffer: -buffer.bytes)
@@ -120,17 +133,13 @@ def _phases(config: ConfigDict, programs: Programs, compiled: dict[str, Compiled
     optimizer = bytes_on_each(state.opt_state)
     # The base is in memory beside the state, as weights that adapters are trained on, or for the KL term.
     base = frozen or (bytes_on_each(programs.weights()) if config.objective.kl_weight else 0)
-    resident = {"microbatch": optimizer, "optimizer": base, "prefill": 0, "decode": 0}
-    phases = [_phase(f"{_stage(name)}: {name}", resident[name], one) for name, one in compiled.items()]
+    resident = {"self-check": optimizer + (0 if frozen else base), "microbatch": optimizer, "optimizer": base}
+    phases = [_phase(f"{STAGES[name]}: {name}", resident.get(name, 0), one) for name, one in compiled.items()]
     if config.canaries.action != "off":
         # Canaries answer while the state waits.
         held = bytes_on_each(state) + base
-        phases += [_phase(f"canaries: {name}", held, compiled[name]) for name in ("prefill", "decode")]
+        phases += [_phase(f"canaries: {name}", held, compiled[name]) for name in ANSWERING]
     return tuple(phases)
-
-
-def _stage(program: str) -> str:
-    return "training" if program in ("microbatch", "optimizer") else "sampling"
 
 
 def _phase(name: str, resident: int, program: Compiled) -> Phase:

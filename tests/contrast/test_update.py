@@ -1,5 +1,7 @@
 """The update on several meshes, in several microbatches, and against optax by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,9 @@ from sami_jax.contrast.update import (
     Programs,
     TrainState,
     accumulate,
+    check_program,
     check_shared_prefix,
+    checked,
     init_state,
     make_update,
     mean_metrics,
@@ -27,7 +31,7 @@ from sami_jax.errors import UserError
 from sami_jax.ground.display import showing
 from sami_jax.ground.work import Work
 from sami_jax.models import attention
-from sami_jax.models.decoder import init_params, param_shardings
+from sami_jax.models.decoder import abstract_params, init_params, param_shardings
 
 
 @pytest.fixture
@@ -172,6 +176,30 @@ def test_the_self_check_stops_a_run_whose_paths_disagree(small_params, mesh, con
     monkeypatch.setattr(attention, "_hidden_from", lambda owners, keys_owners: jnp.zeros((1, 1, 1), bool))
     with pytest.raises(UserError, match="self-check"):
         self_check(small_params, config, mesh)
+
+
+def test_the_self_check_reads_no_more_than_its_tokens(config):
+    """Ends of prompts and beginnings of responses: it has room wherever training has, however long texts are."""
+    long = ContrastExample(tuple((*range(90 + n), 7) * 50 for n in range(5)), ((3, 4) * 2000,) * 5)
+    batch = checked([long], config, shards=2)
+    assert batch.tokens.shape[:2] == (2, 3) and batch.tokens.shape[2] <= 512
+    assert batch.prefix_lengths.tolist() == [[256] * 3] * 2 and batch.response_lengths.tolist() == [[64] * 3] * 2
+    assert batch.tokens[0, 0, :256].tolist() == list(long.prompts[0][-256:])
+    assert batch.tokens[0, 2, 256:320].tolist() == list(long.responses[0][:64])
+
+
+@pytest.mark.slow
+def test_the_self_check_holds_one_row_at_a_time(config):
+    """Its memory does not grow with constitutions: three take about what one does."""
+    model_config = dataclasses.replace(SMALL, d_model=64, d_ff=512, n_heads=8, max_positions=1024)
+    params = abstract_params(model_config)
+
+    def temporaries(count: int) -> int:
+        one = ContrastExample(((1,) * 256,) * count, ((1,) * 64,) * count)
+        program = check_program(model_config, config).lower(params, checked([one], config, 1)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(3) < 2 * temporaries(1)
 
 
 def test_the_self_check_stops_on_nan(mesh, small_params, config):
