@@ -77,29 +77,24 @@ def _drawn() -> RenderableType:
 
 
 def _row(one: Work, depth: int) -> RenderableType:
+    """In one line: what a narrow terminal has no room for is cut at its end."""
     title = Text("  " * depth + visible(one.title))
     state = one.state if one is current() else ""
     if one.total is None:
-        return _in_one_line(
-            _SPINNER, title, Text("  ".join(filter(None, [duration(one.elapsed), state])), style="cyan")
-        )
-    parts = [  # the foremost first: a narrow terminal cuts the rest
-        f"{one.done}/{one.total}",
-        one.left,
-        state,
-        duration(one.elapsed) + " so far" * (one.done < one.total),
-        *one.numbers(),
-    ]
+        parts, narrowest = [duration(one.elapsed), state], 0
+    else:
+        parts, narrowest = [f"{one.done}/{one.total}", one.left, state, duration(one.elapsed), *one.numbers()], BAR[0]
     told = Text("  ".join(filter(None, parts)), style="cyan")
-    width = min(max(console.width - title.cell_len - told.cell_len - 5, BAR[0]), BAR[1])
-    return _in_one_line(_SPINNER, title, ProgressBar(1.0, one.share, width=width), told)
-
-
-def _in_one_line(*cells: RenderableType) -> RenderableType:
-    """Cut where the terminal ends."""
+    room = console.width - 5  # the spinner, and spaces between
+    title.truncate(max(room - narrowest, 1), overflow="ellipsis")
+    told.truncate(max(room - title.cell_len - narrowest, 1), overflow="ellipsis")
+    cells: list[RenderableType] = [_SPINNER, title, told]
+    if narrowest:
+        width = max(min(room - title.cell_len - told.cell_len, BAR[1]), 1)
+        cells.insert(2, ProgressBar(1.0, one.share, width=width))
     table = Table.grid(padding=(0, 1))
     for _ in cells:
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True)
     table.add_row(*cells)
     return table
 

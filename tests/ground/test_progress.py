@@ -1,5 +1,6 @@
 """Progress: bars on a terminal, lines in a pipe, in CI and in notebooks, silence where none is wanted."""
 
+import io
 import os
 import pty
 import subprocess
@@ -7,11 +8,13 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from sami_jax.ground import display, terminal
 from sami_jax.ground.display import doing
 from sami_jax.ground.progress import track
 from sami_jax.ground.terminal import say
+from sami_jax.ground.work import Work
 
 CODE = (
     "import time\n"
@@ -131,6 +134,21 @@ def test_what_goes_on_is_gone_from_a_terminal_when_it_is_over():
     shown = in_a_terminal(80, code)
     drawn, _, after = shown.rpartition("loading runs/base")
     assert drawn and "\x1b[2K" in after and after.endswith("done\r\n")
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 100, 200])
+def test_a_bar_is_one_line_that_begins_with_what_matters(columns, monkeypatch):
+    console = Console(width=columns, file=io.StringIO(), force_terminal=True, color_system=None)
+    monkeypatch.setattr(display, "console", console)
+    one = Work("sampling", 384)
+    monkeypatch.setattr(display, "_going_on", [one, Work("loading " + "a/very/long/path" * 20)])
+    one.tell(16, 0.17, 123456, 2 * 3600.0, True)
+    console.print(display._drawn())
+    first, second = console.file.getvalue().splitlines()
+    assert len(first) <= columns and len(second) <= columns
+    assert "sampling ━" in first and "16/384" in first
+    assert ("at most 2 h 0 min left" in first) == (columns >= 60) and ("123,456 tokens" in first) == (columns >= 100)
+    assert "  loading a/very" in second
 
 
 def test_one_that_is_quiet_draws_and_says_nothing(capsys, monkeypatch, hasty):

@@ -57,6 +57,9 @@ def test_a_plan_says_what_is_in_memory(config, topology):
     assert phases["training: microbatch"].resident == pytest.approx(8 * weights / 4, rel=0.01)
     assert phases["training: microbatch"].arguments >= 8 * weights / 4
     assert phases["canaries: decode"].peak == phases["sampling: decode"].peak + plan.state
+    assert phases["canaries: scoring"].peak == phases["evaluation: scoring"].peak + plan.state
+    assert phases["training: self-check"].resident == pytest.approx(8 * weights / 4, rel=0.01)  # the moments
+    assert phases["training: self-check"].peak < phases["training: microbatch"].peak
     assert plan.fits and plan.fullest.peak == max(phase.peak for phase in plan.phases)
     sent = {one.kind for program in plan.programs for one in program.collectives}
     assert "all-gather" in sent or "collective-permute" in sent
