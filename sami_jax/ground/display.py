@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sami_jax.ground import compilation, work
-from sami_jax.ground.terminal import console, say, visible
+from sami_jax.ground.terminal import cell, console, say
 from sami_jax.ground.work import Work, duration
 
 FIRST = 8.0  # seconds of work after which a line tells how far it is, where no bar is drawn
@@ -78,7 +78,7 @@ def _drawn() -> RenderableType:
 
 def _row(one: Work, depth: int) -> RenderableType:
     """In one line: what a narrow terminal has no room for is cut at its end."""
-    title = Text("  " * depth + visible(one.title))
+    title = Text("  " * depth) + cell(one.title)
     state = one.state if one is current() else ""
     if one.total is None:
         parts, narrowest = [duration(one.elapsed), state], 0
