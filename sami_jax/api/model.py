@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from sami_jax.config import SYSTEM
 from sami_jax.errors import UserError
 from sami_jax.export.huggingface import check_replaceable, companions, export
+from sami_jax.ground.paths import path_of
 from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.sharding import ALL_DEVICES, make_mesh
@@ -50,7 +51,7 @@ def load(
     """
     check_choice("dtype", dtype, DTYPES)
     check_choice("attention", attention, BACKENDS)
-    files = open_model(folder, attention, ConfigDict({"chat": chat, "system": SYSTEM}))
+    files = open_model(path_of(folder), attention, ConfigDict({"chat": chat, "system": SYSTEM}))
     if not isinstance(mesh, jax.sharding.Mesh):
         mesh = make_mesh(ALL_DEVICES if mesh is None else mesh)
     return Model(files, files.load(mesh, dtype), mesh)
@@ -66,7 +67,7 @@ def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> None:
       UserError: the folder holds something else.
     """
     check_choice("dtype", dtype, DTYPES)
-    output = Path(folder)
+    output = path_of(folder)
     check_replaceable(output)
     export(model.params, model.files.config, output, companions(model.files), jnp.dtype(dtype))
 

@@ -23,6 +23,7 @@ from sami_jax.data import queries as query_files
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation import explain as explaining
+from sami_jax.ground.paths import path_of
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles import files as principle_files
 from sami_jax.principles.principle import Principle
@@ -36,7 +37,7 @@ def read_principles(folder: str | Path) -> tuple[Principle, ...]:
     Raises:
       UserError: no such folder, nothing in it, or a file that is not a principle; names the file.
     """
-    return principle_files.read_principles(Path(folder))
+    return principle_files.read_principles(path_of(folder))
 
 
 def read_queries(source: str | Path) -> list[str]:
@@ -45,7 +46,7 @@ def read_queries(source: str | Path) -> list[str]:
     Raises:
       UserError: no such file, or a row that cannot be used; names file and line.
     """
-    return [query.text for query in query_files.read_queries(Path(source))]
+    return [query.text for query in query_files.read_queries(path_of(source))]
 
 
 def compose(

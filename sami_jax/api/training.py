@@ -16,6 +16,7 @@ from sami_jax.contrast.update import TrainState, check_microbatches, init_state,
 from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.errors import UserError
+from sami_jax.ground.paths import path_of
 from sami_jax.models.adapters import adapted, folded, init_adapters
 from sami_jax.stages import loop
 
@@ -136,7 +137,7 @@ def run(config: ConfigDict, workdir: str | Path, *, allow_unapproved: bool = Fal
       StoppedByCanary: a training showed signs of collapse; what is good is kept in `workdir`.
       NotFinite: weights, losses or log-likelihoods are no numbers; what was good before stands.
     """
-    folder = Path(workdir)
+    folder = path_of(workdir)
     loop.run(config, folder, allow_unapproved)
     stages = range(len(config.train.updates) + 1)
     files = [folder / f"iteration_{n}" / "evaluation.json" for n in stages]

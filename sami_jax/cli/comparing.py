@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from sami_jax.cli.options import skipped_by, tell_programs
 from sami_jax.cli.rates import print_rates
@@ -16,6 +15,7 @@ from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pai
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.lock import lock_folder
+from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import show
 from sami_jax.models.files import model_files
 from sami_jax.models.pretrained import open_model
@@ -32,7 +32,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         raise UserError(f"--margin {arguments.margin}: must be at least 0 and below 0.5")
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
-    folder = arguments.principles or Path(config.principles.path)
+    folder = arguments.principles or path_of(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
     *_, source = sources(config.data).values()  # eval_queries, where there are any
     read = read_source(source, skipped_by(arguments))
@@ -68,7 +68,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
 
 def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     examples = getattr(arguments, f"{role}_examples")
-    model = open_model(getattr(arguments, role) or config.model.path, config.model.attention, config.prompt)
+    model = open_model(getattr(arguments, role) or path_of(config.model.path), config.model.attention, config.prompt)
     if getattr(arguments, f"{role}_chat") and not model.chat:
         model = model.chatting(config.prompt.system)
     if examples and model.chat:

@@ -2,9 +2,8 @@
 
 import argparse
 import functools
-from pathlib import Path
 
-from sami_jax.cli.options import add_verb, new_file, new_folder
+from sami_jax.cli.options import add_verb, any_path, new_file, new_folder
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -28,7 +27,7 @@ def _completion(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     import shtab
 
     for action in _actions(parser):
-        if action.type in (Path, new_file, new_folder):
+        if action.type in (any_path, new_file, new_folder):
             setattr(action, "complete", shtab.FILE)  # noqa: B010 - as shtab wants it
         if isinstance(action.choices, dict):
             action.help = "verb"  # shtab passes over what help leaves out

@@ -19,12 +19,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from rich import box
     from rich.table import Table
 
-    from sami_jax.doctor.finding import MISSING, NOTE, OK
+    from sami_jax.doctor.finding import MISSING, NOTE, OK, Finding
     from sami_jax.doctor.machine import devices, host
     from sami_jax.doctor.packages import installed
     from sami_jax.ground.terminal import cell, show, show_table
 
     findings = [*installed(), *host(), *devices()]
+    if arguments.not_kept:
+        found, _, advice = arguments.not_kept.partition("; ")
+        findings.append(Finding("compiled programs", found, NOTE, advice))
     missing = [finding for finding in findings if finding.state == MISSING]
     rows = [dataclasses.asdict(finding) for finding in findings]
     tell_programs(arguments, {"ready": not missing, "findings": rows})

@@ -10,6 +10,7 @@ from pathlib import Path
 from sami_jax.cli.options import tell_programs
 from sami_jax.errors import UserError
 from sami_jax.ground.endpoint import Endpoint
+from sami_jax.ground.paths import path_of
 from sami_jax.ground.redaction import redacted
 from sami_jax.ground.terminal import say, show
 from sami_jax.principles.files import file_of, principle_files, read_principle, write_principle
@@ -28,7 +29,7 @@ def draft_principles(arguments: argparse.Namespace) -> None:
     examples = _examples(arguments, known)
     ask = _writer(arguments)
     drafted, refused, broken = [], 0, Counter()
-    name = arguments.writer if arguments.endpoint else Path(arguments.writer).name
+    name = arguments.writer if arguments.endpoint else path_of(arguments.writer).name
     try:
         for reply in draft(ask, name, arguments.task, arguments.count, examples, known, arguments.attempts):
             _keep(folder, name, reply)
@@ -71,7 +72,7 @@ def _writer(arguments: argparse.Namespace):
 
     options = (arguments.temperature, arguments.max_tokens or TOKENS_EACH * arguments.count, arguments.seed)
     if arguments.endpoint is None:
-        return local_writer(Path(arguments.writer), *options, arguments.api == "chat")
+        return local_writer(path_of(arguments.writer), *options, arguments.api == "chat")
     endpoint = Endpoint(arguments.endpoint, arguments.writer, arguments.api, arguments.key_variable, arguments.timeout)
     return endpoint_writer(endpoint, arguments.api, *options)
 

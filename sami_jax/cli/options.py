@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
+from sami_jax.ground.paths import path_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,9 +82,17 @@ def tell_programs(arguments: argparse.Namespace, content) -> None:
         print(json.dumps(redacted(content), indent=2))
 
 
+def any_path(text: str) -> Path:
+    """An option's path of what is there."""
+    try:
+        return path_of(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def new_file(text: str) -> Path:
     """An option's path of a file to be written: told before anything costly is done that it cannot be."""
-    path = Path(text)
+    path = any_path(text)
     if not path.name or os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{text or 'an empty path'} is a folder; name a file")
     _check_place(path, path.parent)
@@ -92,7 +101,7 @@ def new_file(text: str) -> Path:
 
 def new_folder(text: str) -> Path:
     """An option's path of a folder to write into, which need not be there yet."""
-    path = Path(text)
+    path = any_path(text)
     _check_place(path, path)
     return path
 

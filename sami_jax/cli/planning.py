@@ -30,10 +30,11 @@ def _plan(arguments: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of such programs it can be written, not read
     import dataclasses
-    from pathlib import Path
 
     from sami_jax.config import load_config
     from sami_jax.config.checks import validate
+    from sami_jax.ground.accelerators import find_libtpu_again
+    from sami_jax.ground.paths import path_of
     from sami_jax.models.huggingface import read_config
     from sami_jax.models.published import SHAPES
     from sami_jax.planning.costs import Texts
@@ -44,7 +45,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
-    folder = Path(config.model.path)
+    folder = path_of(config.model.path)
     if folder.is_dir():
         model = read_config(folder)
     elif config.model.shape:
@@ -63,6 +64,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         raise UserError(f"--prefix {texts.prefix} --response {texts.response}: must be at least 1")
     if arguments.price is not None and arguments.price < 0:
         raise UserError(f"--price {arguments.price:g}: must be at least 0")
+    find_libtpu_again()
     topology = open_topology(arguments.topology)
     suggestion = None
     if arguments.suggest:

@@ -5,8 +5,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from sami_jax.cli.options import add_verb, tell_programs, with_endpoint, with_results
+from sami_jax.cli.options import add_verb, any_path, tell_programs, with_endpoint, with_results
 from sami_jax.errors import UserError
+from sami_jax.ground.paths import path_of
 
 FOLDER = Path("principles")
 
@@ -89,12 +90,12 @@ def add_verbs(verbs) -> None:
     )
     bring.add_argument(
         "source",
-        type=Path,
+        type=any_path,
         help="a table (.csv, .jsonl, .parquet, ...), a .json file, or a folder of constitution files",
     )
 
     send = add_verb(sub, "export", _export, "to CSV, or the paper's JSON formats", "sami principles export ideas.csv")
-    send.add_argument("target", type=Path, help="file to write; a folder for --format constitutions")
+    send.add_argument("target", type=any_path, help="file to write; a folder for --format constitutions")
     send.add_argument("--format", choices=("csv", "definitions", "constitutions"), default="csv")
 
     used = add_verb(
@@ -104,7 +105,7 @@ def add_verbs(verbs) -> None:
         "which runs and models used a principle",
         "sami principles used runs/* --principle concise@1",
     )
-    used.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    used.add_argument("runs", nargs="+", type=any_path, metavar="RUN", help="run folders")
     used.add_argument("--principle", metavar="ID[@VERSION]", help="default: all")
 
     for parser in (add, draft, listing, show, review, *(sub.choices[name] for name in ("approve", "reject", "check"))):
@@ -117,7 +118,7 @@ def add_verbs(verbs) -> None:
 
 
 def _with_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of principle files; default {FOLDER}")
+    parser.add_argument("--folder", type=any_path, default=FOLDER, help=f"of principle files; default {FOLDER}")
 
 
 def _with_reviewer(parser: argparse.ArgumentParser) -> None:
@@ -232,8 +233,9 @@ def _diff(arguments: argparse.Namespace) -> None:
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.principle import find
 
-    if Path(arguments.before).is_dir() and Path(arguments.after).is_dir():
-        lines = folder_differences(*(read_principles(Path(side)) for side in (arguments.before, arguments.after)))
+    folders = [path_of(side) for side in (arguments.before, arguments.after)]
+    if all(folder.is_dir() for folder in folders):
+        lines = folder_differences(*map(read_principles, folders))
     else:
         principles = read_principles(arguments.folder)
         lines = differences(*(find(principles, name, arguments.folder) for name in (arguments.before, arguments.after)))
@@ -308,8 +310,8 @@ def _reviewer(arguments: argparse.Namespace) -> str:
         return name
     try:
         # The user's own git, wherever it is.
-        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10)  # nosec B607
-        name = asked.stdout.strip()
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, timeout=10)  # nosec B607
+        name = asked.stdout.decode("utf-8", "replace").strip()
     except (OSError, subprocess.TimeoutExpired):
         name = ""
     if name := name or os.environ.get("USER", "").strip():

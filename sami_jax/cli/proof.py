@@ -2,10 +2,10 @@
 
 import argparse
 import math
-from pathlib import Path
 
 from sami_jax.cli.options import (
     add_verb,
+    any_path,
     new_file,
     new_folder,
     skipped_by,
@@ -17,6 +17,7 @@ from sami_jax.cli.options import (
 )
 from sami_jax.cli.rates import TIES, print_rates
 from sami_jax.errors import UserError
+from sami_jax.ground.paths import path_of
 
 
 def add_verbs(verbs) -> None:
@@ -27,7 +28,7 @@ def add_verbs(verbs) -> None:
         "what a file of verdicts adds up to",
         "sami winrate --input verdicts.jsonl --ties half",
     )
-    winrate.add_argument("--input", type=Path, required=True, help='JSONL of {"win": 1 | 0.5 | 0 | null, ...}')
+    winrate.add_argument("--input", type=any_path, required=True, help='JSONL of {"win": 1 | 0.5 | 0 | null, ...}')
     winrate.add_argument("--ties", choices=tuple(TIES), default="half", help="how a tie counts")
 
     rank = add_verb(
@@ -60,9 +61,9 @@ def add_verbs(verbs) -> None:
     )
     with_config(compare)
     compare.add_argument(
-        "--baseline", type=Path, help="model folder in Hugging Face format; default: the config's base model"
+        "--baseline", type=any_path, help="model folder in Hugging Face format; default: the config's base model"
     )
-    compare.add_argument("--test", type=Path, required=True, help="model folder in Hugging Face format")
+    compare.add_argument("--test", type=any_path, required=True, help="model folder in Hugging Face format")
     for role in ("baseline", "test"):
         compare.add_argument(
             f"--{role}_chat",
@@ -71,7 +72,7 @@ def add_verbs(verbs) -> None:
         )
         compare.add_argument(
             f"--{role}_examples",
-            type=Path,
+            type=any_path,
             metavar="FILE",
             help='JSONL of {"query", "constitution", "response"} to show it',
         )
@@ -79,6 +80,7 @@ def add_verbs(verbs) -> None:
     compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
     with_skipping(compare)
     with_judge(compare)
+    compare.set_defaults(compiles=True)
 
     rate = add_verb(verbs, "rate", None, "people as judges: blinded pairs out, ratings in", "sami rate export --help")
     sub = rate.add_subparsers(dest="subverb", required=True, metavar="VERB", parser_class=type(rate))
@@ -100,22 +102,22 @@ def add_verbs(verbs) -> None:
         "sami rate import ratings/ratings.csv --key ratings/key.json --output people.jsonl --verdicts verdicts.jsonl",
     )
     bring.add_argument(
-        "ratings", type=Path, help="the filled sheet, or an export of Label Studio (JSON, JSON-MIN, CSV)"
+        "ratings", type=any_path, help="the filled sheet, or an export of Label Studio (JSON, JSON-MIN, CSV)"
     )
-    bring.add_argument("--key", type=Path, required=True, help="key.json that the export wrote")
+    bring.add_argument("--key", type=any_path, required=True, help="key.json that the export wrote")
     bring.add_argument("--output", type=new_file, required=True, help="verdicts")
-    bring.add_argument("--verdicts", type=Path, help="a judge's on the same pairs, to tell the agreement with")
+    bring.add_argument("--verdicts", type=any_path, help="a judge's on the same pairs, to tell the agreement with")
     for parser in (winrate, rank, judge, compare, export, bring):
         with_results(parser)
 
 
 def _with_pairs(parser: argparse.ArgumentParser) -> None:
     line = 'JSONL of {"id", "response"}, with "constitution" and "query" where there are any'
-    parser.add_argument("--baseline", type=Path, required=True, help=line)
-    parser.add_argument("--test", type=Path, required=True, help="likewise, of the tested model, in the same order")
+    parser.add_argument("--baseline", type=any_path, required=True, help=line)
+    parser.add_argument("--test", type=any_path, required=True, help="likewise, of the tested model, in the same order")
     parser.add_argument(
         "--queries",
-        type=Path,
+        type=any_path,
         help="file of id and query a row (.jsonl, .json, .csv, .parquet), where the lines hold no query",
     )
     with_skipping(parser)
@@ -134,7 +136,9 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="questions a model folder computes together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of a model folder")
     parser.add_argument("--one_order", action="store_true", help="judge each pair in one drawn order, at half the cost")
-    parser.add_argument("--principles", type=Path, help="folder of principle files; default: those of the miniature")
+    parser.add_argument(
+        "--principles", type=any_path, help="folder of principle files; default: those of the miniature"
+    )
 
 
 def make_judge(arguments: argparse.Namespace):
@@ -160,7 +164,7 @@ def make_judge(arguments: argparse.Namespace):
         return ExactJudge("miniature", MiniatureJudge(), principles)
     from sami_jax.evaluation.local_judge import local_judge
 
-    return local_judge(Path(arguments.judge), arguments.batch_size, arguments.dtype, arguments.api == "chat")
+    return local_judge(path_of(arguments.judge), arguments.batch_size, arguments.dtype, arguments.api == "chat")
 
 
 def _pairs(arguments: argparse.Namespace):
@@ -243,7 +247,7 @@ def _rank(arguments: argparse.Namespace) -> None:
         baseline, _, test = names.partition(":")
         if not (baseline and test and file) or baseline == test:
             raise UserError(f"{match}: not BASELINE:TEST=FILE; name two models and the file of verdicts on them")
-        matches.append((baseline, test, read_verdicts(Path(file))))
+        matches.append((baseline, test, read_verdicts(path_of(file))))
     ranked = rank(matches)
     last, weakest = ranked[-1]
     rows = [

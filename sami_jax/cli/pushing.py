@@ -1,9 +1,8 @@
 """`sami push`: its options, and what it prints."""
 
 import argparse
-from pathlib import Path
 
-from sami_jax.cli.options import add_verb, tell_programs, with_results
+from sami_jax.cli.options import add_verb, any_path, tell_programs, with_results
 from sami_jax.errors import UserError
 
 
@@ -15,7 +14,7 @@ def add_verbs(verbs) -> None:
         "a model folder to the Hugging Face hub, with its card",
         "sami push runs/tiny/iteration_3/model --to my-team/greeter --private --dry_run",
     )
-    push.add_argument("folder", type=Path, help="model folder in Hugging Face format")
+    push.add_argument("folder", type=any_path, help="model folder in Hugging Face format")
     push.add_argument(
         "--to", required=True, metavar="OWNER/NAME", help="the hub's repository; made where there is none"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sami_jax.cli.options import (
     add_verb,
+    any_path,
     new_file,
     new_folder,
     skipped_by,
@@ -46,7 +47,10 @@ def add_verbs(verbs) -> None:
     _with_gate(train)
     with_hosts(train)
     train.add_argument(
-        "--pairs", type=Path, required=True, help='JSONL of {"query", "constitutions", "responses", "finish_reasons"}'
+        "--pairs",
+        type=any_path,
+        required=True,
+        help='JSONL of {"query", "constitutions", "responses", "finish_reasons"}',
     )
     train.add_argument(
         "--output", type=new_folder, required=True, help="folder for checkpoints/, metrics.jsonl and model/"
@@ -62,9 +66,11 @@ def add_verbs(verbs) -> None:
     )
     _with_gate(evaluate)
     with_hosts(evaluate)
-    evaluate.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
+    evaluate.add_argument("--model", type=any_path, required=True, help="model folder in Hugging Face format")
     evaluate.add_argument("--output", type=new_folder, required=True, help="folder for responses and evaluation.json")
-    evaluate.add_argument("--baseline", type=Path, help="output folder of an earlier evaluate, to compute wins over it")
+    evaluate.add_argument(
+        "--baseline", type=any_path, help="output folder of an earlier evaluate, to compute wins over it"
+    )
 
     sample = add_verb(
         verbs,
@@ -116,7 +122,7 @@ def add_verbs(verbs) -> None:
         "which words of a response did its constitution cause, and which principle?",
         "sami explain runs/tiny --output explained.jsonl",
     )
-    explain.add_argument("run", type=Path, help="a run's folder")
+    explain.add_argument("run", type=any_path, help="a run's folder")
     explain.add_argument("--iteration", type=int, help="whose model to ask, 0 for the base; default the last")
     explain.add_argument(
         "--set",
@@ -126,7 +132,7 @@ def add_verbs(verbs) -> None:
     )
     explain.add_argument(
         "--responses",
-        type=Path,
+        type=any_path,
         help='other responses: JSONL of {"id", "query", "constitution", "response"}, at least two lines an id, with different constitutions',
     )
     explain.add_argument("--limit", type=int, help="explain the first so many responses only")
@@ -144,17 +150,17 @@ def add_verbs(verbs) -> None:
         "a training checkpoint to a model folder",
         "sami export --checkpoint runs/tiny/iteration_3/checkpoints --output model",
     )
-    export.add_argument("--checkpoint", type=Path, required=True, help="a run's iteration_N/checkpoints")
+    export.add_argument("--checkpoint", type=any_path, required=True, help="a run's iteration_N/checkpoints")
     export.add_argument("--output", type=new_folder, required=True, help="folder to write, in Hugging Face format")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
     verify = add_verb(verbs, "verify", _verify, "is all that a run left as it was recorded?", "sami verify runs/tiny")
-    verify.add_argument("run", type=Path, help="a run's folder")
+    verify.add_argument("run", type=any_path, help="a run's folder")
 
     report = add_verb(
         verbs, "report", _report, "a run as one HTML file, for people who decide", "sami report runs/tiny --language ja"
     )
-    report.add_argument("run", type=Path, help="a run's folder, finished or stopped")
+    report.add_argument("run", type=any_path, help="a run's folder, finished or stopped")
     report.add_argument(
         "--output", type=new_file, help="the file; default report.html, or report.ja.html, in the folder"
     )
@@ -166,6 +172,8 @@ def add_verbs(verbs) -> None:
     )
     for parser in (run, train, evaluate, sample, score, explain, export, verify, report):
         with_results(parser)
+    for parser in (run, train, evaluate, sample, score, explain):
+        parser.set_defaults(compiles=True)
 
 
 def _with_gate(sub: argparse.ArgumentParser) -> None:
@@ -179,8 +187,8 @@ def _with_gate(sub: argparse.ArgumentParser) -> None:
 
 
 def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_help: str) -> None:
-    sub.add_argument("--model", type=Path, required=True, help="model folder in Hugging Face format")
-    sub.add_argument("--input", type=Path, required=True, help=input_help)
+    sub.add_argument("--model", type=any_path, required=True, help="model folder in Hugging Face format")
+    sub.add_argument("--input", type=any_path, required=True, help=input_help)
     sub.add_argument("--output", type=new_file, required=True, help=output_help)
     with_skipping(sub)
     _with_computation(sub)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sami_jax.config.settings import config_folder
 from sami_jax.errors import UserError
+from sami_jax.ground.paths import path_of
 
 
 def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
@@ -21,8 +22,12 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
     Raises:
       UserError: no such config, one that fails, or an override of an unknown field or with a value of another type.
     """
-    path, _, arg = spec.partition(":")
-    file = Path(path) if path.endswith(".py") else _shipped_file(path)
+    own, ends, arg = spec.partition(".py:") if ".py:" in spec else (spec.removesuffix(".py"), spec.endswith(".py"), "")
+    if ends:  # a path, which may hold colons too
+        file = path_of(f"{own}.py")
+    else:
+        name, _, arg = spec.partition(":")
+        file = _shipped_file(name)
     if not file.is_file():
         known = sorted(f.stem for f in config_folder().glob("*.py"))
         raise UserError(f"--config={spec}: no such config; give a .py file or one of {', '.join(known)}")

@@ -7,6 +7,7 @@ for one by name: where the hub cannot be reached, it takes whatever revision it 
 import glob
 import os
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def fetch(source: Source) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     name, revision = source.repository, source.revision
+    if huggingface_hub.constants.HF_HUB_CACHE.startswith("~"):
+        raise UserError(f"{source.place}: no home folder is known to keep it in; set HF_HOME to a folder")
     say(f"{source.place}: revision {revision}, from the hub or from this machine's cache of it")
     try:
         return Path(
@@ -115,9 +118,27 @@ def _by_card(root: Path, source: Source) -> dict[str, list[Path]]:
     """The splits that the dataset's card names."""
     import datasets
 
-    names = datasets.get_dataset_config_names(str(root))
-    builder = datasets.load_dataset_builder(str(root), **_subset(root, source, names))
-    return _paths(builder.config.data_files or {})
+    with tempfile.TemporaryDirectory() as own:  # its own place to write to may be missing
+        shown = root
+        if glob.has_magic(str(root)):  # `datasets` would take its path for a pattern
+            shown = Path(own).resolve() / "data"
+            _show_elsewhere(root, shown)
+        names = datasets.get_dataset_config_names(str(shown))
+        builder = datasets.load_dataset_builder(str(shown), cache_dir=own, **_subset(shown, source, names))
+    splits = _paths(builder.config.data_files or {})
+    return {
+        split: [Path(os.path.normpath(root / os.path.relpath(file, shown))) for file in files]
+        for split, files in splits.items()
+    }
+
+
+def _show_elsewhere(folder: Path, root: Path) -> None:
+    """Links to the files: `datasets` would follow one to the folder."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        here = root / Path(place).relative_to(folder)
+        here.mkdir()
+        for name in names:
+            (here / name).symlink_to(Path(place, name))
 
 
 def _by_names(root: Path, source: Source) -> dict[str, list[Path]]:

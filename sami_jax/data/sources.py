@@ -8,6 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sami_jax.errors import UserError
+from sami_jax.ground.paths import path_of
 
 HUB = "hub:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -47,8 +48,12 @@ def sources(data: ConfigDict) -> dict[str, Source]:
     """What a run's `data` names, by field: "queries" and, if it is set, "eval_queries"."""
     shared = {name: data[name] for name in ("column", "id_column", "subset", "revision")}
     splits = {"queries": data.split, "eval_queries": data.eval_split}
-    named = {name: Source(data[name], split=split, **shared) for name, split in splits.items() if data[name]}
+    named = {name: Source(_place(data[name]), split=split, **shared) for name, split in splits.items() if data[name]}
     return {name: one if one.repository else dataclasses.replace(one, revision="") for name, one in named.items()}
+
+
+def _place(given: str) -> str:
+    return given if given.startswith(HUB) else str(path_of(given))
 
 
 def check_sources(data: ConfigDict) -> None:
@@ -77,6 +82,6 @@ def check_sources(data: ConfigDict) -> None:
         check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
     check(
         "eval_split",
-        data.eval_queries != data.queries or data.eval_split != data.split or os.path.isfile(data.queries),
+        data.eval_queries != data.queries or data.eval_split != data.split or os.path.isfile(_place(data.queries)),
         "another than data.split, where both are of one dataset: queries trained on would be evaluated on",
     )

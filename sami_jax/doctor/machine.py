@@ -4,6 +4,7 @@ jax is started in a process of its own: it may refuse, abort in native code, or 
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,34 +12,44 @@ import sys
 from pathlib import Path
 
 from sami_jax.doctor.finding import MISSING, NOTE, Finding
+from sami_jax.doctor.limits import limits, own_cores, own_memory
+from sami_jax.ground.accelerators import has_nvidia_gpu, has_tpu
 from sami_jax.ground.redaction import redact
 
 GIB = 2**30
 PATIENCE = 180  # seconds jax may take to start and to run the trial
 LEAST_DISK = 2 * GIB  # bytes; a run of the embedded model takes 0.2 GiB
-_CGROUP = Path("/sys/fs/cgroup/memory.max")  # the container's limit, where there is one
-_MEMINFO = Path("/proc/meminfo")
-_NVIDIA = Path("/proc/driver/nvidia/version")
-_TPU = ("/dev/accel0", "/dev/vfio/0")
 
 
-def host() -> list[Finding]:
-    """Memory, and disk where runs and compiled programs go."""
-    findings = []
-    if _MEMINFO.exists():
-        sizes = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
-        total, free = (int(sizes[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-        if _CGROUP.exists() and (limit := _CGROUP.read_text().strip()).isdigit():
-            total = min(total, int(limit))
-        findings.append(Finding("host memory", f"{total / GIB:.1f} GiB, {min(free, total) / GIB:.1f} GiB free"))
-    places = {"disk, this folder": Path.cwd()}
+def host(root: Path = Path("/")) -> list[Finding]:
+    """Cores and memory that this process may use, and disk where runs and compiled programs go.
+
+    Args:
+      root: below which /proc and control groups are looked for.
+    """
+    held = limits(root)
+    cores, there = min(own_cores(), held.cores or math.inf), os.cpu_count() or 1
+    findings = [Finding("host cores", f"{cores:g}" + (f" of {there}" if cores < there else ""))]
+    meminfo = root / "proc/meminfo"
+    if meminfo.exists():
+        sizes = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+        all_of_it, unused = (int(sizes[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+        total = min(filter(None, (all_of_it, held.memory, own_memory())))
+        free = min(unused, total, total if held.free is None else held.free)
+        whole = f"; the machine has {all_of_it / GIB:.1f} GiB" if total < all_of_it else ""
+        findings.append(Finding("host memory", f"{total / GIB:.1f} GiB, {free / GIB:.1f} GiB free{whole}"))
+    findings.append(_disk("disk, this folder", Path(os.curdir)))
     if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        places["disk, compiled programs"] = Path(cache)
-    return findings + [_disk(about, place) for about, place in places.items()]
+        findings.append(_disk("disk, compiled programs", Path(cache)))
+    return findings
 
 
 def _disk(about: str, place: Path) -> Finding:
-    there = next(one for one in (place, *place.absolute().parents) if one.is_dir())
+    try:
+        place = place.absolute()
+    except OSError:
+        return Finding(about, "is gone", NOTE, "change into a folder that is there")
+    there = next(one for one in (place, *place.parents) if one.is_dir())
     free = shutil.disk_usage(there).free
     found = f"{free / GIB:.1f} GiB free: {place}"
     if not os.access(there, os.W_OK):
@@ -51,7 +62,7 @@ def devices() -> list[Finding]:
     """What jax computes on, and whether a small program compiles and gives what it should."""
     command = [sys.executable, "-m", "sami_jax.doctor.trial"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace")
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         advice = "end the process that holds the device, or set JAX_PLATFORMS=cpu"
         return [Finding("jax", f"did not start within {PATIENCE} s", MISSING, advice)]
@@ -87,8 +98,8 @@ def _unused(platforms: set[str]) -> list[Finding]:
     chosen = os.environ.get("JAX_PLATFORMS", "")
     findings = []
     for platform, here, extra in (
-        ("gpu", _NVIDIA.exists(), "cuda"),
-        ("tpu", any(map(os.path.exists, _TPU)), "tpu"),
+        ("gpu", has_nvidia_gpu(), "cuda"),
+        ("tpu", has_tpu(), "tpu"),
     ):
         if here and platform not in platforms:
             advice = f"unset JAX_PLATFORMS={chosen}" if chosen else f"pip install 'sami_jax[{extra}]'"

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, or not ours: known before a large write where that can be, and said in one line."""
+"""Disks that are full, read-only, or not ours, and limits on files: known before a large write where that can be, and said in one line."""
 
 import errno
 import os
@@ -16,6 +16,9 @@ _ADVICE = {
     errno.EACCES: "use files and folders that you may read and write",
     errno.EPERM: "use files and folders that you may read and write",
     errno.EIO: "look after the disk",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EMFILE: "allow a process more open files (ulimit -n)",
+    errno.ENFILE: "allow the machine more open files (sysctl fs.file-max)",
 }
 
 

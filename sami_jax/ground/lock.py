@@ -1,6 +1,7 @@
 """One run a folder: two at once would write over each other and break the audit log's chain."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -10,12 +11,14 @@ from pathlib import Path
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # of file systems without them
 LOCK = "run.lock"  # tells who holds it; the system lets go of it when the process ends, however it does: none is ever stale
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Makes the folder this process's own until the block is left; of many processes, the first's.
+    """Makes the folder this process's own until the block is left; of many processes, the first's. Where the file system has no
+    locks, as some that are shared over a network, that is said, and the work goes on.
 
     Raises:
       UserError: another process holds it; names its number and host.
@@ -34,6 +37,14 @@ def _take(folder: Path, held: contextlib.ExitStack) -> None:
         stream.seek(0)
         holder = stream.read().strip() or "another process"
         raise UserError(f"{folder}: in use by {holder}; wait until it ends, or use another folder") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        from sami_jax.ground.terminal import say  # a start, which imports this, does without
+
+        say(
+            f"WARNING: {folder}: this file system has no locks ({error.strerror}); start no other command in this folder"
+        )
     stream.truncate(0)
     stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     stream.flush()

@@ -16,8 +16,17 @@ _CONTROL = re.compile(
 
 PIPE_WIDTH = 1000  # characters
 
-console = Console(stderr=True, highlight=False)  # progress and news
-results = Console(highlight=False)  # what the user asked for
+
+class _Console(Console):
+    """Knows the encoding of the stream it writes to, also of one that came later: lines of tables are in ASCII where need be."""
+
+    @property
+    def encoding(self) -> str:
+        return (getattr(self.file, "encoding", None) or "utf-8").lower()
+
+
+console = _Console(stderr=True, highlight=False)  # progress and news
+results = _Console(highlight=False)  # what the user asked for
 
 
 def say(line: str) -> None:
@@ -32,8 +41,8 @@ def show(line: str = "", style: str | None = None) -> None:
 
 def show_table(table: RenderableType) -> None:
     """A table or panel of results. Where no terminal sets the width, as in a pipe, nothing is cut or wrapped."""
-    wide = Console(width=PIPE_WIDTH, highlight=False, quiet=results.quiet)
-    (results if results.is_terminal else wide).print(table)
+    wide = _Console(width=PIPE_WIDTH, highlight=False, quiet=results.quiet)
+    (results if results.file.isatty() else wide).print(table)
 
 
 def cell(text: str, style: str = "") -> Text:

@@ -60,11 +60,11 @@ def curves(
       stop: the place on the x axis where canaries fired.
     """
     # Nobody who asks for no report waits for matplotlib.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own font lacks Japanese; the page's has it
         matplotlib.rcdefaults()

@@ -10,6 +10,7 @@ damaged: both are set aside, loudly, and the newest one that is whole is taken.
 """
 
 import concurrent.futures
+import fnmatch
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from ml_collections import ConfigDict
 
 from sami_jax.contrast.update import TrainState, abstract_state, state_shardings
@@ -37,7 +39,27 @@ from sami_jax.sharding import put
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
 SEAL, DAMAGED = "seal.json", "damaged"
 KEPT = 2  # newest checkpoints
+_UNWRITABLE = "\\"  # native code takes it for the sign between folders, and would write elsewhere
 _PATIENCE = 86_400  # s a save may take. Orbax counts by the wall clock, which jumps where a machine has slept
+
+
+def check_place(folder: Path) -> None:
+    """
+    Raises:
+      UserError: no checkpoints can be written below the folder.
+    """
+    if _UNWRITABLE in str(folder.absolute()):
+        raise UserError(
+            f"{folder}: checkpoints cannot be written below a folder with {_UNWRITABLE!r} in its name; use another"
+        )
+
+
+class _Literal(type(epath.Path())):
+    """A path as Orbax wants it, whose own name is never a pattern: else, below a folder with brackets in its name, Orbax does not
+    find what it has just written, and leaves a checkpoint without its arrays."""
+
+    def glob(self, pattern: str) -> Iterator["_Literal"]:
+        return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
 
 class Checkpoints:
@@ -49,6 +71,7 @@ class Checkpoints:
         Args:
           write_side_files: puts all that an exported model needs beside its weights into a folder.
         """
+        check_place(folder)
         self.folder = folder.absolute()
         side_files = self.folder / SIDE_FILES
 
@@ -61,7 +84,7 @@ class Checkpoints:
         patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
         self._keep = _Keep()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, async_options=patient)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = ocp.CheckpointManager(_Literal(self.folder), options=options)
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
         self._pending: concurrent.futures.Future | None = None
 
@@ -184,7 +207,9 @@ def restore_params(folder: Path, model_config: ModelConfig, mesh: jax.sharding.M
     weights = trained(model_config, abstract_params(model_config))
     shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, dtype), weights)
     abstract = jax.tree.map(_with_sharding, shaped, trained(model_config, param_shardings(model_config, mesh)))
-    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    with ocp.CheckpointManager(
+        _Literal(folder.absolute()), options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
         return step, manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))["params"]
 
 

@@ -39,6 +39,7 @@ from sami_jax.report.summary import print_summary
 from sami_jax.report.write import write_report
 from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.stages.checkpoint import check_place
 from sami_jax.stages.finetuning import train
 from sami_jax.stages.metrics import EVALUATION, tell_again, tell_evaluation
 from sami_jax.stages.preparation import Inputs, devices, prepare, provenance, say_cut
@@ -65,6 +66,7 @@ def run(
       NotFinite: weights, losses or log-likelihoods are no numbers; what was good before stands.
       Stopped: somebody asked.
     """
+    check_place(workdir)
     inputs = prepare(config, workdir, allow_unapproved, skipped)
     with lock_folder(workdir):
         made_from = provenance(config, inputs)

@@ -20,6 +20,7 @@ from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_pr
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.display import doing
+from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import say
 from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.models.adapters import adapted
@@ -65,7 +66,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
     check_trackers(config)
     mesh = make_mesh(config.mesh.to_dict())
     check_microbatches(config, mesh)
-    folder = Path(config.principles.path)
+    folder = path_of(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
     principles = admission.principles
     judge = make_judge(config.evaluation.judge)
@@ -154,7 +155,7 @@ def devices() -> dict[str, str | int]:
 
 def _base_folder(config: ConfigDict, workdir: Path) -> Path:
     if config.model.path not in UNTRAINED:
-        return Path(config.model.path)
+        return path_of(config.model.path)
     folder = workdir / config.model.path
     if not hosts.once(folder.exists):
         # A sampled byte that is no text comes back as a replacement character, which is three bytes.

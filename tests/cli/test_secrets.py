@@ -47,7 +47,9 @@ def test_what_a_command_says(capsys, argv, tmp_path):
 
 
 def test_a_fault_of_ours_is_shown_without_it():
-    program = f"import sys, sami_jax.cli as c; sys.excepthook = c._show_crash; raise RuntimeError({KEY!r} + ' failed')"
+    program = (
+        f"import sys, sami_jax.cli.start as c; sys.excepthook = c._show_crash; raise RuntimeError({KEY!r} + ' failed')"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("RuntimeError: *** failed\n")
 

@@ -200,6 +200,18 @@ def test_a_folder_of_parquet_files(folder, monkeypatch):
     assert read_source(Source("csv", subset="comparisons")).record["sha256"] == read.record["sha256"]
 
 
+@pytest.mark.parametrize("name", ["[d] *?", "CAPS {a} ~ 日本"])
+@pytest.mark.parametrize("card", ["", "---\nconfigs:\n- config_name: default\n  data_files: '*.jsonl'\n---\n"])
+def test_the_name_of_a_folder_is_no_pattern(tmp_path, name, card):
+    folder = tmp_path / name / "data[1]"
+    folder.mkdir(parents=True)
+    for split, query in (("train", "Why?"), ("test", "How?")):
+        (folder / f"{split}.jsonl").write_text(json.dumps({"query": query}) + "\n")
+    (folder / "README.md").write_text(card)
+    read = read_source(Source(str(folder), split="train" if card else "test"))
+    assert [query.text for query in read.queries] == (["How?", "Why?"] if card else ["How?"])
+
+
 def test_the_hubs_own_parquet_revision_has_folders_for_subsets(tmp_path):
     for subset, splits in {"axis": ("validation",), "comparisons": ("train", "validation")}.items():
         for split in splits:

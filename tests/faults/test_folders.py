@@ -5,12 +5,18 @@ import json
 import shutil
 import time
 
+import jax
+import numpy as np
 import pytest
 from support.short_run import DISTURBED, SHORT, assert_same, finish, sami
+from support.small_model import SMALL, mesh_of
 
 from sami_jax.cli import main
+from sami_jax.config import load_config
+from sami_jax.contrast.update import init_state
 from sami_jax.errors import UserError
-from sami_jax.stages.checkpoint import Checkpoints
+from sami_jax.models.decoder import init_params
+from sami_jax.stages.checkpoint import Checkpoints, restore_params
 
 # The command line with a clock that goes back by an hour at every tenth look.
 BACKWARDS = """
@@ -89,3 +95,24 @@ def test_another_config_goes_on_by_force_and_that_is_recorded(undisturbed, comma
     # From now on, this is the run's config; the one before is refused.
     assert again(*more)[0] == 0
     assert again()[0] == 2
+
+
+@pytest.mark.parametrize("name", ["[x]", "[!a-z] é", "~x ? *"])
+def test_a_checkpoint_below_any_name_is_restored(tmp_path, name):
+    mesh = mesh_of(1, 1, 1)
+    config = load_config("tiny", [])[0]
+    state = init_state(init_params(SMALL, 0, mesh), SMALL, config, mesh)
+    with Checkpoints(tmp_path / name / "checkpoints", lambda folder: None) as checkpoints:
+        checkpoints.save(state)
+    with Checkpoints(tmp_path / name / "checkpoints", lambda folder: None) as checkpoints:
+        restored = checkpoints.restore_latest(SMALL, config, mesh)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+    step, params = restore_params(tmp_path / name / "checkpoints", SMALL, mesh, np.float32)
+    assert step == 0
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+def test_a_name_that_checkpoints_cannot_have_is_told_before_anything_is_done(tmp_path, capsys):
+    assert main(["run", f"--workdir={tmp_path}/a\\b"]) == 2
+    assert "checkpoints cannot be written below a folder with" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

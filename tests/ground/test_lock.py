@@ -1,5 +1,7 @@
 """One run a folder: a second one is told who is there, and a killed one leaves nothing behind."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -28,4 +30,25 @@ def test_the_holder_is_named_and_a_killed_one_lets_go(tmp_path):
         with pytest.raises(UserError, match=f"process {os.getpid()}"), lock_folder(tmp_path):
             pass
     with lock_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_that_is_said_and_the_work_goes_on(tmp_path, capsys, monkeypatch, number):
+    def none(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with lock_folder(tmp_path / "run"):
+        assert f"process {os.getpid()} on" in (tmp_path / "run" / "run.lock").read_text()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"has no locks ({os.strerror(number)})" in err
+
+
+def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Input/output error"), lock_folder(tmp_path):
         pass
