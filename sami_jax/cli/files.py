@@ -189,7 +189,7 @@ def _encode(model: ModelFolder, prompt) -> list[int]:
         return _chatted(model.chat.encode, of_messages(prompt))
     if model.chat and isinstance(prompt, str) and prompt.strip():
         return _chatted(model.chat.encode, [Message("user", prompt)])
-    if model.chat or not isinstance(prompt, str) or not (ids := model.tokenizer.encode(prompt)):
+    if model.chat or not isinstance(prompt, str) or not (ids := _read(model, prompt, add_special_tokens=True)):
         raise BadRow("prompt is empty or not a text", "; give the prompt's text")
     return ids
 
@@ -197,7 +197,15 @@ def _encode(model: ModelFolder, prompt) -> list[int]:
 def _said(model: ModelFolder, response: str) -> list[int]:
     if model.chat:
         return _chatted(model.chat.reply, response)
-    return model.tokenizer.encode(response, add_special_tokens=False)
+    return _read(model, response, add_special_tokens=False)
+
+
+def _read(model: ModelFolder, text: str, add_special_tokens: bool) -> list[int]:
+    """Ids of a text as it stands; where it holds a token that the model has not, the row is bad."""
+    try:
+        return model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    except UserError as refused:
+        raise BadRow("a token that the model has not", f": {refused}") from None
 
 
 def _chatted(encode: Callable[..., list[int]], *texts) -> list[int]:

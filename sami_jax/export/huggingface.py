@@ -4,6 +4,7 @@ One file of weights is written at a time, or one on each host, so that no host h
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -22,7 +23,7 @@ from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.display import doing
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.files import companion_files
+from sami_jax.models.files import put_companions
 from sami_jax.models.pretrained import GENERATION, ModelFolder
 from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
 from sami_jax.sharding import gathered
@@ -78,13 +79,7 @@ def check_replaceable(output: Path) -> None:
 def copy_companions(source: Path) -> Callable[[Path], None]:
     """A function that copies to a folder what is read of the model in `source` besides its weights."""
 
-    def copy(output: Path) -> None:
-        for file in companion_files(source):
-            target = output / file.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
-
-    return copy
+    return functools.partial(put_companions, source)
 
 
 def companions(model: ModelFolder) -> Callable[[Path], None]:
@@ -92,9 +87,14 @@ def companions(model: ModelFolder) -> Callable[[Path], None]:
     `copy_companions` copies, and where that does not tell it, which tokens end a text and which class reads tokenizer.json."""
 
     def write(output: Path) -> None:
-        copy_companions(model.folder)(output)
+        put_companions(model.folder, output, model.tokenizer_files)
+        file = output / "config.json"
+        shape = _without_ids_from(read_shaped(file, {}, "save the model again"), model.config.vocab_size)
+        shape.pop("transformers_weights", None)  # the name of a file that an export has not
+        write_json(file, shape | {"tie_word_embeddings": model.config.tie_embeddings})
         file = output / GENERATION
         known = read_shaped(file, {}, "save the model again") if file.is_file() else {}
+        known = _without_ids_from(known, model.config.vocab_size)
         # Servers go by this file alone: without it, a model whose tokenizer alone knows the end goes on past it.
         ends, padding = list(model.end_tokens), model.tokenizer.pad_token_id
         told = {
@@ -111,6 +111,20 @@ def companions(model: ModelFolder) -> Callable[[Path], None]:
             write_json(file, settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
     return write
+
+
+def _without_ids_from(settings: dict, limit: int) -> dict:
+    """Without the settings that name a token beyond the model's, as of a padding token that was added to the tokenizer alone: transformers
+    loads no model whose config.json does."""
+
+    def beyond(value) -> bool:
+        return isinstance(value, int) and value >= limit
+
+    return {
+        name: value
+        for name, value in settings.items()
+        if not (name.endswith("_token_id") and any(map(beyond, value if isinstance(value, list) else [value])))
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -19,14 +19,16 @@ import safetensors.numpy
 
 from sami_jax.data.shape import read_shaped
 from sami_jax.errors import UserError
+from sami_jax.ground.terminal import say
 from sami_jax.models.config import FAMILIES, ModelConfig, check_sizes
 from sami_jax.models.decoder import abstract_params, param_shardings
-from sami_jax.models.files import weight_files
-from sami_jax.models.tensors import TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.models.files import refuse_pointer, weight_files
+from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
 
 # Dtypes of safetensors files that are read.
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
+_EMBEDDING, _HEAD = TENSORS[("embedding",)][0], TENSORS[("unembedding",)][0]
 _MAPPED_BYTES = 2**22  # of a file are mapped at a time
 _ROWS = 16  # of a tensor are turned into columns at a time: in float32, a cache line of each column
 
@@ -53,6 +55,22 @@ def read_config(folder: Path) -> ModelConfig:
     except Exception as error:  # its checks raise many types
         raise UserError(f"{file}: not a readable config.json ({_first_line(error)}); export the model again") from None
     return ModelConfig.from_hf(raw | filled.to_dict(), str(file))
+
+
+def tied_as_stored(folder: Path, config: ModelConfig) -> ModelConfig:
+    """The config as transformers follows it: embedding and unembedding are not tied where the weights hold both, and they differ.
+
+    Raises:
+      UserError: as `check_weights`.
+    """
+    files = _Files(folder)
+    embedding, head = files.find(_EMBEDDING), files.find(_HEAD)
+    if not config.tie_embeddings or embedding is None or head is None or embedding.same(head):
+        return config
+    say(
+        f"WARNING: {folder}: config.json ties {_HEAD} to {_EMBEDDING}, but both are stored, and differ: they are not tied"
+    )
+    return dataclasses.replace(config, tie_embeddings=False)
 
 
 def check_weights(folder: Path, config: ModelConfig) -> None:
@@ -94,17 +112,57 @@ class _Files:
           UserError: pickled weights, or a missing or damaged file.
         """
         self.folder = folder
-        self.tensors = {}
+        self.tensors: dict[str, _Stored] = {}
         for path in weight_files(folder):
             if path.parent != self.folder or not _is_file(path):
                 raise UserError(f"{path}: weights file is missing; download the model again")
+            refuse_pointer(path)
             try:
                 with safetensors.safe_open(path, framework="np"):  # checks that the file is whole
-                    self.tensors.update(_tensors(path))
+                    tensors = _tensors(path)
             except Exception as error:  # safetensors raises its own type, and OSError
                 raise UserError(
                     f"{path}: damaged weights file ({_first_line(error)}); download the model again"
                 ) from None
+            for name in tensors.keys() & self.tensors.keys():
+                self._one_of(name, self.tensors[name], tensors[name])
+            self.tensors |= tensors
+
+    def find(self, name: str) -> "_Stored | None":
+        """A tensor by its name, or with the model's part of it missing or doubled, as transformers finds it too.
+
+        Raises:
+          UserError: two of these are there, and differ.
+        """
+        found = None
+        for spelling in dict.fromkeys((name, f"model.{name}", name.removeprefix("model."))):
+            if tensor := self.tensors.get(spelling):
+                found = tensor if found is None else self._one_of(name, found, tensor)
+        return found
+
+    def _one_of(self, name: str, one: "_Stored", other: "_Stored") -> "_Stored":
+        if not one.same(other):
+            files = " and ".join(dict.fromkeys((one.path.name, other.path.name)))
+            raise UserError(
+                f"{self.folder}: {files}: two tensors {name}, which differ; remove the one that is not the model's"
+            )
+        return one
+
+    def _stored(self, name: str, config: ModelConfig) -> "_Stored":
+        """
+        Raises:
+          UserError: no such tensor.
+        """
+        tied = config.tie_embeddings and name == _EMBEDDING
+        if stored := self.find(name) or (self.find(_HEAD) if tied else None):
+            return stored
+        others = [found for found in self.tensors if found.endswith(f".{name}")]
+        held = f", but {others[0]}: the names have a beginning too much" if others else ""
+        both = all((self.folder / file).is_file() for file in (SINGLE_FILE, INDEX_FILE))
+        chosen = f"; {SINGLE_FILE} is read, as transformers does, and not what {INDEX_FILE} names" if both else ""
+        raise UserError(
+            f"{self.folder}: tensor {name} is missing{held}; this is not a complete {config.family} model{chosen}"
+        )
 
     def check(self, keys: tuple[str, ...], shape: tuple[int, ...], config: ModelConfig) -> None:
         name, layout = TENSORS[keys]
@@ -112,11 +170,7 @@ class _Files:
         expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), shape[leading:]), layout).shape)
         for place in np.ndindex(shape[:leading]):
             tensor = numbered(name, place)
-            if tensor not in self.tensors:
-                raise UserError(
-                    f"{self.folder}: tensor {tensor} is missing; this is not a complete {config.family} model"
-                )
-            found = self.tensors[tensor]
+            found = self._stored(tensor, config)
             if found.shape != expected:
                 raise UserError(
                     f"{self.folder}: tensor {tensor} has shape {found.shape}, config.json asks for {expected}"
@@ -134,7 +188,7 @@ class _Files:
         cuts = _hf_slices(ranges[leading:], layout, config.head_dim)
         for place in np.ndindex(weight.shape[:leading]):
             numbers = [part[i] for part, i in zip(ranges, place, strict=False)]
-            self.tensors[numbered(name, numbers)].read_into(to_hf_layout(weight[place], layout), cuts)
+            self._stored(numbered(name, numbers), config).read_into(to_hf_layout(weight[place], layout), cuts)
         return weight
 
 
@@ -148,17 +202,30 @@ class _Stored:
     offset: int  # bytes
 
     def read_into(self, target: np.ndarray, cuts: tuple[slice, ...]) -> None:
-        """target[...] = tensor[cuts]: some rows after the other, so that little of the file is mapped at once."""
-        dtype = np.dtype(_DTYPES[self.dtype])
-        row_bytes = math.prod(self.shape[1:]) * dtype.itemsize
-        step = max(1, _MAPPED_BYTES // row_bytes)
-        for first in range(cuts[0].start, cuts[0].stop, step):
-            last = min(first + step, cuts[0].stop)
-            shape = (last - first, *self.shape[1:])
-            rows = np.memmap(self.path, dtype, "r", self.offset + first * row_bytes, shape)
+        """target[...] = tensor[cuts]."""
+        for first, rows in self._mapped(cuts[0].start, cuts[0].stop):
             for row in range(0, len(rows), _ROWS):
                 into = target[first - cuts[0].start + row :][: min(_ROWS, len(rows) - row)]
                 into[...] = rows[row : row + _ROWS, *cuts[1:]]
+
+    def same(self, other: "_Stored") -> bool:
+        """Whether another tensor has the same values."""
+        if self.shape != other.shape:
+            return False
+        parts = zip(self._mapped(0, self.shape[0]), other._mapped(0, self.shape[0], self._step()), strict=True)
+        return all(np.array_equal(one, another) for (_, one), (_, another) in parts)
+
+    def _mapped(self, start: int, stop: int, step: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Rows of the tensor, with the number of the first, some after the others, so that little of the file is mapped at once."""
+        dtype = np.dtype(_DTYPES[self.dtype])
+        row_bytes = math.prod(self.shape[1:]) * dtype.itemsize
+        step = step or self._step()
+        for first in range(start, stop, step):
+            shape = (min(first + step, stop) - first, *self.shape[1:])
+            yield first, np.memmap(self.path, dtype, "r", self.offset + first * row_bytes, shape)
+
+    def _step(self) -> int:
+        return max(1, _MAPPED_BYTES // (math.prod(self.shape[1:]) * np.dtype(_DTYPES[self.dtype]).itemsize))
 
 
 def _is_file(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """A model ready for use: its shape, its weights on a mesh, its tokenizer and the ids that end a text."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sami_jax.ground.display import doing
 from sami_jax.ground.finite import check_finite
 from sami_jax.ground.terminal import say
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.huggingface import check_weights, load_params, read_config
+from sami_jax.models.huggingface import check_weights, load_params, read_config, tied_as_stored
 
 GENERATION = "generation_config.json"  # what servers read beside config.json: the tokens that end a text
 
@@ -29,6 +30,8 @@ class ModelFolder:
     tokenizer: Any  # transformers' PreTrainedTokenizerBase
     end_tokens: tuple[int, ...]  # ids that end a text; the first doubles as padding
     chat: Chat | None = None  # how an instruct model is asked; None: by plain text
+    # What an export holds in place of the folder's own tokenizer, by name; empty where that is as it should be.
+    tokenizer_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
         """The weights, cast to `dtype`, in their shards on `mesh`.
@@ -78,16 +81,15 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
       UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token; no chat template where the
         model is to chat, or one that tells no reply from its prompt.
     """
+    from sami_jax.models.tokenizer import load_tokenizer  # heavy import, only needed once a model is opened
+
     folder = Path(folder)
-    config = dataclasses.replace(read_config(folder), attention=attention)
+    config = tied_as_stored(folder, dataclasses.replace(read_config(folder), attention=attention))
     check_weights(folder, config)
     _say_what_is_left_over(folder)
-    tokenizer = _load_tokenizer(folder)
-    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has a token {largest}, the model only {config.vocab_size} tokens; they do not belong together"
-        )
-    model = ModelFolder(folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size))
+    tokenizer, filed = load_tokenizer(folder, config.vocab_size)
+    ends = _end_tokens(folder, tokenizer, config.vocab_size)
+    model = ModelFolder(folder, config, tokenizer, ends, tokenizer_files=filed)
     if prompt and prompt.chat:
         model = model.chatting(prompt.system)
         if model.chat:
@@ -107,21 +109,6 @@ def _say_what_is_left_over(folder: Path) -> None:
         )
 
 
-def _load_tokenizer(folder: Path):
-    import transformers  # heavy; only needed once a model is opened
-
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise UserError(f"{folder}: no tokenizer.json and no tokenizer.model; save the tokenizer into the model folder")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # nosec B615
-        tokenizer.decode(tokenizer.encode("a"))  # some of its settings are not looked at before
-        return tokenizer
-    except Exception as error:  # tokenizer code raises many types, some from Rust
-        raise UserError(
-            f"{folder}: the tokenizer cannot be read ({' '.join(str(error).split())[:160]}); save it again"
-        ) from None
-
-
 def _end_tokens(folder: Path, tokenizer, vocab_size: int) -> tuple[int, ...]:
     """The generation config's, else the model config's, else the tokenizer's end-of-text ids."""
     ids = []
@@ -132,7 +119,7 @@ def _end_tokens(folder: Path, tokenizer, vocab_size: int) -> tuple[int, ...]:
             ids = [] if found is None else found if isinstance(found, list) else [found]
             if misfit(ids, [int]) or not all(0 <= id < vocab_size for id in ids):
                 raise UserError(f"{file}: eos_token_id is {found!r:.60}; give a token of the model, or several")
-    if not ids and tokenizer.eos_token_id is not None:
+    if not ids and tokenizer.eos_token_id is not None and tokenizer.eos_token_id < vocab_size:
         ids = [tokenizer.eos_token_id]
     if not ids:
         raise UserError(
