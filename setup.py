@@ -73,8 +73,7 @@ setup(
         "orbax-checkpoint>=0.11.20",
         "transformers>=5.20",  # from then on, control tokens in the texts of a chat stay text
         "tokenizers>=0.23.3",
-        "sentencepiece>=0.2.1",  # tokenizer.model where there is no tokenizer.json
-        "protobuf>=6",  # with it
+        "sentencepiece[protobuf]>=0.2.3",  # tokenizer.model where there is no tokenizer.json
         "safetensors>=0.8",
         "ml_collections>=1.0",
         "absl-py>=2.1",
