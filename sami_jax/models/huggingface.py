@@ -112,7 +112,7 @@ class _Files:
           UserError: pickled weights, or a missing or damaged file.
         """
         self.folder = folder
-        self.tensors: dict[str, _Stored] = {}
+        self.tensors: dict[str, list[_Stored]] = collections.defaultdict(list)
         for path in weight_files(folder):
             if path.parent != self.folder or not _is_file(path):
                 raise UserError(f"{path}: weights file is missing; download the model again")
@@ -124,29 +124,24 @@ class _Files:
                 raise UserError(
                     f"{path}: damaged weights file ({_first_line(error)}); download the model again"
                 ) from None
-            for name in tensors.keys() & self.tensors.keys():
-                self._one_of(name, self.tensors[name], tensors[name])
-            self.tensors |= tensors
+            for name, tensor in tensors.items():
+                self.tensors[name].append(tensor)
 
     def find(self, name: str) -> "_Stored | None":
-        """A tensor by its name, or with the model's part of it missing or doubled, as transformers finds it too.
+        """A tensor by its name, or with "model." missing or doubled, as transformers finds it too.
 
         Raises:
-          UserError: two of these are there, and differ.
+          UserError: it is there more than once, and not the same.
         """
-        found = None
-        for spelling in dict.fromkeys((name, f"model.{name}", name.removeprefix("model."))):
-            if tensor := self.tensors.get(spelling):
-                found = tensor if found is None else self._one_of(name, found, tensor)
-        return found
-
-    def _one_of(self, name: str, one: "_Stored", other: "_Stored") -> "_Stored":
-        if not one.same(other):
-            files = " and ".join(dict.fromkeys((one.path.name, other.path.name)))
-            raise UserError(
-                f"{self.folder}: {files}: two tensors {name}, which differ; remove the one that is not the model's"
-            )
-        return one
+        spellings = dict.fromkeys((name, f"model.{name}", name.removeprefix("model.")))
+        found = [tensor for spelling in spellings if spelling in self.tensors for tensor in self.tensors[spelling]]
+        for other in found[1:]:
+            if not found[0].same(other):
+                files = " and ".join(dict.fromkeys((found[0].path.name, other.path.name)))
+                raise UserError(
+                    f"{self.folder}: {files}: two tensors {name}, which differ; remove the one that is not the model's"
+                )
+        return found[0] if found else None
 
     def _stored(self, name: str, config: ModelConfig) -> "_Stored":
         """
@@ -210,7 +205,8 @@ class _Stored:
 
     def same(self, other: "_Stored") -> bool:
         """Whether another tensor has the same values."""
-        if self.shape != other.shape:
+        known = self.dtype in _DTYPES and other.dtype in _DTYPES and all(self.shape)
+        if self.shape != other.shape or not self.shape or not known:
             return False
         parts = zip(self._mapped(0, self.shape[0]), other._mapped(0, self.shape[0], self._step()), strict=True)
         return all(np.array_equal(one, another) for (_, one), (_, another) in parts)

@@ -92,9 +92,9 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tuple[transformers.PreTrain
     for file in files:
         refuse_pointer(file)
     try:
-        pieces = _pieces(folder)
+        vocabulary, pieces = _vocabulary(folder), _pieces(folder)
         read = _read(folder)
-        own, mended = _by_its_file(folder, read, pieces)
+        own, mended = _by_its_file(folder, read, vocabulary, pieces)
         state = json.loads(own.to_str())
         closing = open_end(state)
         if closing:
@@ -144,17 +144,19 @@ def _pieces(folder: Path) -> Any:
 
 
 def _by_its_file(
-    folder: Path, read: transformers.PreTrainedTokenizerFast, pieces: Any
+    folder: Path, read: transformers.PreTrainedTokenizerFast, vocabulary: dict[str, int], pieces: Any
 ) -> tuple[tokenizers.Tokenizer, bool]:
     """The tokenizer that gives the ids of the file that holds the vocabulary, and whether `folder` lacks it as it stands.
 
     Args:
       read: what transformers made of the folder.
+      vocabulary: of vocab.json or vocab.txt, where there is no tokenizer.json.
       pieces: a SentencePieceProcessor, where that file is one.
     """
     backend = read.backend_tokenizer
     if (folder / FILE).is_file():
         own = tokenizers.Tokenizer.from_file(str(folder / FILE))
+        _check_named(folder, own, read)
         if (text := _difference(backend, own)) is None:
             return backend, False
         say(
@@ -162,16 +164,12 @@ def _by_its_file(
             f"than {FILE}, which is followed"
         )
         return _with_named(folder, own), True
-    vocabulary = _vocabulary(folder)
     if vocabulary and vocabulary.items() <= read.get_vocab().items():
         return backend, True
     if pieces is not None:
         return _by_pieces(folder, read, pieces), True
     if vocabulary:
-        raise UserError(
-            f"{folder}: {type(read).__name__}, which transformers takes for this folder, does not read its vocab.json or vocab.txt; "
-            f"name the tokenizer's class in {SETTINGS}, or save the tokenizer as {FILE}"
-        )
+        raise UserError(_passed_over(folder))
     return backend, True
 
 
@@ -196,22 +194,38 @@ def _difference(one: tokenizers.Tokenizer, own: tokenizers.Tokenizer) -> str | N
     return None
 
 
+def _check_named(folder: Path, own: tokenizers.Tokenizer, read: transformers.PreTrainedTokenizerFast) -> None:
+    """Raises UserError where another file gives a token that tokenizer.json lacks an id that transformers does not give it."""
+    ids = {}
+    for name, shape in (
+        (SETTINGS, {"added_tokens_decoder?": {str: {"content": str}}}),
+        ("added_tokens.json", {str: int}),
+    ):
+        if (folder / name).is_file():
+            content = read_shaped(folder / name, shape, "save the tokenizer again")
+            if name == SETTINGS:
+                content = {token["content"]: int(id) for id, token in content.get("added_tokens_decoder", {}).items()}
+            ids |= {token: (name, id) for token, id in content.items() if own.token_to_id(token) is None}
+    for token, (name, id) in ids.items():
+        if (given := read.get_vocab().get(token)) != id:
+            raise UserError(
+                f"{folder}: {name} has {token!r} as token {id}, and behind those of {FILE} it would be {given}; save the tokenizer again"
+            )
+
+
 def _with_named(folder: Path, own: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """With the tokens that the folder's other files add to tokenizer.json."""
-    for id, token in sorted(_plain(folder).added_tokens_decoder.items()):
+    for _, token in sorted(_plain(folder).added_tokens_decoder.items()):
         if own.token_to_id(token.content) is None:
             own.add_tokens([token])
-            if own.token_to_id(token.content) != id:
-                raise UserError(
-                    f"{folder}: {SETTINGS} has {token.content!r} as token {id}, which does not follow the tokens of {FILE}; "
-                    "save the tokenizer again"
-                )
     return own
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """Of vocab.json or vocab.txt; empty where there is neither."""
+    """Of vocab.json or vocab.txt; empty where there is neither, or a tokenizer.json."""
     file = folder / "vocab.json"
+    if (folder / FILE).is_file():
+        return {}
     if file.is_file():
         if not (folder / "merges.txt").is_file():
             raise UserError(f"{file}: merges.txt, which belongs to it, is missing; download the model again")
@@ -313,4 +327,13 @@ def _folder_with(folder: Path, files: dict[str, str]) -> Iterator[Path]:
 def _unreadable(folder: Path, reason: str) -> str:
     if missing := re.search(r"(?:pip install |No module named )['`]?([\w-]+)", reason):
         return f"{folder}: its tokenizer needs a package that is not installed: pip install {missing[1]}, or save it as {FILE}"
+    if _vocabulary(folder):
+        return _passed_over(folder)
     return f"{folder}: the tokenizer cannot be read ({reason[:160]}); save it again"
+
+
+def _passed_over(folder: Path) -> str:
+    return (
+        f"{folder}: the class that transformers takes for this folder does not read vocab.json or vocab.txt; name the tokenizer's "
+        f"own in {SETTINGS}, or save it as {FILE}"
+    )

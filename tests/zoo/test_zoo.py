@@ -10,6 +10,8 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
+import zoo_forms
+from support.complaint import complaint
 from support.torch_models import our_logits, torch_logits
 from zoo_forms import FORMS
 from zoo_texts import TEXTS
@@ -100,6 +102,61 @@ def check_ids(form, folder, output) -> dict[str, list[int]]:
 def test_ids_of_a_folder_and_of_its_export(form, folder, tmp_path):
     form.build(folder)
     check_ids(form, folder, tmp_path / "export")
+
+
+def test_what_is_mended_is_said(folder, capsys):
+    zoo_forms.smol(folder)
+    open_model(folder)
+    told = capsys.readouterr().err
+    assert (
+        "GPT2Tokenizer" in told and "tokenizer_config.json" in told and "than tokenizer.json, which is followed" in told
+    )
+    zoo_forms.closed(folder)
+    open_model(folder)
+    assert "puts </s> behind every text" in capsys.readouterr().err
+
+
+def test_an_end_that_a_text_itself_has_stays(folder):
+    zoo_forms.closed(folder)
+    tokenizer = open_model(folder).tokenizer
+    ids = tokenizer.encode("a</s>")
+    assert ids[-1] == tokenizer.eos_token_id and ids[:-1] == tokenizer.encode("a")
+    assert ids[1:] == tokenizer.encode("a</s>", add_special_tokens=False)
+
+
+def test_a_chat_is_asked_as_ever(folder):
+    """What closes every text is not the end of turn, and no prompt for a reply ends with it."""
+    zoo_forms.closed_as_bert(folder)
+    chat = open_model(folder).chatting().chat
+    assert chat is not None
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "Why?"}]
+    assert chat.prompt("", "Why?") == tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_dict=False
+    )
+
+
+PAIRS = {
+    "a prompt": {"prompts": ["a [PAD]", "b"], "responses": ["c", "d"]},
+    "a response": {"prompts": ["a", "b"], "responses": ["c", "d[PAD]"]},
+}
+
+
+@pytest.mark.parametrize("row", PAIRS.values(), ids=PAIRS)
+def test_a_text_that_holds_a_token_beyond_the_vocabulary_is_refused(row, folder, tmp_path, capsys):
+    zoo_forms.pad_beyond(folder)
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"id": 1} | row) + "\n")
+    line = complaint(
+        capsys,
+        "score",
+        "--model",
+        str(folder),
+        "--input",
+        str(tmp_path / "pairs.jsonl"),
+        "--output",
+        str(tmp_path / "s.jsonl"),
+    )
+    assert "pairs.jsonl:1: " in line and "'[PAD]', token 440" in line
 
 
 @pytest.mark.slow

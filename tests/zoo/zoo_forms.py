@@ -41,7 +41,6 @@ class Form:
     build: Callable[[Path], object]
     ids: str = "transformers"  # | "tokenizer.json" | "tokenizer.model": who tells them
     before: tuple[str, ...] = ()  # tokens before a text, where the file tells the ids
-    same_export: bool = True  # transformers reads the folder itself to these ids too
 
 
 # ---- tokenizers ----
@@ -261,10 +260,10 @@ def cast(dtype: torch.dtype) -> Callable[[Path], None]:
     return change
 
 
-def with_head(added: float) -> Callable[[Path], None]:
-    """lm_head.weight is stored beside the embedding that it is tied to, with `added` to it."""
+def with_head(scale: float) -> Callable[[Path], None]:
+    """lm_head.weight is stored beside the embedding that it is tied to, times `scale`."""
     return lambda folder: edit(
-        folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] + added}
+        folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] * scale}
     )
 
 
@@ -322,8 +321,8 @@ FORMS = (
     Form("bfloat16", with_weights(cast(torch.bfloat16), "qwen2")),
     Form("float16", with_weights(cast(torch.float16), "mistral")),
     Form("tied", with_weights(lambda folder: None, "qwen3", tie=True)),
-    Form("tied, both stored", with_weights(with_head(0), tie=True)),
-    Form("tied, both stored, and they differ", with_weights(with_head(0.5), tie=True)),
+    Form("tied, both stored", with_weights(with_head(1), tie=True)),
+    Form("tied, both stored, and they differ", with_weights(with_head(1.5), tie=True)),
     Form("tied, the head alone stored", with_weights(head_alone, tie=True)),
     Form("names without model.", with_weights(lambda f: renamed(f, lambda n: n.removeprefix("model.")), "mixtral")),
     Form("names with model. twice", with_weights(lambda f: renamed(f, lambda n: f"model.{n}"))),
