@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,30 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tuple[transformers.PreTrain
     Raises:
       UserError: no tokenizer, one that cannot be read or not to the ids of its file, or one of another model.
     """
+    _check_files(folder)
+    try:
+        vocabulary, pieces = _vocabulary(folder), _pieces(folder)
+        read, usual = _read(folder)
+        own, mended = _by_its_file(folder, read, vocabulary, pieces)
+        state = json.loads(own.to_str())
+        if state["model"].get("dropout"):
+            raise UserError(f"{folder / FILE}: dropout gives a text other ids each time; set model.dropout to null")
+        closing = open_end(state)
+        if closing:
+            say(f"WARNING: {folder}: the tokenizer puts {' '.join(closing)} behind every text; prompts go without")
+        beyond = _beyond(folder, own, state, vocab_size)
+        if usual and not (mended or closing or beyond):
+            read.decode(read.encode("a"))  # some of its settings are not looked at before
+            return read, {}
+        return _filed_anew(folder, read, state, vocab_size if beyond else None)
+    except UserError:
+        raise
+    except Exception as error:  # tokenizer code raises many types, some from Rust
+        raise UserError(_unreadable(folder, _line(error))) from None
+
+
+def _check_files(folder: Path) -> None:
+    """Raises UserError where no file holds a vocabulary, or one is not what its name says."""
     files = tokenizer_files(folder)
     if not any(file.name not in NO_VOCABULARY for file in files):
         raise UserError(
@@ -91,29 +115,27 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tuple[transformers.PreTrain
         )
     for file in files:
         refuse_pointer(file)
+        if file.name in (SETTINGS, "special_tokens_map.json", "added_tokens.json"):
+            content = read_shaped(file, {}, "save the tokenizer again")
+            if set(content.get("fast_tokenizer_files", [])) - {FILE}:
+                raise UserError(f"{file}: fast_tokenizer_files names others than {FILE}; keep one, and call it so")
+
+
+def _read(folder: Path) -> tuple[transformers.PreTrainedTokenizerFast, bool]:
+    """As transformers reads it, and whether it does: a class that it has not, or that is code of the folder's own, is not needed where
+    there is a tokenizer.json."""
     try:
-        vocabulary, pieces = _vocabulary(folder), _pieces(folder)
-        read = _read(folder)
-        own, mended = _by_its_file(folder, read, vocabulary, pieces)
-        state = json.loads(own.to_str())
-        closing = open_end(state)
-        if closing:
-            say(f"WARNING: {folder}: the tokenizer puts {' '.join(closing)} behind every text; prompts go without")
-        beyond = _beyond(folder, own, state, vocab_size)
-        if not (mended or closing or beyond):
-            read.decode(read.encode("a"))  # some of its settings are not looked at before
-            return read, {}
-        return _filed_anew(folder, read, state, vocab_size if beyond else None)
-    except UserError:
-        raise
-    except Exception as error:  # tokenizer code raises many types, some from Rust
-        raise UserError(_unreadable(folder, " ".join(str(error).split()))) from None
-
-
-def _read(folder: Path) -> transformers.PreTrainedTokenizerFast:
-    """As transformers reads it; not by a library of its own that keeps no tokenizer.json, as Mistral's."""
-    tokenizer = _opened(transformers.AutoTokenizer, folder)
-    return tokenizer if tokenizer.is_fast else _plain(folder)
+        tokenizer = _opened(transformers.AutoTokenizer, folder)
+    except Exception as error:
+        if not (folder / FILE).is_file():
+            raise
+        tokenizer = _plain(folder)
+        say(
+            f"WARNING: {folder}: by its class, transformers cannot read the tokenizer ({_line(error):.80}); {FILE} is followed"
+        )
+        return tokenizer, False
+    # Mistral's own library, where it is installed, gives a tokenizer that has no tokenizer.json.
+    return (tokenizer if tokenizer.is_fast else _plain(folder)), True
 
 
 def _plain(folder: Path) -> transformers.PreTrainedTokenizerFast:
@@ -156,7 +178,7 @@ def _by_its_file(
     backend = read.backend_tokenizer
     if (folder / FILE).is_file():
         own = tokenizers.Tokenizer.from_file(str(folder / FILE))
-        _check_named(folder, own, read)
+        _check_named(folder, read, own.get_vocab())
         if (text := _difference(backend, own)) is None:
             return backend, False
         say(
@@ -164,6 +186,7 @@ def _by_its_file(
             f"than {FILE}, which is followed"
         )
         return _with_named(folder, own), True
+    _check_named(folder, read, {})
     if vocabulary and vocabulary.items() <= read.get_vocab().items():
         return backend, True
     if pieces is not None:
@@ -194,23 +217,24 @@ def _difference(one: tokenizers.Tokenizer, own: tokenizers.Tokenizer) -> str | N
     return None
 
 
-def _check_named(folder: Path, own: tokenizers.Tokenizer, read: transformers.PreTrainedTokenizerFast) -> None:
-    """Raises UserError where another file gives a token that tokenizer.json lacks an id that transformers does not give it."""
-    ids = {}
+def _check_named(folder: Path, read: transformers.PreTrainedTokenizerFast, filed: Mapping[str, int]) -> None:
+    """Raises UserError where the folder's other files give a token that tokenizer.json lacks another id than transformers does.
+
+    Args:
+      filed: the tokens of tokenizer.json.
+    """
     for name, shape in (
         (SETTINGS, {"added_tokens_decoder?": {str: {"content": str}}}),
         ("added_tokens.json", {str: int}),
     ):
-        if (folder / name).is_file():
-            content = read_shaped(folder / name, shape, "save the tokenizer again")
-            if name == SETTINGS:
-                content = {token["content"]: int(id) for id, token in content.get("added_tokens_decoder", {}).items()}
-            ids |= {token: (name, id) for token, id in content.items() if own.token_to_id(token) is None}
-    for token, (name, id) in ids.items():
-        if (given := read.get_vocab().get(token)) != id:
-            raise UserError(
-                f"{folder}: {name} has {token!r} as token {id}, and behind those of {FILE} it would be {given}; save the tokenizer again"
-            )
+        content = read_shaped(folder / name, shape, "save the tokenizer again") if (folder / name).is_file() else {}
+        if name == SETTINGS:
+            content = {token["content"]: int(id) for id, token in content.get("added_tokens_decoder", {}).items()}
+        for token, id in content.items():
+            if token not in filed and (given := read.get_vocab().get(token)) != id:
+                raise UserError(
+                    f"{folder}: {name} has {token!r} as token {id}, and behind the others it would be {given}; save the tokenizer again"
+                )
 
 
 def _with_named(folder: Path, own: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -247,6 +271,10 @@ def _by_pieces(folder: Path, read: transformers.PreTrainedTokenizerFast, own: An
         for tokenizer in (read, _plain(folder)):
             backend = tokenizer.backend_tokenizer
             if [encoding.ids for encoding in backend.encode_batch(asked, add_special_tokens=False)] == wanted:
+                if tokenizer is not read:
+                    say(
+                        f"WARNING: {folder}: {type(read).__name__} reads some texts to other ids than tokenizer.model, which is followed"
+                    )
                 return backend
     raise UserError(
         f"{folder}: transformers reads its *.model to other ids than sentencepiece does; convert it to {FILE}, and compare them"
@@ -329,7 +357,8 @@ def _unreadable(folder: Path, reason: str) -> str:
         return f"{folder}: its tokenizer needs a package that is not installed: pip install {missing[1]}, or save it as {FILE}"
     if _vocabulary(folder):
         return _passed_over(folder)
-    return f"{folder}: the tokenizer cannot be read ({reason[:160]}); save it again"
+    file = folder / FILE
+    return f"{file if file.is_file() else folder}: the tokenizer cannot be read ({reason:.160}); save it again"
 
 
 def _passed_over(folder: Path) -> str:
@@ -337,3 +366,7 @@ def _passed_over(folder: Path) -> str:
         f"{folder}: the class that transformers takes for this folder does not read vocab.json or vocab.txt; name the tokenizer's "
         f"own in {SETTINGS}, or save it as {FILE}"
     )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

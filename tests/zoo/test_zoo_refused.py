@@ -1,6 +1,7 @@
 """Folders as people publish or download them that cannot be used: one line, which names the file and the way out."""
 
 import base64
+import json
 
 import pytest
 import safetensors.torch
@@ -20,7 +21,7 @@ from zoo_folders import (
     write,
     write_model,
 )
-from zoo_forms import CHAT, old_index, slow_gpt2, with_weights
+from zoo_forms import CHAT, llama3, old_index, sentencepiece_llama, slow_gpt2, with_weights
 
 from sami_jax.errors import UserError
 from sami_jax.models.pretrained import open_model
@@ -112,6 +113,23 @@ def gap_in_named(folder):
     settings_of(folder, "tokenizer_config.json", added_tokens_decoder={"500": token})
 
 
+def gap_in_added(folder):
+    sentencepiece_llama(folder)
+    write(folder / "added_tokens.json", {"<|im_start|>": 500})
+
+
+def random_ids(folder):
+    llama3(folder)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"]["dropout"] = 0.1
+    write(folder / "tokenizer.json", state)
+
+
+def by_version(folder):
+    llama3(folder)
+    settings_of(folder, "tokenizer_config.json", fast_tokenizer_files=["tokenizer.json", "tokenizer.4.0.0.json"])
+
+
 def tekken(folder):
     write_model(folder, "mistral")
     sizes = {"default_vocab_size": 300, "default_num_special_tokens": 10, "num_vocab_tokens": 290, "version": "v3"}
@@ -153,6 +171,9 @@ REFUSED = {
     "the tokenizer of another model": (of_another_model, "only 300 tokens", "do not belong together"),
     "a beginning beyond the vocabulary": (beginning_beyond, "do not belong together"),
     "a gap before a named token": (gap_in_named, "tokenizer_config.json", "<|im_start|>", "tokenizer.json"),
+    "the same, beside tokenizer.model": (gap_in_added, "added_tokens.json", "<|im_start|>"),
+    "other ids each time": (random_ids, "tokenizer.json", "dropout"),
+    "a file for each version": (by_version, "tokenizer_config.json", "fast_tokenizer_files"),
     "tekken.json, and nothing that reads it": (tekken, "pip install mistral-common"),
 }  # fmt: skip
 

@@ -139,6 +139,12 @@ def asked_to_close(folder):
     file_tokenizer(folder, around(byte_pairs(), "<s> $A"), bos_token="<s>", add_bos_token=False, add_eos_token=True)
 
 
+def own_code(folder):
+    """tokenizer_config.json names a class that the folder's own code would define."""
+    llama3(folder)
+    settings_of(folder, "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]})  # fmt: skip
+
+
 def sentencepiece_llama(folder):
     write_model(folder)
     (folder / "tokenizer.model").write_bytes(pieces())
@@ -301,6 +307,7 @@ FORMS = (
     Form("closed as BERT does", closed_as_bert, "tokenizer.json", ("<s>",)),
     Form("closed as RoBERTa does", closed_as_roberta, "tokenizer.json", ("<s>",)),
     Form("add_eos_token in tokenizer_config.json alone", asked_to_close),
+    Form("a class of the folder's own code", own_code, "tokenizer.json", ("<s>",)),
     Form("tokenizer.model of a Llama", sentencepiece_llama, "tokenizer.model", ("<s>",)),
     Form("tokenizer.model, closed", sentencepiece_closed, "tokenizer.model", ("<s>",)),
     Form("tokenizer.model and nothing else", sentencepiece_bare, "tokenizer.model"),
