@@ -170,7 +170,7 @@ REFUSED = {
     "tokenizer.model of tiktoken": (of_tiktoken, "tokenizer.model", "tokenizer.json"),
     "the tokenizer of another model": (of_another_model, "only 300 tokens", "do not belong together"),
     "a beginning beyond the vocabulary": (beginning_beyond, "do not belong together"),
-    "a gap before a named token": (gap_in_named, "tokenizer_config.json", "<|im_start|>", "tokenizer.json"),
+    "a gap before a named token": (gap_in_named, "tokenizer_config.json", "<|im_start|>"),
     "the same, beside tokenizer.model": (gap_in_added, "added_tokens.json", "<|im_start|>"),
     "other ids each time": (random_ids, "tokenizer.json", "dropout"),
     "a file for each version": (by_version, "tokenizer_config.json", "fast_tokenizer_files"),
