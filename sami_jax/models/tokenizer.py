@@ -113,6 +113,10 @@ def _check_files(folder: Path) -> None:
         raise UserError(
             f"{folder}: no {FILE}, no tokenizer.model and no vocab.json with merges.txt; save the tokenizer into the model folder"
         )
+    if {file.name for file in files} - {*NO_VOCABULARY} == {"tekken.json"}:
+        raise UserError(
+            f"{folder}: of the tokenizer, tekken.json alone, which Mistral's own library reads; download {FILE}, or convert it to one"
+        )
     for file in files:
         refuse_pointer(file)
         if file.name in (SETTINGS, "special_tokens_map.json", "added_tokens.json"):
@@ -135,7 +139,7 @@ def _read(folder: Path) -> tuple[transformers.PreTrainedTokenizerFast, bool]:
         )
         return tokenizer, False
     # Mistral's own library, where it is installed, gives a tokenizer that has no tokenizer.json.
-    return (tokenizer if tokenizer.is_fast else _plain(folder)), True
+    return (tokenizer if isinstance(tokenizer, transformers.PreTrainedTokenizerFast) else _plain(folder)), True
 
 
 def _plain(folder: Path) -> transformers.PreTrainedTokenizerFast:
