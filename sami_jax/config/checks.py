@@ -164,6 +164,8 @@ def validate(config: ConfigDict) -> None:
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
     check_sources(config.data)
+    check_number("canaries.logprob_drop", 0.0)
+    check_number("canaries.false_alarms", 0.0, 0.5, above=True)
     for field in ("review.fraction", *(f"canaries.{name}" for name in CANARY_SHARES)):
         check_number(field, 0.0, 1.0)
     for field in ("optim.b1", "optim.b2"):

@@ -13,7 +13,13 @@ from sami_jax.ground.version import PACKAGE
 from sami_jax.miniature.untrained import RANDOM_BYTES
 
 SYSTEM = "Your reply follows this constitution:\n{constitution}"  # begins the user's message where a chat has no system
-REFUSALS = ("I cannot", "I can't", "I can\u2019t", "I'm sorry, but", "I am unable", "as an AI", "申し訳", "できません")
+# How replies begin that refuse. What ordinary replies begin with too ("I cannot recommend it enough", 使用できません) is not among them.
+REFUSALS = (
+    *(f"I {cannot} {verb}" for cannot in ("cannot", "can't") for verb in ("help", "assist", "provide", "answer", "comply", "do that")),
+    *("I'm sorry, but", "I am sorry, but", "I apologize, but", "I'm unable to", "I am unable to", "I won't be able to", "as an AI"),
+    *("Es tut mir leid, aber", "Je suis désolé, mais", "Lo siento, pero", "Mi dispiace, ma", "抱歉\uff0c我", "对不起\uff0c我"),
+    *("申し訳ありませんが", "申し訳ございませんが", "お答えできません", "お手伝いできません", "お応えできません", "回答できません"),
+)  # fmt: skip
 
 
 def defaults() -> ConfigDict:
@@ -129,10 +135,12 @@ def defaults() -> ConfigDict:
     c.canaries.well_formed_drop = 0.15  # share of replies, below the base's, that may cease to be whole
     c.canaries.length_factor = 2.5  # replies may grow or shrink to this multiple of the base's mean length
     c.canaries.repetition_rise = 0.2  # share of a reply's 4-token runs, above the base's, that may be repeated ones
-    c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse
+    c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse, on both sides alike
     c.canaries.saturation = 0.9  # share of its cap, log 2, from which the MI bound counts as saturated
     c.canaries.following_drop = 0.15  # fall of following below its best that, with a saturated bound, fires
-    c.canaries.refusals = REFUSALS  # texts that mark a refusal, letter case aside
+    c.canaries.logprob_drop = 1.0  # likewise, where no judge tells following: nats a token, of the base's own replies
+    c.canaries.refusals = REFUSALS  # texts that mark a refusal in a reply's first words, letter case aside
+    c.canaries.false_alarms = 0.01  # share of sound runs, at most, in which a rule fires by chance
 
     c.evaluation = ConfigDict()
     c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows

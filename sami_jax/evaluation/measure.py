@@ -105,12 +105,14 @@ def measure(
     metrics |= _information(config, model, params, evaluation_set, rows, mesh)
     if judge is None:
         return metrics
-    follows, whole = _judged(evaluation_set, rows, judge)
+    follows, whole = judged_replies(evaluation_set, rows, judge)
     by_query = [query.id for query, _ in _tasks(evaluation_set)]
     metrics["following"], *metrics["following_interval"] = mean_interval(follows, by_query)
     metrics["well_formed"] = float(np.mean(whole))
     if baseline_folder is not None:
-        baseline, _ = _judged(evaluation_set, read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl"), judge)
+        baseline, _ = judged_replies(
+            evaluation_set, read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl"), judge
+        )
         outcomes = [0.5 + 0.5 * float(np.sign(ours - theirs)) for ours, theirs in zip(follows, baseline, strict=True)]
         metrics["win_rate"], *metrics["win_rate_interval"] = mean_interval(outcomes, by_query)
     return metrics
@@ -141,10 +143,18 @@ def _sample(
     return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter)
 
 
-def _information(
+def own_logprobs(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
-) -> dict[str, float | list]:
-    """Mutual information, accuracies and the mean S of the model on its own responses, in the training prompt."""
+) -> np.ndarray:
+    """[Q, C]: mean log-likelihood per token, nats, of responses under the constitutions they belong to, whoever gave them."""
+    s_sum, lengths, _ = _summed(config, model, params, evaluation_set, rows, mesh)
+    return np.diagonal(s_sum, axis1=1, axis2=2) / np.maximum(lengths, 1)
+
+
+def _summed(
+    config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
+) -> tuple[np.ndarray, np.ndarray, list[bool]]:
+    """S [Q, C, C] of responses in the training prompt, summed over tokens; their lengths [Q, C]; queries without an answer."""
     count = len(evaluation_set.constitutions[0])
     pairs, unanswered = [], []
     for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
@@ -165,8 +175,17 @@ def _information(
         scored = score(params, model.config, examples, mesh, config.evaluation.batch_size)
         for place, summed in tracked(scored, "queries", examples):
             s_sum[place] = summed
-    s_sum[unanswered] = 0.0  # who says nothing tells nothing of the constitution: 0 nats
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
+    return s_sum, lengths, unanswered
+
+
+def _information(
+    config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
+) -> dict[str, float | list]:
+    """Mutual information, accuracies and the mean S of the model on its own responses, in the training prompt."""
+    count = len(evaluation_set.constitutions[0])
+    s_sum, lengths, unanswered = _summed(config, model, params, evaluation_set, rows, mesh)
+    s_sum[unanswered] = 0.0  # who says nothing tells nothing of the constitution: 0 nats
     estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)
     found: dict = {"mean_s": mean_s.tolist(), "mi_cap": math.log(count)}  # nats, the most that the bounds can show
     for name, values in estimates.items():
@@ -182,7 +201,7 @@ def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> tuple[di
     return objective.estimates(s, s_sum), jnp.mean(s, axis=0)
 
 
-def _judged(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:
+def judged_replies(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:
     """For each response: the share of stated principles it follows, and whether it is well formed."""
     follows, whole = [], []
     for (query, constitution), row in zip(_tasks(evaluation_set), rows, strict=True):

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sami_jax.config import load_config
 from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.queries import read_queries
-from sami_jax.evaluation.canaries import signs
 from sami_jax.evaluation.measure import evaluation_sets, measure
+from sami_jax.evaluation.signs import Signs
 from sami_jax.miniature import BASE, PRINCIPLES, QUERIES
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
@@ -73,4 +74,5 @@ def test_a_model_that_only_thinks_tells_nothing(sets, mesh, tmp_path):
     assert found["unanswered"] == 1 and found["mean_tokens"] == 0
     assert found["mi_posterior_bound"] == found["mi_lower_bound"] == pytest.approx(0, abs=1e-6)
     # Nor is it whole, in the canaries' eyes.
-    assert signs(found, read_jsonl(tmp_path / "trained.jsonl"), model.tokenizer, ())["well_formed"] == 0
+    rows = read_jsonl(tmp_path / "trained.jsonl")
+    assert Signs.of(1, found, rows, np.zeros((2, 2)), None, model.tokenizer, ()).means["well_formed"] == 0

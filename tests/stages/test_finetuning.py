@@ -10,13 +10,14 @@ from support.short_run import changed
 from sami_jax.config import load_config
 from sami_jax.errors import Stopped
 from sami_jax.evaluation import canaries
+from sami_jax.evaluation.signs import Signs
 from sami_jax.ground import stopping
 from sami_jax.stages.finetuning import train
 from sami_jax.stages.preparation import prepare
 from sami_jax.tracking.trackers import open_trackers
 
 UPDATES, EVERY = 6, 2
-SIGNS = {"well_formed": 1.0, "mean_tokens": 20.0, "repetition": 0.0, "refusal": 0.0, "mi_share": 0.1}
+REPLIES = {"well_formed": 1.0, "tokens": 20.0, "repetition": 0.0, "refusal": 0.0, "kept_logprob": -1.0}
 
 
 class Stage:
@@ -46,8 +47,12 @@ class Stage:
 
         def measured(own, update, model, params):
             self.looked_at.append(update)
-            own._signs.append({"update": update, **SIGNS, "mean_tokens": 20.0 if update < broken_after else 1.0})
-            canaries.write_jsonl(own._file, own._signs)
+            replies = REPLIES | ({"tokens": 1.0} if update >= broken_after else {})
+            look = Signs(update, 0.1, {name: np.full((4, 2), value) for name, value in replies.items()})
+            (own._folder / str(update)).mkdir(parents=True)
+            look.write(own._folder / str(update) / canaries.SIGNS)
+            own._looks.append(look)
+            canaries.write_jsonl(own._file, [{"update": one.update, **one.means} for one in own._looks])
 
         made = []
         self.patch.setattr(canaries.Canaries, "_measure", measured)

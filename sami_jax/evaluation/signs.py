@@ -1,0 +1,176 @@
+"""The signs that canaries look at, reply by reply, and the rules that tell a collapse from chance and from success: replies that
+break, swell, shrink, repeat themselves or refuse, or a mutual information that is high because constitutions leak into
+replies rather than because they are followed.
+
+The same queries are answered at each look, by the same seeds, so that a look is compared with the base's reply by reply. A rule
+fires on a change that matters, by its field in the config, and that chance does not explain.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+from ml_collections import ConfigDict
+
+from sami_jax.config import iterations
+from sami_jax.data.jsonl import read_json, write_json
+
+GRAM = 4  # tokens; a reply that repeats itself repeats runs of this length
+OPENING = 80  # characters of a reply in which it refuses, if it does
+RULES = 6  # each may fire by chance; length counts twice
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    """One look.
+
+    Attributes:
+      update: after which it was taken; 0 is the base.
+      mi_share: the posterior bound on the mutual information, as a share of its cap.
+      replies: by sign, [Q, 2] values: of each query the reply under principles, and the one under their antitheses.
+        well_formed, refusal, following: 0 or 1, following also between; tokens; repetition: a share; kept_logprob: mean log-likelihood
+        per token, nats, of the base's reply under this model.
+    """
+
+    update: int
+    mi_share: float
+    replies: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        update: int,
+        metrics: Mapping,
+        rows: Sequence[dict],
+        kept: np.ndarray,
+        judged: tuple[Sequence[float], Sequence[bool]] | None,
+        tokenizer,
+        refusals: Sequence[str],
+    ) -> "Signs":
+        """
+        Args:
+          metrics: by `measure`.
+          rows: the responses, two a query.
+          kept: [Q, 2], kept_logprob.
+          judged: by `judged_replies`. Without a judge, a response is taken for whole if it says something and ends by itself.
+          refusals: texts that mark a refusal.
+        """
+        texts = [row["response"] for row in rows]
+        ended = [row["finish_reason"] == "stop" and bool(row["response"].strip()) for row in rows]
+        found = {
+            "well_formed": judged[1] if judged else ended,
+            "tokens": [row["tokens"] for row in rows],
+            "repetition": [repetition(tokenizer.encode(text, add_special_tokens=False)) for text in texts],
+            "refusal": [refuses(text, refusals) for text in texts],
+            "kept_logprob": kept,
+        }
+        if judged:
+            found["following"] = judged[0]
+        values = {name: np.asarray(each, float).reshape(-1, 2) for name, each in found.items()}
+        return cls(update, metrics["mi_posterior_bound"] / math.log(2), values)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """By name, as canaries.jsonl, the metrics and the report have them."""
+        names = {"tokens": "mean_tokens"}
+        found = {names.get(name, name): float(values.mean()) for name, values in self.replies.items()}
+        return found | {"mi_share": self.mi_share}
+
+    def write(self, file: Path) -> None:
+        replies = {name: values.round(6).tolist() for name, values in self.replies.items()}
+        write_json(file, dataclasses.asdict(self) | {"replies": replies})
+
+    @classmethod
+    def read(cls, file: Path) -> "Signs":
+        content = read_json(file, "remove its folder to have it measured again")
+        replies = {name: np.asarray(values, float) for name, values in content["replies"].items()}
+        return cls(content["update"], content["mi_share"], replies)
+
+
+def repetition(tokens: Sequence[int]) -> float:
+    """Share of a reply's runs of GRAM tokens that occurred before in it."""
+    grams = [tuple(tokens[i : i + GRAM]) for i in range(len(tokens) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def refuses(text: str, refusals: Sequence[str]) -> bool:
+    """Whether a reply begins by refusing. Further on, the words may be anybody's, as in a story or an advice."""
+    opening = _plain(text.strip())[:OPENING]
+    return any(_plain(words) in opening for words in refusals)
+
+
+def _plain(text: str) -> str:
+    return text.casefold().replace("\u2019", "'")
+
+
+def fired(config: ConfigDict, before: Sequence[Signs], now: Signs) -> list[str]:
+    """One line for each rule that fires; by chance alone, in a share `canaries.false_alarms` of runs at most.
+
+    Args:
+      before: earlier looks, the base's first.
+    """
+    c, base = config.canaries, before[0]
+    chance = c.false_alarms / (RULES * _looks(config))
+    then, means = base.means, now.means
+
+    def rises(sign: str, bound: float) -> bool:
+        return _certain(now.replies[sign] - base.replies[sign], bound, chance)
+
+    alarms = []
+    if _certain(base.replies["well_formed"] - now.replies["well_formed"], c.well_formed_drop, chance):
+        alarms.append(
+            f"well_formed: {means['well_formed']:.0%} of replies are whole, {then['well_formed']:.0%} in the base"
+        )
+    ratio = means["mean_tokens"] / max(then["mean_tokens"], 1.0)
+    change = now.replies["tokens"] - base.replies["tokens"]
+    if (ratio > c.length_factor and _certain(change, 0.0, chance)) or (
+        ratio < 1 / c.length_factor and _certain(-change, 0.0, chance)
+    ):
+        alarms.append(f"length: replies have {means['mean_tokens']:.1f} tokens, {then['mean_tokens']:.1f} in the base")
+    if rises("repetition", c.repetition_rise):
+        alarms.append(
+            f"repetition: {means['repetition']:.0%} of a reply repeats itself, {then['repetition']:.0%} in the base"
+        )
+    # A principle may ask for refusals, or its antithesis: a collapse refuses whatever is asked for.
+    refusals = now.replies["refusal"] - base.replies["refusal"]
+    if all(_certain(side[:, None], c.refusal_rise, chance) for side in refusals.T):
+        alarms.append(
+            f"refusal: {means['refusal']:.0%} of replies refuse, under principles and antitheses alike, {then['refusal']:.0%} in the base"
+        )
+    if now.mi_share >= c.saturation and (fall := _fall(config, before, now, chance)):
+        alarms.append(f"saturation: the MI bound is at {now.mi_share:.0%} of its cap while {fall}")
+    return alarms
+
+
+def _fall(config: ConfigDict, before: Sequence[Signs], now: Signs, chance: float) -> str:
+    """What fell while the bound rose: of a judge's verdicts, where there is one; "" where nothing did."""
+    sign = "following" if "following" in now.replies else "kept_logprob"
+    best = max(before, key=lambda look: look.replies[sign].mean())
+    was, is_now = best.means[sign], now.means[sign]
+    if sign == "following":
+        bound, words = config.canaries.following_drop, f"following fell from {was:.0%} to {is_now:.0%}"
+    else:
+        bound = config.canaries.logprob_drop
+        words = f"the base's own replies fell from {was:.2f} to {is_now:.2f} nats a token"
+    fall = best.replies[sign] - now.replies[sign]
+    return words if _certain(fall, bound, chance / len(before)) else ""  # the best of so many is good by chance, too
+
+
+def _certain(differences: np.ndarray, bound: float, chance: float) -> bool:
+    """Whether the mean of differences [Q, ...] is above a bound, and above 0 by more than chance explains: by Student's t over
+    queries, whose replies belong together."""
+    by_query = differences.reshape(len(differences), -1).mean(axis=1)
+    mean, count = by_query.mean(), len(by_query)
+    if mean <= bound:
+        return False
+    if count == 1:
+        return True
+    return bool(mean > scipy.special.stdtrit(count - 1, 1 - chance) * by_query.std(ddof=1) / math.sqrt(count))
+
+
+def _looks(config: ConfigDict) -> int:
+    """In a whole run."""
+    return sum(math.ceil(config.train.updates[n - 1] / config.train.checkpoint_every) for n in iterations(config))
