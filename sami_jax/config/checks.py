@@ -187,12 +187,6 @@ def validate(config: ConfigDict) -> None:
     )
     targets = config.lora.targets
     check("lora.targets", set(targets) <= set(TARGETS), f"some of {', '.join(TARGETS)}, or () for all")
-    stochastic = config.train.rounding == "stochastic"
-    check(
-        "train.rounding",
-        not stochastic or config.train.param_dtype == "bfloat16",
-        "nearest where train.param_dtype is float32, which needs no rounding",
-    )
     check("track.to", set(config.track.to) <= set(TRACKERS), f"some of {', '.join(TRACKERS)}, or () for none")
     # What W&B does not take in a name.
     nameable = 0 < len(config.track.project) <= 128 and not set(config.track.project) & set("/\\#?%:")

@@ -119,8 +119,9 @@ def defaults() -> ConfigDict:
     c.train.updates = (2, 4, 6)  # updates of each iteration; as many iterations as entries (P)
     c.train.batch_size = 128  # queries an update (P)
     c.train.microbatches = 16  # parts a batch is accumulated over; exact, so a matter of memory alone (R)
-    c.train.param_dtype = "float32"  # of master weights. bfloat16 is (R): it rounds most of a 5e-7 update away
-    c.train.rounding = "nearest"  # of bfloat16 master weights: nearest | stochastic, which loses nothing on average
+    # float32 keeps moves of 5e-7, but where compute_dtype is bfloat16, its cast takes them away again (docs/method.md).
+    c.train.param_dtype = "float32"  # of the weights that are trained; bfloat16 where compute_dtype is (R)
+    c.train.rounding = "stochastic"  # of moves of bfloat16 weights, by chance: nothing is lost on average | nearest (R)
     c.train.compute_dtype = "float32"  # of forward and backward; bfloat16 on accelerators
     c.train.remat = "full"  # what the backward pass recomputes: none | dots | full (ours: memory)
     c.train.checkpoint_every = 1  # updates between checkpoints
@@ -157,18 +158,21 @@ def defaults() -> ConfigDict:
 
 
 def paper_training(config: ConfigDict) -> None:
-    """Sampling and training as published for mistral-7b, but for the weights: fp32 masters instead of bf16 alone."""
+    """Sampling and training as published for mistral-7b, but that moves to its bfloat16 weights are rounded by chance."""
     config.sampling.temperature = 0.0  # greedy (P)
     config.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
     config.sampling.max_new_tokens = 350  # tokens (P)
     config.objective.normalize = "mean"  # over response tokens (R)
     config.optim.name = "adamw"  # (P); rmsprop with b2=0.99 is (R)
-    config.optim.learning_rate = 5e-7  # (P), found with bf16 weights, which lose most of an update: expect to retune
+    config.optim.learning_rate = 5e-7  # (P), found where rounding lost most of each update; here all of it arrives
     config.optim.clip_norm = 1.0  # global gradient norm (P)
     config.train.updates = (2, 4, 6)  # updates of each iteration, from 256, 512 and 768 queries (P)
     config.train.batch_size = 128  # queries an update (P)
     config.train.microbatches = 16  # of 8 queries, one for each of 8 devices (P)
     config.train.compute_dtype = "bfloat16"  # (P)
+    config.train.param_dtype = "bfloat16"  # (R); what is trained is what is computed with, measured and published
+    config.train.rounding = "stochastic"  # (ours): to the nearest, as in (R), hardly a move of 5e-7 remains
+    config.model.export_dtype = "bfloat16"  # as the weights are: nothing is rounded on the way out (R)
     config.evaluation.queries = 250  # (P)
 
 

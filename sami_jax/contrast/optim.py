@@ -8,8 +8,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from sami_jax.models.layers import cast
+
 # Adafactor keeps two means in place of a matrix where both dimensions have this size at least, as heads of 64 or 128 have.
 FACTORED_FROM = 64
+
+# Of an update, the share that must reach the weights as they are computed with: below it, rounding has the larger part.
+LEAST_EFFECTIVE = 0.5
 
 # Gradients to the direction of the update, before weight decay and learning rate. What one does to a weight depends on that
 # weight alone.
@@ -58,6 +63,26 @@ def apply_updates(params: dict, updates: optax.Updates, stochastic: bool, key: j
     if stochastic:
         return _rounded(exact, params, key)
     return jax.tree.map(lambda e, p: e.astype(p.dtype), exact, params)
+
+
+def effective_update(before: dict, after: dict, updates: optax.Updates, dtype) -> jax.Array:
+    """The share of an update that the forward pass takes up, [] float32: <c(after) - c(before), update> / <update, update>, where c
+    casts to `dtype`, to the nearest. 1 where all of it arrives; no number where the update is zero.
+
+    Not a quotient of norms: weights rounded by chance move by a whole step or not at all. That noise has a norm far above the
+    update's, and no share in the product on average.
+    """
+
+    def computed(weight):
+        return cast(weight, jnp.dtype(dtype)).astype(jnp.float32)
+
+    def products(before, after, update):
+        update = update.astype(jnp.float32)
+        moved = computed(after) - computed(before)
+        return jnp.stack([jnp.sum(moved * update), jnp.sum(update * update)])
+
+    seen, intended = sum(jax.tree.leaves(jax.tree.map(products, before, after, updates)))
+    return seen / intended
 
 
 def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:

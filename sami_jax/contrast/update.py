@@ -1,8 +1,9 @@
 """The update: S, the contrastive loss, exact accumulation over microbatches, clip, optax.
 
 Two jitted programs over pure pytrees, shardings given at their boundaries: one adds a microbatch's gradient, compiled for
-each shape of microbatch, one applies the sum. Master weights are kept in `param_dtype` and cast to `compute_dtype` for the
-forward and backward pass.
+each shape of microbatch, one applies the sum. Weights are kept in `param_dtype` and cast to `compute_dtype` for the forward and
+backward pass, to the nearest. So what is computed with, in training and by whoever loads the weights later, follows from them
+alone. How much of an update it takes up is measured: `optim.effective_update`.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import likelihoods, normalized, plain_likelihoods
-from sami_jax.contrast.optim import Moments, apply_updates, make_optimizer
+from sami_jax.contrast.optim import Moments, apply_updates, effective_update, make_optimizer
 from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.data.packing import Sizes
 from sami_jax.errors import UserError
@@ -157,10 +158,14 @@ def make_update(model_config: ModelConfig, config: ConfigDict, mesh: jax.shardin
             if work := display.current():
                 work.tell_within((len(of_each) - 1) / len(microbatches))
         metrics = {name: float(value) for name, value in mean_metrics(jax.device_get(of_each)).items()}
-        metrics |= {"gradient_norm": float(norm(total)) / len(of_each), "update_norm": 0.0}
+        metrics |= {
+            "gradient_norm": float(norm(total)) / len(of_each),
+            "update_norm": 0.0,
+            "effective_update": math.nan,
+        }
         if math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
-            state, update_norm, _ = apply(state, total, count=len(of_each))
-            return state, metrics | {"update_norm": float(update_norm)}
+            state, made, _ = apply(state, total, count=len(of_each))
+            return state, metrics | {name: float(value) for name, value in made.items()}
         return state._replace(step=put(np.int32(state.step + 1), mesh)), metrics
 
     return update
@@ -172,7 +177,7 @@ class Programs(NamedTuple):
     start: Callable  # params -> a total of zeros
     add: Callable  # (params, frozen, total, batch, reference) -> (total with the batch's gradient, metrics)
     norm: Callable  # total -> its global norm
-    # (state, total, count of microbatches in it) -> (state, norm of the change, the change, which takes the total's memory)
+    # (state, total, count of microbatches in it) -> (state, metrics of the change, the change, which takes the total's memory)
     apply: Callable
 
 
@@ -193,7 +198,11 @@ def programs(model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.M
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         params = apply_updates(state.params, updates, config.train.rounding == "stochastic", key)
-        return TrainState(params, opt_state, state.step + 1), optax.tree.norm(updates), updates
+        made = {
+            "update_norm": optax.tree.norm(updates),
+            "effective_update": effective_update(state.params, params, updates, config.train.compute_dtype),
+        }
+        return TrainState(params, opt_state, state.step + 1), made, updates
 
     return Programs(
         start=jax.jit(start, out_shardings=shardings.params),

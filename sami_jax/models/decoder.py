@@ -153,7 +153,9 @@ class Decoder(nnx.Module):
         Args:
           seen: context -> positions [N, T], `attend`, and [N, T] which tokens are no padding.
         """
-        x = constrain(self.embedding[...][tokens].astype(dtype), "batch", "sequence", "activation")
+        # Looked up in float32, so that a frequent token's gradient, of thousands of places, adds up in it.
+        x = self.embedding[...].astype(jnp.float32)[tokens].astype(dtype)
+        x = constrain(x, "batch", "sequence", "activation")
         graphdef, stacked = nnx.split(self.blocks)
         stacked = nnx.to_pure_dict(stacked)
         once = seen(context) if accumulator is None else None

@@ -53,6 +53,10 @@ class Iteration:
     stopped: dict  # what stopped.json holds, where canaries stopped it
     explained: Sequence[dict]  # responses with the weight of each word
 
+    @property
+    def effective_update(self) -> float | None:
+        return effective_update(self.metrics)
+
     def responses(self, name: str) -> list[dict]:
         """The responses to an evaluation set."""
         return _rows(self.folder / "evaluation" / f"{name}.jsonl", ANSWER)
@@ -191,6 +195,12 @@ def _wordings(principles: Sequence[dict]) -> dict[str, tuple[str, bool]]:
             for text, positive in zip(pair, (True, False), strict=True):
                 found.setdefault(text, set()).add((principle["id"], positive))
     return {text: next(iter(owners)) for text, owners in found.items() if len(owners) == 1}
+
+
+def effective_update(metrics: Sequence[dict]) -> float | None:
+    """The share of its updates that reached the weights as they are computed with, their mean; None where that was not measured."""
+    found = [row["effective_update"] for row in metrics if row.get("effective_update") is not None]
+    return sum(found) / len(found) if found else None
 
 
 def _iteration(number: int, folder: Path) -> Iteration:

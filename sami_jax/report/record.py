@@ -124,6 +124,12 @@ def manifest(run: Run, words: Words) -> dict:
         (words("record/seed"), str(predicate["seed"]), ""),
         (words("record/versions"), ", ".join(f"{k} {v}" for k, v in predicate["versions"].items()), ""),
     ]
+    shares = {one.number: one.effective_update for one in run.iterations}
+    reached = [
+        f"{words('iteration', number=n)}: {words.percent(share)}" for n, share in shares.items() if share is not None
+    ]
+    if reached:
+        facts.append((words("record/effective"), " · ".join(reached), ""))
     files = [(subject["name"], subject["digest"]["sha256"]) for subject in run.subjects]
     config = [(path, shown(str(value), words)) for path, value in leaves(predicate["config"])]
     checked = ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sami_jax.contrast.optim import LEAST_EFFECTIVE
 from sami_jax.evaluation.statistics import length_balanced, mean_interval
 from sami_jax.ground.redaction import redact
 from sami_jax.report.data import MAIN_SET, Comparison, Run
@@ -66,6 +67,9 @@ def _warnings(run: Run, words: Words) -> list[str]:
         reason = "; ".join(stop["rules"])
         about = {"iteration": run.stopped.number, "update": stop["update"], "kept": stop["last_good"]}
         found.append(words(key, reason=reason, **about))
+    for one in run.iterations:
+        if (share := one.effective_update) is not None and share < LEAST_EFFECTIVE:
+            found.append(words("warning/rounded away", iteration=one.number, share=words.percent(share)))
     if names := run.predicate["review"]["unapproved"]:
         found.append(words("warning/unapproved", names=words("and").join(names)))
     if run.predicate["status"] == "running":

@@ -7,10 +7,12 @@ from textwrap import shorten
 from rich import box
 from rich.table import Table
 
-from sami_jax.data.jsonl import parse_measured, read_json, read_jsonl
+from sami_jax.contrast.optim import LEAST_EFFECTIVE
+from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_jsonl
 from sami_jax.ground.redaction import redact
 from sami_jax.ground.terminal import cell, show, show_table
 from sami_jax.provenance.manifest import read_statement
+from sami_jax.report.data import effective_update
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
@@ -28,6 +30,12 @@ def print_summary(folders: Sequence[Path]) -> None:
     labels = ["base", *(f"iteration {number}" for number in range(1, len(measured)))]
     for name in measured[0]:
         show_table(_table(name, dict(zip(labels, (one[name] for one in measured), strict=True))))
+    for label, folder in zip(labels, folders, strict=True):
+        if (share := _effective(folder)) is not None and share < LEAST_EFFECTIVE:
+            show(
+                f"WARNING: {label}: {share:.0%} of its updates reached the weights computed with: config.train.param_dtype",
+                "bold",
+            )
     if len(folders) > 1:
         _print_examples(next(iter(measured[0])), folders[0], folders[-1])
         show(f"Model: {folders[-1] / 'model'}")
@@ -50,12 +58,18 @@ def as_json(workdir: Path) -> dict:
             {
                 "iteration": n,
                 "model": str(folders[str(n)] / "model") if (folders[str(n)] / "model").is_dir() else None,
+                "effective_update": _effective(folders[str(n)]),
                 "evaluation": read_json(folders[str(n)] / "evaluation.json", "restore it", parse_measured),
             }
             for n in measured
         ],
         "report": str(workdir / "report.html"),
     }
+
+
+def _effective(folder: Path) -> float | None:
+    """Of an iteration's updates, as `metrics.jsonl` has it."""
+    return effective_update(read_appended(folder / "metrics.jsonl"))
 
 
 def _table(name: str, rows: Mapping[str, dict]) -> Table:

@@ -56,6 +56,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Canaries stopped the training of iteration {iteration} after update {update}: {reason}. None of its models was good, so none was kept.",
         "反復 {iteration} の学習は、更新 {update} の後にカナリアが検知した異常により停止しました（{reason}）。この反復には正常なモデルがなく、保存していません。",
     ),
+    "warning/rounded away": (
+        "Of the updates of iteration {iteration}, only {share} reached the weights that the model is computed with; the rest was rounded away.",
+        "反復 {iteration} の更新のうち、計算に使われる重みに反映されたのは {share} だけで、残りは丸めにより失われています。",
+    ),
     "warning/unapproved": (
         "Principles that nobody had approved were used: {names}.",
         "承認されていない原則が使用されています：{names}。",
@@ -227,6 +231,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "record/plan": ("Evaluation plan", "評価計画"),
     "record/review": ("Reviews", "レビュー"),
     "record/versions": ("Versions", "バージョン"),
+    "record/effective": (
+        "Share of updates that reached the weights computed with",
+        "計算に使われる重みに反映された更新の割合",
+    ),
     "record/outputs": ("Exported files", "出力ファイル"),
     "record/config": ("Configuration", "設定"),
     "review/share": ("{share} {outcome}", "{outcome} {share}"),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from sami_jax.contrast.optim import LEAST_EFFECTIVE
 from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state, make_update
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import write_jsonl
@@ -126,7 +127,7 @@ def _make_updates(
     log: MetricsLog,
 ) -> tuple[TrainState, list[str]]:
     """Makes the updates that are missing. Returns the state, and the alarms that ended it before the last one, if any did."""
-    done, updates = int(state.step), len(batches)
+    done, updates, warned = int(state.step), len(batches), False
     skipped = int(log.latest("skipped_updates", 0))
 
     def is_due(number: int) -> bool:
@@ -155,6 +156,9 @@ def _make_updates(
             if not math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
                 skipped += 1
                 say(f"  WARNING: update {number} was skipped, its loss or gradient is no number; {skipped} so far")
+            if metrics["effective_update"] < LEAST_EFFECTIVE and not warned:
+                warned = True
+                say(f"  WARNING: update {number}: {_lost(config, metrics['effective_update'])}")
             log.write(number, metrics | {"padded_share": batches.padded_share(number - 1), "skipped_updates": skipped})
             if skipped > config.train.max_skipped_updates:
                 raise NotFinite(
@@ -172,6 +176,18 @@ def _make_updates(
     finally:
         stopping.release()
     return state, []
+
+
+def _lost(config: ConfigDict, effective: float) -> str:
+    """What to do where most of an update is rounded away."""
+    t = config.train
+    kept, exact = f"config.train.param_dtype={t.param_dtype}", "config.train.param_dtype=bfloat16"
+    if t.param_dtype == "bfloat16":
+        kept, exact = f"config.train.rounding={t.rounding}", "config.train.rounding=stochastic"
+    return (
+        f"{effective:.0%} of it reached the weights in {t.compute_dtype} that the model is computed with, the rest is rounded away by {kept}; "
+        f"set {exact}, or raise config.optim.learning_rate"
+    )
 
 
 def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:

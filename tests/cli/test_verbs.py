@@ -50,7 +50,7 @@ def read_lines(file) -> list[dict]:
         ("--config.model.attention=cudnn", "needs a gpu, and this is a cpu; use 'xla'"),
         ("--config.train.constitutions_at_once=3", "0 or a divisor of constitutions.count=2"),
         ("--config.lora.targets=('router',)", "must be some of query, key, value, output, gate, up, down, or ()"),
-        ("--config.train.rounding=stochastic", "must be nearest where train.param_dtype is float32"),
+        ("--config.train.rounding=up", "must be one of nearest, stochastic"),
         ("--config.seed", "no value"),
     ],
 )

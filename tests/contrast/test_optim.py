@@ -13,7 +13,6 @@ from jax.experimental import topologies
 from support.small_model import SMALL, mesh_of, random_batch
 
 from sami_jax.config import defaults
-from sami_jax.config.checks import validate
 from sami_jax.contrast.optim import OPTIMIZERS, apply_updates, make_optimizer, stochastic_round
 from sami_jax.contrast.update import (
     HOST_MEMORY,
@@ -24,7 +23,6 @@ from sami_jax.contrast.update import (
     programs,
     state_shardings,
 )
-from sami_jax.errors import UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params, param_shardings
 from sami_jax.models.published import SHAPES
@@ -283,14 +281,3 @@ def test_on_a_tpu_moments_in_host_memory_leave_the_device(monkeypatch):
     assert there.temp_size_in_bytes < 0.8 * moments
     assert there.host_argument_size_in_bytes == pytest.approx(moments, rel=0.01)
     assert here.argument_size_in_bytes - there.argument_size_in_bytes == pytest.approx(moments, rel=0.01)
-
-
-def test_rounding_by_chance_wants_bfloat16_weights():
-    config = defaults()
-    config.model.path = config.principles.path = config.data.queries = "x"
-    config.prompt.generation = config.prompt.training = "{constitution}{query}"
-    config.train.rounding, config.train.param_dtype = "stochastic", "bfloat16"
-    validate(config)
-    config.train.param_dtype = "float32"
-    with pytest.raises(UserError, match=r"config\.train\.rounding='stochastic': must be nearest"):
-        validate(config)

@@ -26,7 +26,7 @@ from sami_jax.contrast.update import (
     put_batch,
     sami_loss,
 )
-from sami_jax.data.batches import ContrastBatch, ContrastExample
+from sami_jax.data.batches import ContrastBatch, ContrastExample, pack, shape_for
 from sami_jax.errors import UserError
 from sami_jax.ground.display import showing
 from sami_jax.ground.work import Work
@@ -136,6 +136,73 @@ def test_master_weights_stay_float32_under_bfloat16_compute(mesh, config):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
     # A bfloat16 weight of 0.1 cannot take a step of 5e-7; these can.
     assert min(jax.tree.leaves(moved["blocks"])) > 0.5
+
+
+def on_the_grid(params: dict) -> dict:
+    """As published models are: every weight is a bfloat16 number."""
+    return jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+
+
+def some_updates(params, config, mesh, count: int):
+    """The weights after updates on one batch, and what was logged of each."""
+    params = jax.tree.map(lambda w: jnp.array(w, config.train.param_dtype, copy=True), params)
+    batch, logged = in_microbatches(random_batch(6, 4, 2), 1), []
+    with jax.set_mesh(mesh):
+        state = init_state(params, SMALL, config, mesh)
+        update = make_update(SMALL, config, mesh)
+        for _ in range(count):
+            state, metrics = update(state, batch, {}, None)
+            logged.append(metrics)
+    return state.params, logged
+
+
+WAYS = [
+    # param_dtype, rounding, compute_dtype, the share of six small updates that arrives, at least and at most
+    ("float32", "nearest", "float32", 0.999, 1.001),
+    ("float32", "nearest", "bfloat16", 0.0, 0.3),
+    ("bfloat16", "nearest", "bfloat16", 0.0, 0.3),
+    ("bfloat16", "stochastic", "bfloat16", 0.9, 1.1),
+]
+
+
+@pytest.mark.parametrize(("param_dtype", "rounding", "compute_dtype", "low", "high"), WAYS)
+def test_how_much_of_small_updates_the_forward_pass_takes_up(
+    small_params, mesh, config, param_dtype, rounding, compute_dtype, low, high
+):
+    config.optim.learning_rate = 2e-5
+    config.train.update({"param_dtype": param_dtype, "rounding": rounding, "compute_dtype": compute_dtype})
+    start = on_the_grid(small_params)
+    exact = defaults()
+    exact.update(config)
+    exact.train.update({"param_dtype": "float32", "compute_dtype": "bfloat16"})
+    params, logged = some_updates(start, config, mesh, 6)
+    assert low < np.mean([metrics["effective_update"] for metrics in logged]) < high
+    # The measure tells the truth: so much of what would have been moved has moved, in what is computed with.
+    intended, _ = some_updates(start, exact, mesh, 6)
+    intended = jax.tree.map(lambda new, old: new - old.astype(jnp.float32), intended, start)
+    moved = jax.tree.map(lambda new, old: (new.astype(compute_dtype) - old).astype(jnp.float32), params, start)
+    share = sum(map(jnp.vdot, *map(jax.tree.leaves, (moved, intended)))) / optax.tree.norm(intended) ** 2
+    assert low - 0.1 < float(share) < high + 0.1
+
+
+@pytest.mark.parametrize(("rounding", "learns"), [("nearest", False), ("stochastic", True)])
+def test_a_bfloat16_model_learns_by_moves_below_its_steps(small_params, mesh, config, rounding, learns):
+    config.optim.learning_rate = 2e-5
+    config.train.update({"param_dtype": "bfloat16", "rounding": rounding, "compute_dtype": "bfloat16"})
+    _, logged = some_updates(on_the_grid(small_params), config, mesh, 60)
+    gain = logged[-1]["mi_lower_bound"] - logged[0]["mi_lower_bound"]
+    assert gain > 0.2 if learns else gain < 0.02
+
+
+def test_the_gradient_of_a_frequent_token_adds_up_in_float32(small_params, mesh, config):
+    """Where the weights are bfloat16 too: of 2,000 places, a sum in it would lose most."""
+    config.train.compute_dtype = "bfloat16"
+    examples = [ContrastExample(((5,) * 110, (5,) * 100), ((6, 7), (8, 9)))] * 8
+    batch = [pack(examples, shape_for(examples, 16))]
+    kept = on_the_grid(small_params)
+    narrow, _ = gradients(kept, batch, config, mesh)
+    wide, _ = gradients(jax.tree.map(lambda w: w.astype(jnp.float32), kept), batch, config, mesh)
+    assert relative_difference(narrow["embedding"][5], wide["embedding"][5]) < 4e-3
 
 
 def test_kl_term_pulls_towards_the_reference(small_params, mesh, config):

@@ -26,6 +26,7 @@ from sami_jax.cli import main
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.report import results
 from sami_jax.report.data import compare, gather
+from sami_jax.report.summary import as_json, print_summary
 from sami_jax.report.texts import LANGUAGES, TEXTS, Words
 from sami_jax.report.write import render, write_report
 
@@ -286,3 +287,21 @@ def test_a_browser_shows_it_without_complaint(folder, tmp_path):
     shown = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert "The aligned model is better" in shown.stdout and shown.stdout.count("<svg") > 6
     assert "CONSOLE" not in shown.stderr
+
+
+@pytest.mark.parametrize(("shares", "low"), [((1.01, 0.98), False), ((None, 0.02, 0.04), True), ((), False)])
+def test_updates_that_were_rounded_away_are_told(folder, capsys, shares, low):
+    """Of a skipped update nothing is known; of a run before this was measured neither."""
+    rows = [{"step": n, "loss": 0.6, "effective_update": share} for n, share in enumerate(shares, start=1)]
+    write(folder / "iteration_1" / "metrics.jsonl", *rows)
+    text, folders = page(folder), [folder / f"iteration_{n}" for n in (0, 1)]
+    print_summary(folders)
+    out = capsys.readouterr().out
+    assert ("only 3.0 % reached the weights" in text) == low
+    assert ("WARNING: iteration 1: 3% of its updates reached the weights" in out) == low
+    assert ("Share of updates that reached" in text) == bool(shares)
+    told = as_json(folder)["iterations"]
+    assert [row["effective_update"] for row in told] == [
+        None,
+        pytest.approx(0.03 if low else 0.995) if shares else None,
+    ]
