@@ -12,6 +12,7 @@ from sami_jax.config import SYSTEM
 from sami_jax.errors import UserError
 from sami_jax.export.huggingface import check_replaceable, companions, export
 from sami_jax.ground.paths import path_of
+from sami_jax.models.adapters import folded, trained
 from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.sharding import ALL_DEVICES, make_mesh
@@ -24,8 +25,18 @@ class Model:
     """A language model in memory."""
 
     files: ModelFolder  # where it came from: its shape, its tokenizer, the ids that end a text
-    params: dict  # weights, in their shards on `mesh`
+    params: dict  # weights, in their shards on `mesh`; adapters beside those that they belong to
     mesh: jax.sharding.Mesh
+
+    @property
+    def merged(self) -> "Model":
+        """The same model without adapters: they are added to its weights, in float32. Computed in bfloat16, it is not quite the same."""
+        shape = self.files.config
+        if shape.adapter is None:
+            return self
+        params = folded(shape, self.params, trained(shape, self.params), self.mesh)
+        files = dataclasses.replace(self.files, config=dataclasses.replace(shape, adapter=None), adapter=None)
+        return dataclasses.replace(self, files=files, params=params)
 
 
 def load(
@@ -39,7 +50,7 @@ def load(
     """Reads a model in Hugging Face format: Llama, Mistral, Mixtral, Qwen 2.5 or Qwen 3.
 
     Args:
-      folder: local, with config.json, safetensors and a tokenizer.
+      folder: local, with config.json, safetensors and a tokenizer; or adapters as peft keeps them, beside their base.
       dtype: of the weights in memory and of what is computed with them: float32 | bfloat16.
       attention: xla | cudnn (NVIDIA GPUs) | splash (TPUs).
       chat: ask it by its tokenizer's own chat template, as instruct models want it; the system's message states the constitution.
@@ -58,7 +69,7 @@ def load(
 
 
 def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> None:
-    """Writes a folder in Hugging Face format, which transformers and `load` read; it appears whole or not at all.
+    """Writes a folder in Hugging Face format, which transformers and `load` read; it appears whole or not at all. Adapters are merged.
 
     Args:
       folder: new, or of an older model, which it replaces.
@@ -69,7 +80,8 @@ def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> None:
     check_choice("dtype", dtype, DTYPES)
     output = path_of(folder)
     check_replaceable(output)
-    export(model.params, model.files.config, output, companions(model.files), jnp.dtype(dtype))
+    whole = model.merged
+    export(whole.params, whole.files.config, output, companions(whole.files), jnp.dtype(dtype))
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

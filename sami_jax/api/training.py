@@ -17,7 +17,8 @@ from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.errors import UserError
 from sami_jax.ground.paths import path_of
-from sami_jax.models.adapters import adapted, folded, init_adapters
+from sami_jax.models.adapters import adapted, init_adapters
+from sami_jax.models.stack import joined
 from sami_jax.stages import loop
 
 
@@ -34,12 +35,10 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model as it is now, a copy: adapters folded in, in the dtype of the base."""
-        params = self.state.params
-        if self.config.lora.rank:
-            shape = adapted(self.base.files.config, self.config.lora)
-            params = folded(shape, self.frozen, params, self.base.mesh)
-        return dataclasses.replace(self.base, params=_copied(params, self.base.params["embedding"].dtype))
+        """The model as it is now, a copy in the dtype of the base; adapters stay beside the base, as they are trained."""
+        shape = adapted(self.base.files.config, self.config.lora)
+        params = _copied(joined(self.frozen, self.state.params), self.base.params["embedding"].dtype)
+        return dataclasses.replace(self.base, files=dataclasses.replace(self.base.files, config=shape), params=params)
 
 
 def load_config(spec: str, **fields: object) -> ConfigDict:
@@ -59,6 +58,7 @@ def begin(model: Model, config: ConfigDict) -> Training:
     """A training of the model, before its first update. The model stays as it is: what is trained is a copy.
 
     Args:
+      model: adapters that it has are merged into its weights.
       config: from `load_config`; its `prompt.training`, `objective`, `optim`, `lora` and `train` are what counts.
     Raises:
       UserError: names the field, its value, and what it may be.
@@ -68,7 +68,7 @@ def begin(model: Model, config: ConfigDict) -> Training:
         raise UserError(
             f"config.prompt.chat={config.prompt.chat}: the model was loaded otherwise; give `load` the same chat"
         )
-    config = config.copy_and_resolve_references()
+    config, model = config.copy_and_resolve_references(), model.merged
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}
     reference = None

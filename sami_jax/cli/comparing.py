@@ -18,7 +18,7 @@ from sami_jax.ground.lock import lock_folder
 from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import show
 from sami_jax.models.files import model_files
-from sami_jax.models.pretrained import open_model
+from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
 from sami_jax.provenance.manifest import RunRecord
@@ -78,7 +78,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
 
 def _made_from(config, admission, queries: dict, contestants: list[Contestant], plan: dict) -> dict:
     """What the comparison is made from, for its manifest: the plan and all it speaks of."""
-    baseline, test = (file_digests(model_files(c.model.folder), c.model.folder) for c in contestants)
+    baseline, test = (_digests(c.model) for c in contestants)
     admitted = admission.record()
     for principle in admitted["principles"]:
         principle["role"] = "compared"
@@ -88,9 +88,17 @@ def _made_from(config, admission, queries: dict, contestants: list[Contestant], 
         **admitted,
         "inputs": {
             "queries": queries,
-            "test_model": {"path": str(contestants[1].model.folder), "sha256": json_digest(test)},
+            "test_model": {"path": str(contestants[1].model.place), "sha256": json_digest(test)},
         },
         "evaluation_plan": {"sha256": json_digest(plan)},
-        "base_model": {"path": str(contestants[0].model.folder), "files": baseline},
+        "base_model": {"path": str(contestants[0].model.place), "files": baseline},
         "status": "running",
     }
+
+
+def _digests(model: ModelFolder) -> dict[str, str]:
+    """Of all that is read of a contestant."""
+    found = file_digests(model_files(model.folder), model.folder)
+    if model.adapter:
+        found |= {f"adapter/{name}": digest for name, digest in file_digests([model.adapter], model.adapter).items()}
+    return found

@@ -53,7 +53,8 @@ def explain_run(arguments: argparse.Namespace) -> None:
     check_template(config.prompt.training, f"{arguments.run}: the manifest's config.prompt.training", system)
     iteration = _iteration(arguments.run, arguments.iteration)
     folder = arguments.run / f"iteration_{iteration}"
-    path = folder / "model" if iteration else made_from["base_model"]["path"]
+    left = folder / "adapter" if (folder / "adapter").is_dir() else folder / "model"  # as it was trained
+    path = left if iteration else made_from["base_model"]["path"]
     model = open_model(path, prompt=config.prompt)
     responses = arguments.responses or folder / "evaluation" / f"{arguments.set}.jsonl"
     answers = read_answers(responses, config.filter)[: arguments.limit]

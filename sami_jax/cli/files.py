@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -24,8 +25,8 @@ from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
 from sami_jax.export.huggingface import check_replaceable, copy_companions, export
-from sami_jax.ground.terminal import show
-from sami_jax.models.adapters import folded, read_record
+from sami_jax.ground.terminal import say, show
+from sami_jax.models.adapters import folded, read_record, unchanged_share
 from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.provenance.manifest import MANIFEST, read_statement
@@ -34,6 +35,7 @@ from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.stages.checkpoint import SIDE_FILES, restore_params
+from sami_jax.stages.merging import told_merge
 
 # The columns that `sami score` reads.
 SCORED = ("id", "prompts", "query", "constitutions", "responses")
@@ -110,6 +112,10 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     step, params = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
     if model_config.adapter:
         params = folded(model_config, frozen, params, mesh)
+        both = (jax.tree.map(lambda w: w.astype(arguments.dtype), tree) for tree in (frozen, params))
+        say(
+            f"merged into {arguments.dtype}: {unchanged_share(model_config, *both):.0%} of the weights that have an adapter are as in the base"
+        )
 
     def write_side_files(output: Path) -> None:
         copy_companions(side_files)(output)
@@ -133,7 +139,8 @@ def _write_card(iteration: Path, model: Path) -> None:
     evaluation = iteration / "evaluation.json"
     results = read_json(evaluation, "restore it", parse_measured) if evaluation.is_file() else {}
     stop = Stop.read(iteration)
-    write_card(model, f"{run.name}, {iteration.name.replace('_', ' ')}", predicate, results, stop and stop.reason)
+    title = f"{run.name}, {iteration.name.replace('_', ' ')}"
+    write_card(model, title, predicate, results, stop and stop.reason, told_merge(iteration))
 
 
 def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:

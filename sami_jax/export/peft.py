@@ -9,7 +9,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.ground import hosts
 from sami_jax.models.adapters import LEAVES
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.tensors import module_name
+from sami_jax.models.peft import RECORD, WEIGHTS, tensor_name
 from sami_jax.sharding import gathered
 
 
@@ -24,14 +24,13 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
         for name, pair in projections.items():
             a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
             for layer in range(config.n_layers):
-                module = "base_model.model." + module_name(("blocks", kind, name), layer)
                 rank = config.low_rank.rank
-                tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a[layer].reshape(-1, rank).T)
-                tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b[layer].reshape(rank, -1).T)
+                for leaf, flat in zip(LEAVES, (a[layer].reshape(-1, rank), b[layer].reshape(rank, -1)), strict=True):
+                    tensors[tensor_name(kind, name, layer, leaf)] = np.ascontiguousarray(flat.T)
 
     def write() -> None:
         output.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(tensors, output / "adapter_model.safetensors", {"format": "pt"})
+        safetensors.numpy.save_file(tensors, output / WEIGHTS, {"format": "pt"})
 
     hosts.once(write)
     content = {
@@ -44,4 +43,4 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
         "bias": "none",
         "inference_mode": True,
     }
-    write_json(output / "adapter_config.json", content)
+    write_json(output / RECORD, content)

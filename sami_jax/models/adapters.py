@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.data.jsonl import write_json
@@ -66,6 +67,24 @@ def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding
 
     shardings = param_shardings(dataclasses.replace(config, adapter=None), mesh)
     return jax.jit(lambda frozen, adapters: fold(joined(frozen, adapters)), out_shardings=shardings)(frozen, adapters)
+
+
+def unchanged_share(config: ModelConfig, base: dict, merged: dict) -> float:
+    """The share of the weights that have an adapter which are the same in both, to the last bit.
+
+    Args:
+      config: with the adapters.
+      base, merged: params of whole models in one dtype, without adapters.
+    """
+    places = [(kind, name) for kind, own in _only_adapters(abstract_params(config))["blocks"].items() for name in own]
+
+    @jax.jit
+    def shares(*models: dict) -> list[jax.Array]:
+        pairs = ([params["blocks"][kind][name]["weight"] for params in models] for kind, name in places)
+        return [jnp.mean(one == other, dtype=jnp.float32) for one, other in pairs]
+
+    sizes = [base["blocks"][kind][name]["weight"].size for kind, name in places]
+    return float(np.average(jax.device_get(shares(base, merged)), weights=sizes))
 
 
 def write_record(folder: Path, config: ModelConfig, base: Path, dtype: str) -> None:

@@ -17,6 +17,8 @@ from sami_jax.ground.finite import check_finite
 from sami_jax.ground.terminal import say
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.huggingface import check_weights, load_params, read_config, tied_as_stored
+from sami_jax.models.peft import base_of, holds_adapters, load_adapters, read_adapter
+from sami_jax.models.stack import joined
 
 GENERATION = "generation_config.json"  # what servers read beside config.json: the tokens that end a text
 
@@ -32,6 +34,7 @@ class ModelFolder:
     chat: Chat | None = None  # how an instruct model is asked; None: by plain text
     # What an export holds in place of the folder's own tokenizer, by name; empty where that is as it should be.
     tokenizer_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    adapter: Path | None = None  # folder of adapters beside these weights, as peft keeps them; `config` has them too
 
     def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
         """The weights, cast to `dtype`, in their shards on `mesh`.
@@ -39,10 +42,27 @@ class ModelFolder:
         Raises:
           NotFinite: one of them is no number.
         """
-        with doing(f"loading {self.folder}"):
-            params = load_params(self.folder, self.config, mesh, jnp.dtype(dtype))
-            check_finite(params, str(self.folder))
+        with doing(f"loading {self.place}"):
+            params = load_params(self.folder, dataclasses.replace(self.config, adapter=None), mesh, jnp.dtype(dtype))
+            if self.adapter:
+                params = joined(params, load_adapters(self.adapter, self.config, mesh, jnp.dtype(dtype)))
+            check_finite(params, str(self.place))
         return params
+
+    @property
+    def place(self) -> Path:
+        """The folder that was asked for: of the adapters, where there are some."""
+        return self.adapter or self.folder
+
+    def with_adapter(self, folder: Path) -> "ModelFolder":
+        """This model with adapters beside it, never merged: so it is computed as it was trained.
+
+        Args:
+          folder: as peft keeps them.
+        Raises:
+          UserError: adapters of another kind, or of another model.
+        """
+        return dataclasses.replace(self, config=read_adapter(folder, self.config), adapter=folder)
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -72,7 +92,7 @@ class ModelFolder:
 
 
 def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | None = None) -> ModelFolder:
-    """Reads and checks a folder in Hugging Face format, all but the weights themselves.
+    """Reads and checks a folder in Hugging Face format, all but the weights themselves; or one of adapters, with their base.
 
     Args:
       attention: one of `kernels.BACKENDS`.
@@ -84,6 +104,8 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
     from sami_jax.models.tokenizer import load_tokenizer  # heavy import, only needed once a model is opened
 
     folder = Path(folder)
+    if holds_adapters(folder):
+        return open_model(base_of(folder), attention, prompt).with_adapter(folder)
     config = tied_as_stored(folder, dataclasses.replace(read_config(folder), attention=attention))
     check_weights(folder, config)
     _say_what_is_left_over(folder)

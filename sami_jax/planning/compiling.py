@@ -88,14 +88,14 @@ class Programs:
         lengths, seeds = self._by_row((self.group,), jnp.int32), self._by_row((self.group,), jnp.uint32)
         rows = jax.ShapeDtypeStruct((self.group,), jnp.int32)
         arguments = (params, layers, slots, group, lengths, seeds, rows)
-        return self._compile("prefill", decoding.admit_prompts, *arguments, config=self.base)
+        return self._compile("prefill", decoding.admit_prompts, *arguments, config=self.model)
 
     def decode(self) -> Compiled:
         """Tokens of all rows, step by step."""
         params, layers, slots = self._sampler()
         number = jax.ShapeDtypeStruct((), jnp.int32)
         arguments = (params, layers, slots, self._by_row((self.rows,), jnp.bool_), number, number)
-        static = {"config": self.base, "options": self._options(), "end_tokens": (0,)}
+        static = {"config": self.model, "options": self._options(), "end_tokens": (0,)}
         return self._compile("decode", decoding.decode_tokens, *arguments, **static)
 
     def check(self) -> Compiled:
@@ -144,16 +144,20 @@ class Programs:
 
     def _sampler(self):
         params = self.weights()
+        if self.model.adapter:  # sampled from as they are trained: beside the base
+            params = joined(params, self._cast(self.state.params))
         positions = self.prompt + self.config.sampling.max_new_tokens
-        static = (self.base, self._options(), self.rows, positions, self.dtype, decoding.keeps_stacked(self.mesh))
+        static = (self.model, self._options(), self.rows, positions, self.dtype, decoding.keeps_stacked(self.mesh))
         with jax.set_mesh(self.mesh):
             slots = jax.eval_shape(functools.partial(decoding.empty_slots, *static))
         return params, params["blocks"], _placed(slots, decoding.slots_shardings(slots, self.mesh))
 
     def weights(self) -> dict:
         """All of the base's, in the compute dtype."""
-        shaped = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, self.dtype), abstract_params(self.base))
-        return _placed(shaped, param_shardings(self.base, self.mesh))
+        return self._cast(_placed(abstract_params(self.base), param_shardings(self.base, self.mesh)))
+
+    def _cast(self, weights: dict) -> dict:
+        return jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, self.dtype, sharding=w.sharding), weights)
 
     def frozen(self) -> dict:
         return self.weights() if self.model.adapter else {}

@@ -71,13 +71,16 @@ def write_principles(folder: Path, records: list[dict]) -> None:
     write_json(folder / PRINCIPLES, redacted(records))
 
 
-def write_card(folder: Path, title: str, provenance: dict, results: dict, stopped: str | None) -> None:
+def write_card(
+    folder: Path, title: str, provenance: dict, results: dict, stopped: str | None, merged: str | None = None
+) -> None:
     """Writes README.md into a model folder that has none.
 
     Args:
       provenance: by `preparation.provenance`.
       results: evaluation.json's content.
       stopped: why its training was stopped early, where it was.
+      merged: what merging its adapters changed, where it had some.
     """
     if hosts.once((folder / "README.md").exists):
         return
@@ -86,6 +89,10 @@ def write_card(folder: Path, title: str, provenance: dict, results: dict, stoppe
         warnings.append(f"**Used without approval** (`--allow_unapproved`): {', '.join(unapproved)}.")
     if stopped:
         warnings.append(f"**Stopped early by canaries:** {_cell(stopped)}.")
+    if merged:
+        warnings.append(
+            f"**Results are of the adapters beside the base**, and these weights hold both: {_cell(merged)}."
+        )
     principles = [
         "| "
         + " | ".join(

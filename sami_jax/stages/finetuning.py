@@ -5,6 +5,7 @@ past a bound the stage ends, with that batch kept for study.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,11 @@ from sami_jax.ground.display import doing
 from sami_jax.ground.progress import track
 from sami_jax.ground.terminal import say
 from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
-from sami_jax.models.pretrained import ModelFolder
+from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.stack import joined
 from sami_jax.report.model_card import write_principles
 from sami_jax.stages.checkpoint import Checkpoints
+from sami_jax.stages.merging import MERGED, tell_merge
 from sami_jax.stages.metrics import MetricsLog
 from sami_jax.stages.preparation import Inputs, principle_records, say_cut
 from sami_jax.tracking.trackers import Trackers
@@ -44,7 +46,7 @@ Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to
 def train(
     config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, trackers: Trackers
 ) -> Stop | None:
-    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/.
+    """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/; of adapters, adapter/ and merged.json.
 
     Returns:
       how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
@@ -54,10 +56,34 @@ def train(
       Stopped: somebody asked; the state is saved.
     """
     stop = Stop.read(folder)
-    if hosts.once((folder / "model").exists) or (stop and not stop.last_good):
-        return stop
+    examples = functools.cache(lambda: _examples(config, inputs, pairs))
+    exported = (folder / "model").exists
+    if not hosts.once(exported) and not (stop and not stop.last_good):
+        stop = _train(config, inputs, examples(), folder, iteration, trackers, stop)
+    if config.lora.rank and hosts.once(exported) and not hosts.once((folder / MERGED).exists):
+        tell_merge(config, inputs.base, examples(), folder, inputs.mesh)
+    return stop
+
+
+def trained_model(config: ConfigDict, base: ModelFolder, folder: Path) -> ModelFolder:
+    """What `train` left in an iteration's folder, as it was trained: adapters beside the base, not the merge of both."""
+    if config.lora.rank:
+        return base.with_adapter(folder / "adapter")
+    return open_model(folder / "model", config.model.attention, config.prompt)
+
+
+def _train(
+    config: ConfigDict,
+    inputs: Inputs,
+    examples: list[ContrastExample],
+    folder: Path,
+    iteration: int,
+    trackers: Trackers,
+    stop: Stop | None,
+) -> Stop | None:
+    """What of `train` is not there yet, up to the exported model."""
     base, mesh = inputs.base, inputs.mesh
-    batches = _batches(config, _examples(config, inputs, pairs), iteration)
+    batches = _batches(config, examples, iteration)
     model_config = adapted(base.config, config.lora)
     frozen = {}
     if model_config.adapter:

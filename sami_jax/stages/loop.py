@@ -30,7 +30,7 @@ from sami_jax.ground import hosts
 from sami_jax.ground.lock import lock_folder
 from sami_jax.ground.redaction import redacted
 from sami_jax.ground.terminal import say, show
-from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.provenance.manifest import RunRecord
@@ -40,7 +40,8 @@ from sami_jax.report.write import write_report
 from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.stages.checkpoint import check_place
-from sami_jax.stages.finetuning import train
+from sami_jax.stages.finetuning import train, trained_model
+from sami_jax.stages.merging import MERGED, told_merge
 from sami_jax.stages.metrics import EVALUATION, tell_again, tell_evaluation
 from sami_jax.stages.preparation import Inputs, devices, prepare, provenance, say_cut
 from sami_jax.tracking.trackers import Trackers, open_trackers
@@ -104,13 +105,14 @@ def _iterate(
         sample(config, inputs, sampler, n, folder)
         record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
         stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers)
-        trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter")]
+        trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter", MERGED)]
         record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:
-            sampler = open_model(folder / "model", config.model.attention, config.prompt)
+            sampler = trained_model(config, inputs.base, folder)
             results = _measure(config, inputs, sampler, workdir, n, trackers)
             record.stage("evaluated", n, [folder / "evaluation", folder / EVALUATION])
-            write_card(folder / "model", f"{workdir.name}, iteration {n}", made_from, results, stop and stop.reason)
+            title = f"{workdir.name}, iteration {n}"
+            write_card(folder / "model", title, made_from, results, stop and stop.reason, told_merge(folder))
             record.publish(folder / "model")
             models.append(folder / "model")
         if stop:

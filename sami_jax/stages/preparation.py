@@ -84,6 +84,11 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     hosts.check_shared(workdir)
     base = open_model(_base_folder(config, workdir), config.model.attention, config.prompt)
+    if base.adapter:
+        raise UserError(
+            f"config.model.path={config.model.path!r}: holds adapters, and training begins with a whole model; give the model that they "
+            "are merged into, a run's iteration_N/model"
+        )
     adapted(base.config, config.lora)
     _check_attention(config, base)
     _check_offload(config)

@@ -108,6 +108,12 @@ def test_updates_lower_the_loss_and_leave_the_base(model, principles, tmp_path, 
     assert int(training.state.step) == 4
     np.testing.assert_array_equal(sami_jax.score(model, *batch), before)  # the base is as it was
 
+    # Adapters are computed beside the base, as they are trained, until somebody saves them or begins anew with them.
+    assert (after_one.files.config.adapter is not None) == bool(changes)
+    np.testing.assert_allclose(sami_jax.score(after_one.merged, *batch), sami_jax.score(after_one, *batch), atol=1e-5)
+    again, metrics = sami_jax.update(sami_jax.begin(after_one, config()), *batch)
+    assert metrics["loss"] < first["loss"] and again.base.files.config.adapter is None
+
     sami_jax.save(after_one, tmp_path / "model")
     assert (tmp_path / "model" / "generation_config.json").is_file()
     loaded = sami_jax.load(tmp_path / "model", mesh=model.mesh)
