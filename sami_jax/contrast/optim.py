@@ -81,8 +81,8 @@ def effective_update(before: dict, after: dict, updates: optax.Updates, dtype) -
         moved = computed(after) - computed(before)
         return jnp.stack([jnp.sum(moved * update), jnp.sum(update * update)])
 
-    seen, intended = sum(jax.tree.leaves(jax.tree.map(products, before, after, updates)))
-    return seen / intended
+    both = jax.tree.reduce(jnp.add, jax.tree.map(products, before, after, updates))
+    return both[0] / both[1]
 
 
 def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
