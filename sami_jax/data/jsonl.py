@@ -41,7 +41,7 @@ def lines_of(content: bytes) -> list[tuple[int, bytes]]:
     return [(number, line) for number, line in enumerate(content.split(end), start=1) if line.strip()]
 
 
-def parse(content: bytes):
+def parse(content: bytes) -> Any:
     """What a JSON text says, where it says one thing only, and that in Unicode and in finite numbers.
 
     Raises:
@@ -50,7 +50,7 @@ def parse(content: bytes):
     return sound(whole(content.decode("utf-8-sig"), _STRICT))
 
 
-def parse_measured(content: bytes):
+def parse_measured(content: bytes) -> Any:
     """Like `parse`, of what was measured and written by us: a number may be NaN."""
     return sound(whole(content.decode("utf-8-sig"), _MEASURED), nan=math.nan)
 
