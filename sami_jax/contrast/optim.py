@@ -13,9 +13,6 @@ from sami_jax.models.layers import cast
 # Adafactor keeps two means in place of a matrix where both dimensions have this size at least, as heads of 64 or 128 have.
 FACTORED_FROM = 64
 
-# Of an update, the share that must reach the weights as they are computed with: below it, rounding has the larger part.
-LEAST_EFFECTIVE = 0.5
-
 # Gradients to the direction of the update, before weight decay and learning rate. What one does to a weight depends on that
 # weight alone.
 OPTIMIZERS: dict[str, Callable[[ConfigDict], optax.GradientTransformation]] = {

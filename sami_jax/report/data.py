@@ -13,6 +13,8 @@ from sami_jax.provenance.audit import read_audit
 from sami_jax.provenance.manifest import AUDIT, read_statement
 from sami_jax.provenance.verify import Verified, verify
 
+# Of an update, the share that must reach the weights as they are computed with: below it, rounding has the larger part.
+LEAST_EFFECTIVE = 0.5
 EXACT_JUDGE = "miniature"  # of config.evaluation.judge: the one that costs nothing and is never wrong
 MAIN_SET = "trained"
 # What is relied on in the files of an iteration.

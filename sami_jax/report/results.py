@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sami_jax.contrast.optim import LEAST_EFFECTIVE
 from sami_jax.evaluation.statistics import length_balanced, mean_interval
 from sami_jax.ground.redaction import redact
-from sami_jax.report.data import MAIN_SET, Comparison, Run
+from sami_jax.report.data import LEAST_EFFECTIVE, MAIN_SET, Comparison, Run
 from sami_jax.report.figures import MARKERS, Curve, curves
 from sami_jax.report.texts import Words
 

@@ -7,12 +7,11 @@ from textwrap import shorten
 from rich import box
 from rich.table import Table
 
-from sami_jax.contrast.optim import LEAST_EFFECTIVE
 from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_jsonl
 from sami_jax.ground.redaction import redact
 from sami_jax.ground.terminal import cell, show, show_table
 from sami_jax.provenance.manifest import read_statement
-from sami_jax.report.data import effective_update
+from sami_jax.report.data import LEAST_EFFECTIVE, effective_update
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole

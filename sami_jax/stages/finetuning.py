@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax.contrast.optim import LEAST_EFFECTIVE
 from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state, make_update
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import write_jsonl
@@ -30,6 +29,7 @@ from sami_jax.ground.terminal import say
 from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.stack import joined
+from sami_jax.report.data import LEAST_EFFECTIVE
 from sami_jax.report.model_card import write_principles
 from sami_jax.stages.checkpoint import Checkpoints
 from sami_jax.stages.merging import MERGED, tell_merge
