@@ -8,8 +8,7 @@ from sami_jax.cli.rates import print_rates
 from sami_jax.config import load_config
 from sami_jax.config.checks import validate
 from sami_jax.data.jsonl import write_json
-from sami_jax.data.queries import read_source
-from sami_jax.data.sources import sources
+from sami_jax.data.splits import split_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pair_up, read_examples
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
@@ -34,9 +33,8 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     validate(config)
     folder = arguments.principles or path_of(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
-    *_, source = sources(config.data).values()  # eval_queries, where there are any
-    read = read_source(source, skipped_by(arguments))
-    queries = read.queries[: config.evaluation.queries]
+    split = split_queries(config.data, skipped_by(arguments))
+    queries = split.held_out[: config.evaluation.queries]
     contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
     constitutions = compose(config, admission.principles, len(queries))
     plan = {
@@ -50,7 +48,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         },
     }
     with lock_folder(arguments.output):
-        record = RunRecord(arguments.output, _made_from(config, admission, read.record, contestants, plan), devices())
+        record = RunRecord(arguments.output, _made_from(config, admission, split.records, contestants, plan), devices())
         mesh = make_mesh(config.mesh.to_dict())
         files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
         answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
@@ -76,7 +74,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     return Contestant(role, model, read_examples(examples) if examples else ())
 
 
-def _made_from(config, admission, queries: dict, contestants: list[Contestant], plan: dict) -> dict:
+def _made_from(config, admission, queries: dict[str, dict], contestants: list[Contestant], plan: dict) -> dict:
     """What the comparison is made from, for its manifest: the plan and all it speaks of."""
     baseline, test = (_digests(c.model) for c in contestants)
     admitted = admission.record()
@@ -87,7 +85,7 @@ def _made_from(config, admission, queries: dict, contestants: list[Contestant], 
         "seed": config.seed,
         **admitted,
         "inputs": {
-            "queries": queries,
+            **queries,
             "test_model": {"path": str(contestants[1].model.place), "sha256": json_digest(test)},
         },
         "evaluation_plan": {"sha256": json_digest(plan)},

@@ -55,7 +55,7 @@ def defaults() -> ConfigDict:
 
     c.data = ConfigDict()  # formats and recipes: docs/data.md
     c.data.queries = ""  # trained on: a .jsonl, .json, .csv or .parquet file, a folder of such, or hub:OWNER/NAME
-    c.data.eval_queries = ""  # likewise, for evaluation; "" takes the last eval_fraction of `queries` instead
+    c.data.eval_queries = ""  # likewise, for evaluation, of other texts; "" takes the last eval_fraction of `queries`
     c.data.eval_fraction = 0.1  # share of `queries` held out where eval_queries is "" (ours)
     c.data.column = ""  # of the query; "" takes the first there is of query, prompt, messages, chosen, info.post (ours)
     c.data.id_column = "id"  # of the rows' ids; "" numbers the rows, as where no row has it (ours)
@@ -63,7 +63,7 @@ def defaults() -> ConfigDict:
     c.data.split = "train"  # of a folder or hub dataset: trained on (its own names)
     c.data.eval_split = "test"  # likewise, for evaluation
     c.data.revision = ""  # commit of the hub dataset, 40 hex digits; must be given: names can move (ours)
-    c.data.splits = 2  # disjoint splits of the queries that take turns by iteration (P)
+    c.data.splits = 2  # splits of the queries, no text in two of them, that take turns by iteration (P)
 
     c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
     c.prompt.chat = False  # ask by the tokenizer's own chat template, as instruct models want it (ours; P: base models)

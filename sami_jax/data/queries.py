@@ -90,11 +90,6 @@ def read_source(source: Source, skipped: Skipped | None = None) -> QuerySet:
     return QuerySet(queries, _record(source, files, queries, rows=total, repeated=reader.repeated, used=reader.used))
 
 
-def split(queries: list[Query], splits: int, iteration: int) -> list[Query]:
-    """The queries of one iteration (from 1): disjoint splits that take turns (paper, section 4)."""
-    return queries[(iteration - 1) % splits :: splits]
-
-
 class _Reader:
     """Makes queries of rows, and knows those before."""
 

@@ -80,8 +80,23 @@ def check_sources(data: ConfigDict) -> None:
     if len(on_hub) == 2:
         same = data.eval_queries == data.queries
         check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
-    check(
-        "eval_split",
-        data.eval_queries != data.queries or data.eval_split != data.split or os.path.isfile(_place(data.queries)),
-        "another than data.split, where both are of one dataset: queries trained on would be evaluated on",
-    )
+    if _same(_place(data.queries), _place(data.eval_queries)):
+        own = not os.path.isfile(_place(data.queries))
+        check(
+            "eval_queries",
+            own,
+            "another file than data.queries, or '', which holds out the last data.eval_fraction of it",
+        )
+        check(
+            "eval_split",
+            data.eval_split != data.split,
+            "another than data.split, where both are of one dataset: queries trained on would be evaluated on",
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two places are one, by whatever names."""
+    try:
+        return one == other or os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is no path here
+        return False

@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 from sami_jax.config import iterations
 from sami_jax.data.jsonl import parse_measured, read_json, write_json, write_jsonl
 from sami_jax.data.pairs import filter_pairs
-from sami_jax.data.queries import Query, split
+from sami_jax.data.queries import Query
 from sami_jax.data.rows import Skipped
+from sami_jax.data.splits import of_iteration
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.explain import explain_all, read_answers
@@ -206,7 +207,7 @@ def _iteration_queries(config: ConfigDict, inputs: Inputs, iteration: int) -> li
 
     A split that is smaller is gone through again: each time a query comes back, it meets other constitutions.
     """
-    queries = split(list(inputs.queries), config.data.splits, iteration)
+    queries = of_iteration(inputs.queries, config.data.splits, iteration)
     wanted = config.train.updates[iteration - 1] * config.train.batch_size
     chosen = []
     for turn in range(-(-wanted // len(queries))):

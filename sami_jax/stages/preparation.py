@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from sami_jax.config.checks import validate
 from sami_jax.contrast.update import HOST_MEMORY, check_microbatches
-from sami_jax.data.queries import Query, read_source
+from sami_jax.data.queries import Query
 from sami_jax.data.rows import Skipped
-from sami_jax.data.sources import sources
+from sami_jax.data.splits import distinct, split_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
 from sami_jax.evaluation.judges import Judge, make_judge
@@ -71,16 +71,10 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
     principles = admission.principles
     judge = make_judge(config.evaluation.judge)
     _check_principles(config, principles, judge)
-    read = {name: read_source(source, skipped) for name, source in sources(config.data).items()}
-    queries = read["queries"].queries
-    if "eval_queries" in read:
-        eval_queries = read["eval_queries"].queries
-    else:
-        held_out = max(1, round(len(queries) * config.data.eval_fraction))
-        queries, eval_queries = queries[:-held_out], queries[-held_out:]
-    if len(queries) < config.data.splits:
+    queries = split_queries(config.data, skipped)
+    if (texts := distinct(queries.training)) < config.data.splits:
         raise UserError(
-            f"{config.data.queries}: {len(queries)} queries to train on cannot make {config.data.splits} splits; add queries"
+            f"{config.data.queries}: {texts} queries to train on cannot make {config.data.splits} splits; add queries"
         )
     hosts.check_shared(workdir)
     base = open_model(_base_folder(config, workdir), config.model.attention, config.prompt)
@@ -104,10 +98,10 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         base=base,
         mesh=mesh,
         admission=admission,
-        queries=queries,
-        data={name: one.record for name, one in read.items()},
-        evaluation_sets=evaluation_sets(config, principles, eval_queries),
-        canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries),
+        queries=queries.training,
+        data=queries.records,
+        evaluation_sets=evaluation_sets(config, principles, queries.held_out),
+        canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries.training),
         judge=judge,
         skipped=skipped,
     )
