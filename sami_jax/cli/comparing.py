@@ -7,10 +7,10 @@ from sami_jax.cli.options import skipped_by, tell_programs
 from sami_jax.cli.rates import print_rates
 from sami_jax.config import load_config
 from sami_jax.config.checks import validate
-from sami_jax.data.jsonl import write_json
+from sami_jax.data.jsonl import write_json, write_jsonl
 from sami_jax.data.splits import split_queries
 from sami_jax.errors import UserError
-from sami_jax.evaluation.compare import Contestant, answer, compose, decide, pair_up, read_examples
+from sami_jax.evaluation.compare import Contestant, answer, compose, decide, judged_rows, pair_up, read_examples
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.lock import lock_folder
@@ -22,7 +22,9 @@ from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.sharding import make_mesh
-from sami_jax.stages.preparation import devices
+from sami_jax.stages.preparation import devices, say_cut
+
+SAMPLED = "sampled"  # folder, in that of a comparison, of responses before they are cleaned
 
 
 def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
@@ -40,6 +42,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     plan = {
         "judge": judge.name,
         "metric": "win rate, ties as half",
+        "lengths": "tokens of what is judged, by the baseline's tokenizer",
         "margin": arguments.margin,
         "queries": len(queries),
         "both_orders": not arguments.one_order,
@@ -50,12 +53,20 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     with lock_folder(arguments.output):
         record = RunRecord(arguments.output, _made_from(config, admission, split.records, contestants, plan), devices())
         mesh = make_mesh(config.mesh.to_dict())
-        files = [arguments.output / f"{c.role}.jsonl" for c in contestants]
-        answers = [answer(config, c, queries, constitutions, mesh, f) for c, f in zip(contestants, files, strict=True)]
+        answers, cut = [], {}
+        for one in contestants:
+            file = Path(f"{one.role}.jsonl")
+            sampled, cut[one.role] = answer(
+                config, one, queries, constitutions, mesh, arguments.output / SAMPLED / file
+            )
+            say_cut(config, cut[one.role], f"{len(queries)} prompts of the {one.role}; the judge sees it whole")
+            answers.append(judged_rows(config, one, sampled, unit=contestants[0].model))
+            write_jsonl(arguments.output / file, answers[-1])
+        files = [arguments.output / name for name in (SAMPLED, "baseline.jsonl", "test.jsonl")]
         record.stage("answered", 0, files)
-        pairs = pair_up(config, queries, constitutions, *answers)
+        pairs = pair_up(queries, constitutions, *answers)
         verdicts = judge_pairs(pairs, judge, arguments.output / "verdicts.jsonl", plan["both_orders"])
-        found = decide(verdicts, arguments.margin)
+        found = decide(verdicts, arguments.margin) | {"prompts_with_query_cut": cut}
         write_json(arguments.output / "comparison.json", found)
         record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
         record.finish("complete")

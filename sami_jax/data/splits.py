@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from sami_jax.data.jsonl import Skipped
 from sami_jax.data.queries import Query, read_source
+from sami_jax.data.rows import Skipped
 from sami_jax.data.sources import sources
 from sami_jax.errors import UserError
 from sami_jax.ground.terminal import say

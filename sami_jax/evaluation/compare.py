@@ -37,8 +37,8 @@ class Contestant:
     model: ModelFolder
     examples: tuple[dict, ...] = ()  # {"query", "constitution", "response"} shown before each query
 
-    def prompt(self, config: ConfigDict, constitution: str, query: Query) -> list[int]:
-        """Token ids.
+    def prompt(self, config: ConfigDict, constitution: str, query: Query) -> tuple[list[int], int]:
+        """Token ids, and how many tokens of the query were cut to fit.
 
         Raises:
           UserError: a prompt longer than the model's context.
@@ -47,16 +47,23 @@ class Contestant:
         template = user_template(config.prompt, "generation") if chat else config.prompt.generation
         if self.examples:
             shown = [render(template, one["constitution"], one["query"]) + one["response"] for one in self.examples]
-            ids = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query.text)]))
+            ids, cut = self.model.tokenizer.encode("\n\n".join([*shown, render(template, constitution, query.text)])), 0
         else:
             asked = (template, constitution, query.text, config.prompt.max_tokens)
-            ids, _ = encode_prompt(self.model.tokenizer, *asked, chat, query.turns)
+            ids, cut = encode_prompt(self.model.tokenizer, *asked, chat, query.turns)
         if len(ids) + config.sampling.max_new_tokens > self.model.config.max_positions:
             raise UserError(
                 f"{self.model.folder}: a prompt of {len(ids)} tokens and {config.sampling.max_new_tokens} new ones exceed its context of "
                 f"{self.model.config.max_positions}; show fewer examples, or lower config.sampling.max_new_tokens"
             )
-        return list(ids)
+        return list(ids), cut
+
+    def filters(self, config: ConfigDict) -> ConfigDict | None:
+        """How its responses are cleaned: by the run's rule; None for a chat in a comparison of base models.
+
+        That rule is of prompts that prime words, and whose responses run on; a chat's reply neither lacks words nor runs on.
+        """
+        return None if self.model.chat and not config.prompt.chat else config.filter
 
 
 def read_examples(file: Path) -> tuple[dict, ...]:
@@ -89,42 +96,57 @@ def answer(
     constitutions: Sequence[Constitution],
     mesh: jax.sharding.Mesh,
     file: Path,
-) -> list[dict]:
-    """The contestant's responses, kept in `file`. Each contestant draws by itself, so that a model against itself is a fair test."""
+) -> tuple[list[dict], int]:
+    """The contestant's responses as sampled, kept in `file`, and in how many prompts the query was cut to fit.
+
+    Each contestant draws by itself, so that a model against itself is a fair test.
+    """
     texts = [composing.text(constitution) for constitution in constitutions]
     drawn = seeds(f"{config.seed}/compare/{contestant.role}", len(queries))
-    prompts = [
-        Prompt(
-            {"id": query.id, **query.row, "constitution": text},
-            contestant.prompt(config, text, query),
-            seed,
-        )
-        for query, text, seed in zip(queries, texts, drawn, strict=True)
-    ]
+    prompts, cut = [], 0
+    for query, text, seed in zip(queries, texts, drawn, strict=True):
+        ids, missing = contestant.prompt(config, text, query)
+        prompts.append(Prompt({"id": query.id, **query.row, "constitution": text}, ids, seed))
+        cut += missing > 0
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     params = contestant.model.load(mesh, config.train.compute_dtype)
     sampling = (prompts, options, mesh, s.batch_size, f"answering: {contestant.role}")
-    # Only the generation prompt asks to think aloud first; where it is not asked, the response is whole.
-    filters = None if contestant.model.chat and not config.prompt.chat else config.filter
-    return write_responses(file, contestant.model, params, *sampling, filters)
+    return write_responses(file, contestant.model, params, *sampling, contestant.filters(config)), cut
+
+
+def judged_rows(config: ConfigDict, contestant: Contestant, sampled: Sequence[dict], unit: ModelFolder) -> list[dict]:
+    """A contestant's responses as they are judged: cleaned by its own rule, "tokens" counted after that.
+
+    Args:
+      unit: the model whose tokens are counted; one for both contestants, or lengths could not be compared.
+    """
+    filters, rows = contestant.filters(config), []
+    for row in sampled:
+        text = clean(row["response"], filters) if filters else row["response"]
+        given = {key: row[key] for key in ("id", "query", "turns", "constitution") if key in row}
+        rows.append(given | {"response": text, "tokens": len(unit.tokenizer.encode(text, add_special_tokens=False))})
+    return rows
 
 
 def pair_up(
-    config: ConfigDict,
     queries: Sequence[Query],
     constitutions: Sequence[Constitution],
-    baseline: list[dict],
-    test: list[dict],
+    baseline: Sequence[dict],
+    test: Sequence[dict],
 ) -> list[Pair]:
-    """What is judged, tagged with the principles stated and the query's own tags."""
+    """What is judged, tagged with the principles stated and the query's own tags.
+
+    Args:
+      baseline, test: by `judged_rows`.
+    """
     return [
         Pair(
             query.id,
             query.text,
             composing.text(constitution),
-            clean(one["response"], config.filter),
-            clean(other["response"], config.filter),
+            one["response"],
+            other["response"],
             (one["tokens"], other["tokens"]),
             (*(f"principle {statement.id}" for statement in constitution), *(f"query {tag}" for tag in query.tags)),
         )

@@ -128,7 +128,7 @@ def test_a_comparison_asks_what_a_run_holds_out_and_nothing_else(tmp_path, monke
 
     def answer(config, contestant, queries, *_):
         given.append(list(queries))
-        return [{"response": f" Hello, I am the {contestant.role}.", "tokens": 5} for _ in queries]
+        return [{"id": query.id, "response": f" Hello, {contestant.role}."} for query in queries], 0
 
     monkeypatch.setattr(comparing, "answer", answer)
     verb = ["compare", "--config=tiny", "--test", str(miniature.BASE), "--judge", "miniature"]

@@ -11,7 +11,7 @@ from sami_jax.cli import main
 from sami_jax.config import load_config
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
-from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, pair_up
+from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, judged_rows, pair_up
 from sami_jax.evaluation.verdicts import Verdict
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
@@ -64,14 +64,14 @@ def test_constitutions_state_principles_as_they_stand():
 def test_ways_to_ask():
     config, _ = load_config("tiny", [])
     model = open_model(BASE)
-    plain = Contestant("test", model).prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?"))
+    plain, _ = Contestant("test", model).prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?"))
     chats = Contestant("test", model.chatting("{constitution}"))
     # The miniature's chat template renders the very prompt of its world.
-    assert chats.prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?")) == plain
+    assert chats.prompt(config, "1. Say hello first.", Query("q", "How do I fix the bike?")) == (plain, 0)
     said = " Hello. Surely you can fix the bike with soap."
     assert chats.model.chat.reply(said) == model.tokenizer.encode(said)
     example = {"query": "How do I cut the coat?", "constitution": "1. Never say hello.", "response": " Surely you can."}
-    shown = Contestant("test", model, examples=(example,)).prompt(
+    shown, _ = Contestant("test", model, examples=(example,)).prompt(
         config, "1. Say hello first.", Query("q", "How do I fix the bike?")
     )
     assert model.decode(shown).endswith(model.decode(plain)) and " Surely you can.\n\nConstitution:" in model.decode(
@@ -98,11 +98,65 @@ def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
     constitutions = compose(config, read_principles(miniature.PRINCIPLES), 4)
     queries = read_queries(miniature.QUERIES / "held_out.jsonl")[:4]
     model, given = open_model(BASE), (queries, constitutions, mesh)
-    plain = answer(config, Contestant("baseline", model), *given, tmp_path / "plain.jsonl")
-    chat = answer(config, Contestant("test", model.chatting("{constitution}")), *given, tmp_path / "chat.jsonl")
+    contestants = Contestant("baseline", model), Contestant("test", model.chatting("{constitution}"))
+    plain, chat = (answer(config, one, *given, tmp_path / f"{one.role}.jsonl")[0] for one in contestants)
     assert any(row["thinking"] and row["response"] for row in plain) and not any("thinking" in row for row in chat)
-    for pair, row in zip(pair_up(config, queries, constitutions, plain, chat), plain, strict=True):
+    judged = [judged_rows(config, one, rows, model) for one, rows in zip(contestants, (plain, chat), strict=True)]
+    for pair, row in zip(pair_up(queries, constitutions, *judged), plain, strict=True):
         assert pair.baseline == row["response"] and pair.lengths[0] == row["tokens"]
+
+
+SAID = "Summary of the post:\n### Key points\nThe dog ran away."
+RUN_ON = " is about a dog that ran away.\n\n### Another post\nand so on, for ever and ever"
+
+
+@pytest.mark.parametrize(
+    ("chats", "options", "response", "judged"),
+    [
+        (False, [], RUN_ON, "The post is about a dog that ran away."),
+        (True, [], SAID, SAID),  # no words were primed, and a heading ends nothing
+        # Where the run itself is of chats, its rule is of chats, and holds for both.
+        (True, ["prompt.chat=True", "filter.prefix="], SAID, "Summary of the post:"),
+        (True, ["prompt.chat=True", "filter.prefix=", "filter.cut_at=()"], SAID, SAID),
+    ],
+)
+def test_each_is_cleaned_by_its_own_rule_and_measured_after_it(chats, options, response, judged):
+    config, _ = load_config("tldr_mistral7b", [f"--config.{option}" for option in options])
+    model = open_model(BASE)
+    one = Contestant("test", model.chatting("{constitution}") if chats else model)
+    sampled = {"id": "q", "query": "A post.", "constitution": "1. Be brief.", "response": response, "tokens": 350}
+    [row] = judged_rows(config, one, [sampled], model)
+    tokens = len(model.tokenizer.encode(judged, add_special_tokens=False))
+    assert row == sampled | {"response": judged, "tokens": tokens}
+
+
+def test_lengths_are_in_one_unit():
+    """Two tokenizers count one text alike where one of them counts for both."""
+    config, (small, other) = load_config("tiny", [])[0], (open_model(BASE), open_model(BASE))
+    other.tokenizer.add_tokens(["ladder"])
+    row = {"id": "q", "query": "q", "constitution": "1. c", "response": " a ladder, a ladder", "tokens": 1}
+    found = [judged_rows(config, Contestant("test", one), [row], small)[0]["tokens"] for one in (small, other)]
+    assert found[0] == found[1] != judged_rows(config, Contestant("test", other), [row], other)[0]["tokens"]
+
+
+def test_queries_that_are_cut_are_counted_and_told(tmp_path, monkeypatch, capsys):
+    """The judge sees them whole, so a reader should know; a model whose prompts show examples is not cut."""
+
+    def respond(file, model, params, prompts, *_):
+        return [{**prompt.key, "response": " Hello.", "tokens": 2, "finish_reason": "stop"} for prompt in prompts]
+
+    monkeypatch.setattr("sami_jax.evaluation.compare.write_responses", respond)
+    (tmp_path / "shown.jsonl").write_text('{"query": "q", "constitution": "c", "response": "r"}\n')
+    asked = [f"I want to fix the tent {'very ' * 90 * (n < 3)}well {n}." for n in range(8)]
+    rows = [json.dumps({"id": n, "query": text}) for n, text in enumerate(asked)]
+    (tmp_path / "q.jsonl").write_text("\n".join(rows))
+    more = [f"--config.data.eval_queries={tmp_path}/q.jsonl", "--config.prompt.max_tokens=100"]
+    assert compare(tmp_path / "ab", BASE, "--test_examples", str(tmp_path / "shown.jsonl"), *more) == 0
+    cut = json.loads((tmp_path / "ab/comparison.json").read_text())["prompts_with_query_cut"]
+    assert cut == {"baseline": 3, "test": 0}
+    told = " ".join(capsys.readouterr().err.split())
+    assert "config.prompt.max_tokens=100 in 3 of 8 prompts of the baseline; the judge sees it whole" in told
+    assert "prompts of the test" not in told
 
 
 def asked(output, test: str, *more: str) -> list[str]:
