@@ -189,8 +189,10 @@ def _information(
     estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)
     found: dict = {"mean_s": mean_s.tolist(), "mi_cap": math.log(count)}  # nats, the most that the bounds can show
     for name, values in estimates.items():
-        found[name], *interval = mean_interval(values, bounds=None)
-        if len(values) > 1:
+        found[name], *interval = mean_interval(values, bounds=(0.0, 1.0) if name.endswith("accuracy") else None)
+        if np.isfinite(
+            interval
+        ).all():  # where all queries give the same nats, nothing shows how much others would differ
             found[f"{name}_interval"] = interval
     return found
 

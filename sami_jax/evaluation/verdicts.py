@@ -90,7 +90,6 @@ def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, Any]:
     counted = [valid[i] for i in kept]
     clusters = None if any(v.id is None for v in counted) else [v.id for v in counted]
     rate, low, high = statistics.mean_interval(outcomes, clusters) if len(outcomes) else (None, None, None)
-    bootstrap = statistics.bootstrap_interval(outcomes, clusters) if len(outcomes) else (None, None)
     judged_twice = [v.flipped for v in valid if v.flipped is not None]
     return {
         "n": len(verdicts),
@@ -102,8 +101,6 @@ def summarize(verdicts: Sequence[Verdict], ties: str) -> dict[str, Any]:
         "win_rate": rate,
         "ci_low": low,
         "ci_high": high,
-        "bootstrap_low": bootstrap[0],
-        "bootstrap_high": bootstrap[1],
         "sign_test_p": statistics.sign_test(outcomes, clusters) if len(outcomes) else None,
         "flip_rate": float(np.mean(judged_twice)) if judged_twice else None,
         **_by_length(outcomes, counted),

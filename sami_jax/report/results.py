@@ -132,7 +132,7 @@ def _over_sets(run: Run, words: Words, label: str, key: str, options: dict) -> d
         rows = [(one.number, one.evaluation[name]) for one in run.iterations if key in one.evaluation.get(name, {})]
         if rows:
             interval = f"{key}_interval"
-            ends = [row[interval] for _, row in rows] if interval in rows[0][1] else ()
+            ends = [row[interval] for _, row in rows] if all(interval in row for _, row in rows) else ()
             lines.append(Curve([number for number, _ in rows], [row[key] for _, row in rows], series, ends))
             legend.append(_entry(words.term("set", name), series))
     return {

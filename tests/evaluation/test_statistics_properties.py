@@ -17,6 +17,7 @@ def test_an_interval_holds_its_mean_and_mirrors_with_the_sides(pairs):
     for given_clusters in (None, clusters):
         mean, low, high = statistics.mean_interval(outcomes, given_clusters)
         assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1 and mean == pytest.approx(outcomes.mean())
+        assert high - low > 0.01
         mirrored = statistics.mean_interval(1 - outcomes, given_clusters)
         assert mirrored == pytest.approx((1 - mean, 1 - high, 1 - low), abs=1e-9)
 
