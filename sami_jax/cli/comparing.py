@@ -10,12 +10,12 @@ from sami_jax.config.checks import validate
 from sami_jax.data.jsonl import write_json, write_jsonl
 from sami_jax.data.splits import split_queries
 from sami_jax.errors import UserError
-from sami_jax.evaluation.compare import Contestant, answer, compose, decide, judged_rows, pair_up, read_examples
+from sami_jax.evaluation.compare import Contestant, answer, compose, decide, judged_rows, pair_up, read_examples, shows
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.lock import lock_folder
 from sami_jax.ground.paths import path_of
-from sami_jax.ground.terminal import show
+from sami_jax.ground.terminal import say, show
 from sami_jax.models.files import model_files
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.principles.files import read_principles
@@ -31,6 +31,8 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     """Continues where a stopped comparison was; the plan cannot change in between."""
     if not 0 <= arguments.margin < 0.5:
         raise UserError(f"--margin {arguments.margin}: must be at least 0 and below 0.5")
+    if not 0 <= arguments.most_invalid < 1:
+        raise UserError(f"--most_invalid {arguments.most_invalid}: must be at least 0 and below 1")
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
     folder = arguments.principles or path_of(config.principles.path)
@@ -39,12 +41,20 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     queries = split.held_out[: config.evaluation.queries]
     contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
     constitutions = compose(config, admission.principles, len(queries))
+    gain, needed = shows(arguments.margin)
+    if len(queries) < needed:
+        say(
+            f"{len(queries)} queries: a true gain of {100 * gain:.3g} points is shown in 4 of 5 comparisons by {needed}, where no "
+            "verdict is a tie"
+        )
     plan = {
         "judge": judge.name,
         "metric": "win rate, ties as half",
         "lengths": "tokens of what is judged, by the baseline's tokenizer",
         "margin": arguments.margin,
+        "most_invalid": arguments.most_invalid,
         "queries": len(queries),
+        "shown_in_4_of_5": {"gain": gain, "queries": needed},
         "both_orders": not arguments.one_order,
         "contestants": {
             c.role: {"chat": c.model.chat is not None, "examples": json_digest(list(c.examples))} for c in contestants
@@ -66,7 +76,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         record.stage("answered", 0, files)
         pairs = pair_up(queries, constitutions, *answers)
         verdicts = judge_pairs(pairs, judge, arguments.output / "verdicts.jsonl", plan["both_orders"])
-        found = decide(verdicts, arguments.margin) | {"prompts_with_query_cut": cut}
+        found = decide(verdicts, arguments.margin, arguments.most_invalid) | {"prompts_with_query_cut": cut}
         write_json(arguments.output / "comparison.json", found)
         record.stage("judged", 0, [arguments.output / "verdicts.jsonl", arguments.output / "comparison.json"])
         record.finish("complete")

@@ -78,6 +78,12 @@ def add_verbs(verbs) -> None:
         )
     compare.add_argument("--output", type=new_folder, required=True, help="folder; a stopped comparison is continued")
     compare.add_argument("--margin", type=float, default=0.05, help="gain in win rate worth shipping for")
+    compare.add_argument(
+        "--most_invalid",
+        type=float,
+        default=0.05,
+        help="share of verdicts that may be invalid; above it nothing is decided",
+    )
     with_skipping(compare)
     with_judge(compare)
     compare.set_defaults(compiles=True)

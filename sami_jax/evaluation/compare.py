@@ -1,9 +1,10 @@
 """A/B proof: two models answer the same held-out queries under the same principles, a judge decides, a plan made beforehand rules.
 
-The plan (models, queries, principles, judge, margin, number) is hashed into the manifest before the first response is sampled.
+The plan (models, queries, principles, judge, margin, invalid verdicts, number) is hashed into the manifest before the first response is sampled.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from sami_jax.data.queries import Query
 from sami_jax.data.rows import read_rows
 from sami_jax.data.templates import encode_prompt, render, user_template
 from sami_jax.errors import UserError
-from sami_jax.evaluation import statistics
 from sami_jax.evaluation.pairs import Pair
+from sami_jax.evaluation.statistics import CONFIDENCE, mean_interval, required_queries
 from sami_jax.evaluation.verdicts import Verdict, by_tag, summarize
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
@@ -27,6 +28,7 @@ from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 
 SHIP, STAY, MORE = "ship", "do not ship", "not enough data"
+LEAST = 0.01  # margin that a number of queries is told for, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,31 +156,57 @@ def pair_up(
     ]
 
 
-def decide(verdicts: Sequence[Verdict], margin: float) -> dict:
+def decide(verdicts: Sequence[Verdict], margin: float, most_invalid: float = 0.05) -> dict:
     """The verdict by the plan's rule, with what it rests on.
 
-    Ship: the win rate's 95 % interval lies above one half, and the rate reaches one half + margin. Do not ship: the interval lies
-    below one half + margin, so whatever gain there is, is not worth it. Else there is not enough data, and the number of queries
-    that would show a gain of `margin` with 80 % probability is given.
+    Ship: the win rate's 95 % interval lies above one half, the exact sign test is below 5 %, and the rate reaches one half + margin.
+    Do not ship: the interval lies below one half + margin, so whatever gain there is, is not worth it. Else, and where more
+    verdicts are invalid than the plan allows, there is not enough data: replies that no judge can read are not missing by chance.
 
+    Args:
+      margin: the gain in win rate worth shipping for.
+      most_invalid: share of the verdicts that may be invalid.
     Returns:
       {"decision", "reason", "win_rate": summary, "slices": {tag: summary}}.
     """
     found = summarize(verdicts, "half")
-    rate, low, high = found["win_rate"], found["ci_low"], found["ci_high"]
-    if rate is None:
-        return {"decision": MORE, "reason": "the judge gave no valid verdict", "win_rate": found, "slices": {}}
-    shown = f"wins {100 * rate:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}) of {found['n'] - found['invalid']}"
-    difference = "no difference shown" if low <= 0.5 <= high else "better" if low > 0.5 else "worse"
-    if low > 0.5 and rate >= 0.5 + margin:
-        decision, reason = SHIP, f"{difference}: {shown}"
-    elif high < 0.5 + margin:
-        decision, reason = STAY, f"{difference}: {shown}, a gain of {100 * margin:.0f} points is excluded"
-    else:
-        ties = found["ties"] / max(found["n"] - found["invalid"], 1)
-        needed = statistics.required_queries(0.5 + max(margin, 0.01), ties=min(ties, 0.9 - 2 * margin))
-        decision, reason = (
-            MORE,
-            f"{difference}: {shown}; about {needed} queries would show a gain of {100 * margin:.0f} points",
-        )
+    decision, reason = _decide(verdicts, found, margin, most_invalid)
     return {"decision": decision, "reason": reason, "win_rate": found, "slices": by_tag(verdicts, "half")}
+
+
+def _decide(verdicts: Sequence[Verdict], found: dict, margin: float, most_invalid: float) -> tuple[str, str]:
+    rate, low, high = found["win_rate"], found["ci_low"], found["ci_high"]
+    invalid, count = found["invalid"], found["n"]
+    if rate is None:
+        return MORE, "the judge gave no valid verdict"
+    difference = "no difference shown" if low <= 0.5 <= high else "better" if low > 0.5 else "worse"
+    shown = f"{difference}: wins {100 * rate:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}) of {count - invalid}"
+    if invalid > most_invalid * count:
+        return MORE, (
+            f"{shown}; but {invalid} of {count} verdicts are invalid, and the plan allows {100 * most_invalid:.3g} %: see the judge's "
+            "replies in verdicts.jsonl, and mend the judge or take another"
+        )
+    if low > 0.5 and found["sign_test_p"] < 1 - CONFIDENCE and rate >= 0.5 + margin:
+        return SHIP, shown
+    if high < 0.5 + margin:
+        return STAY, f"{shown}, a gain of {100 * margin:.3g} points is excluded"
+    # As few ties as can be: with fewer of them, more queries are needed.
+    ties = mean_interval([verdict.win == 0.5 for verdict in verdicts if verdict.win is not None])[1]
+    gain, needed = shows(margin, ties)
+    needed = math.ceil(needed / (1 - invalid / count))
+    asked = len({verdict.id for verdict in verdicts} - {None}) or count
+    claim = f"{needed} queries show a true gain of {100 * gain:.3g} points in 4 of 5 comparisons"
+    return MORE, f"{shown}; {claim}" + (", so what gain there is is likely smaller" if asked >= needed else "")
+
+
+def shows(margin: float, ties: float = 0.0) -> tuple[float, int]:
+    """A gain in win rate, and after how many queries `decide` ships a model that has it in 4 of 5 comparisons.
+
+    The gain is twice the margin, where there are that many wins: at a true gain of the margin itself, half of all comparisons
+    find less, however many queries they ask.
+
+    Args:
+      ties: share of verdicts that are ties; none where nothing is known of them, which asks for the most queries.
+    """
+    gain = min(2 * max(margin, LEAST), (margin + 0.5) / 2)
+    return gain, required_queries(gain, margin, min(ties, 1 - 2 * gain))

@@ -156,28 +156,28 @@ def _separates(outcomes: np.ndarray, differences: np.ndarray) -> bool:
     return bool(won.min() >= lost.max() or lost.min() >= won.max())
 
 
-def required_queries(win_rate: float, power: float = 0.8, ties: float = 0.0) -> int:
-    """Queries after which a 95 % interval excludes one half with probability `power`, one verdict a query.
+def required_queries(gain: float, margin: float = 0.0, ties: float = 0.0, power: float = 0.8) -> int:
+    """Queries after which `compare.decide` ships a model with probability `power` or more, one verdict a query.
+
+    The normal approximation of its three conditions, with Fleiss' correction for steps of a rate (1 / gain queries; Fleiss, Tytun
+    & Ury 1980) twice, since the sign test is exact. Several verdicts a query are worth more than one.
 
     Args:
-      win_rate: the true one, ties as half.
+      gain: the true win rate, ties as half, less one half.
+      margin: the gain that the rate must show.
       ties: share of verdicts that are ties.
     Raises:
-      ValueError: a win rate of one half, which no number of queries shows, or one that so many ties do not allow.
+      ValueError: a gain that no number of queries shows so often, or one that so many ties do not allow.
     """
-    if win_rate == 0.5 or not ties / 2 <= win_rate <= 1 - ties / 2:
-        raise ValueError(f"a win rate of {win_rate} with {ties:.0%} ties cannot be shown")
-    deviation = math.sqrt(max(win_rate * (1 - win_rate) - ties / 4, 1e-9))
-    count = 2
-    # The t quantile depends on the number it determines; it settles in a few rounds.
-    for _ in range(20):
-        quantiles = _t_quantile((1 + CONFIDENCE) / 2, count - 1) + _t_quantile(power, count - 1)
-        count = max(2, math.ceil((quantiles * deviation / (win_rate - 0.5)) ** 2), (count + 1) // 2)
-    return count
-
-
-def _t_quantile(probability: float, degrees: int) -> float:
-    return float(scipy.special.stdtrit(degrees, probability))
+    rate = 0.5 + gain
+    if not margin < gain <= 0.5 - ties / 2:
+        raise ValueError(f"a gain of {gain} with a margin of {margin} and {ties:.0%} ties cannot be shown")
+    variance = max(rate * (1 - rate) - ties / 4, 1e-9)
+    missed = float(scipy.special.ndtri(power))
+    # Wilson's interval excludes one half by the variance at one half.
+    shown = Z / (2 * math.sqrt(rate * (1 - rate))) if rate < 1 else 0.0
+    count = variance * max((shown + missed) / gain, missed / (gain - margin)) ** 2
+    return math.ceil(count + 2 / gain)
 
 
 def bradley_terry(wins: dict[tuple[str, str], float]) -> dict[str, float]:

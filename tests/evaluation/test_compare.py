@@ -11,7 +11,18 @@ from sami_jax.cli import main
 from sami_jax.config import load_config
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.errors import UserError
-from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, answer, compose, decide, judged_rows, pair_up
+from sami_jax.evaluation.compare import (
+    MORE,
+    SHIP,
+    STAY,
+    Contestant,
+    answer,
+    compose,
+    decide,
+    judged_rows,
+    pair_up,
+    shows,
+)
 from sami_jax.evaluation.verdicts import Verdict
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
@@ -33,6 +44,15 @@ def verdicts(wins: int, ties: int, losses: int, invalid: int = 0) -> list[Verdic
         (verdicts(12, 2, 10), MORE, "no difference shown: wins 54.2 %"),
         (verdicts(0, 0, 0, 9), MORE, "no valid verdict"),
         (verdicts(26, 470, 4), STAY, "better: wins 52.2 %"),  # shown, and not worth it
+        (verdicts(0, 2, 0), MORE, "no difference shown: wins 50.0 % (95 %: 15.0 to 85.0) of 2"),
+        (verdicts(12, 0, 4), MORE, "better: wins 75.0 %"),  # the exact sign test: p = .077
+        (verdicts(16, 0, 0), SHIP, "better: wins 100.0 %"),
+        (verdicts(18, 0, 2, 230), MORE, "of 20; but 230 of 250 verdicts are invalid, and the plan allows 5 %"),
+        (verdicts(150, 50, 36, 14), MORE, "14 of 250 verdicts are invalid"),
+        (verdicts(150, 50, 38, 12), SHIP, "better"),
+        (verdicts(50, 50, 120, 30), MORE, "worse: wins 34.1 %"),  # nor is a loss believed
+        (verdicts(113, 0, 87), MORE, "214 queries show a true gain of 10 points in 4 of 5 comparisons"),
+        (verdicts(138, 0, 112), MORE, "in 4 of 5 comparisons, so what gain there is is likely smaller"),
     ],
 )
 def test_every_branch_of_the_rule(given, decision, words):
@@ -40,16 +60,45 @@ def test_every_branch_of_the_rule(given, decision, words):
     assert found["decision"] == decision and words in found["reason"]
 
 
+def decisions(rng, queries: int, gain: float, ties: float, margin: float, size: int = 1, draws: int = 500) -> list[str]:
+    """Of comparisons with `size` verdicts a query, whose queries differ where there are several."""
+    found = []
+    for _ in range(draws):
+        decisive = (0.5 + gain - ties / 2) / (1 - ties)
+        rates = (
+            rng.beta(2 * decisive, 2 * (1 - decisive), (queries, 1)) if size > 1 else np.full((queries, 1), decisive)
+        )
+        wins = (rng.random((queries, size)) < rates).astype(float)
+        wins = np.where(rng.random(wins.shape) < ties, 0.5, wins)
+        given = [Verdict(float(win), id=str(query)) for query, row in enumerate(wins) for win in row]
+        found.append(decide(given, margin)["decision"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("margin", "ties", "size"),
+    [
+        *((0.1, 0.2, 1), (0.1, 0.0, 2), (0.2, 0.0, 1)),
+        *(pytest.param(*costly, marks=pytest.mark.slow) for costly in ((0.05, 0.0, 1), (0.05, 0.4, 1), (0.05, 0.0, 3))),
+    ],
+)
+def test_the_number_of_queries_that_is_named_has_its_power(margin, ties, size):
+    """A true gain of twice the margin ships in 4 of 5 comparisons or more, none in at most 3 of 100."""
+    gain, queries = shows(margin, ties)
+    assert gain == (2 * margin if margin < 0.2 else 0.35)  # half-way to where all are wins
+    better = decisions(np.random.default_rng(0), queries, gain, ties, margin, size)
+    equal = decisions(np.random.default_rng(1), queries, 0.0, ties, margin, size)
+    assert better.count(SHIP) >= 0.8 * len(better) and equal.count(SHIP) <= 0.03 * len(equal)
+
+
 @pytest.mark.slow
 def test_equal_models_are_called_better_in_few_cases():
-    """At margin 0, where every difference counts: the interval's own two and a half per cent a side."""
-    rng = np.random.default_rng(0)
-    decisions = []
-    for _ in range(2000):
-        outcomes = rng.choice([1.0, 0.5, 0.0], 250, p=[0.4, 0.2, 0.4])
-        decisions.append(decide([Verdict(float(w), id=str(i)) for i, w in enumerate(outcomes)], 0.0)["decision"])
-    assert 0.01 < np.mean([d == SHIP for d in decisions]) < 0.04
-    assert 0.01 < np.mean([d == STAY for d in decisions]) < 0.04
+    """At margin 0, where every difference counts: the sign test's own two and a half per cent a side, for few queries too."""
+    for queries in (8, 16, 64, 250):
+        for ties in (0.0, 0.2):
+            found = decisions(np.random.default_rng(queries), queries, 0.0, ties, 0.0, draws=2000)
+            assert found.count(SHIP) <= 0.032 * len(found), (queries, ties)
+            assert found.count(STAY) <= 0.045 * len(found), (queries, ties)
 
 
 def test_constitutions_state_principles_as_they_stand():
@@ -188,6 +237,8 @@ def test_base_against_itself_and_against_a_trained_model(improved, tmp_path, com
     ("more", "words"),
     [
         (["--margin", "0.5"], "--margin 0.5: must be at least 0 and below 0.5"),
+        (["--most_invalid", "1"], "--most_invalid 1.0: must be at least 0 and below 1"),
+        (["--most_invalid", "nan"], "--most_invalid nan: must be at least 0 and below 1"),
         (["--baseline_examples", "none.jsonl"], "none.jsonl"),
         (["--concurrency", "0"], "--concurrency 0: must be above 0"),
     ],

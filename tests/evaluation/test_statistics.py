@@ -121,22 +121,10 @@ def test_values_that_are_alike_are_covered_as_promised(queries, size, share, ali
     assert 0.92 <= coverage(draw, share) <= (0.995 if (queries, share) in IMPOSSIBLE else 0.98)
 
 
-@pytest.mark.parametrize(("win_rate", "ties"), [(0.6, 0.0), (0.57, 0.2), (0.7, 0.3), (0.42, 0.1)])
-def test_the_required_number_reaches_its_power(win_rate, ties):
-    rng = np.random.default_rng(1)
-    n = required_queries(win_rate, 0.8, ties)
-    wins = win_rate - ties / 2
-    found = 0
-    for _ in range(DRAWS):
-        _, low, high = mean_interval(rng.choice([1.0, 0.5, 0.0], n, p=[wins, ties, 1 - wins - ties]))
-        found += not low <= 0.5 <= high
-    assert 0.76 <= found / DRAWS <= 0.85
-
-
 def test_what_no_number_can_show_is_refused():
-    for impossible in ((0.5, 0.0), (0.9, 0.4)):
+    for gain, margin, ties in ((0.0, 0.0, 0.0), (0.05, 0.05, 0.0), (0.4, 0.05, 0.4)):
         with pytest.raises(ValueError, match="cannot be shown"):
-            required_queries(impossible[0], ties=impossible[1])
+            required_queries(gain, margin, ties)
 
 
 def test_ties():
