@@ -16,7 +16,14 @@ from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jso
 from sami_jax.data.queries import Query
 from sami_jax.data.shape import read_shaped
 from sami_jax.evaluation.judges import Judge
-from sami_jax.evaluation.measure import EvaluationSet, judged_replies, measure, own_logprobs, trained_principles
+from sami_jax.evaluation.measure import (
+    EvaluationSet,
+    judged_replies,
+    measure,
+    own_logprobs,
+    share_followed,
+    trained_principles,
+)
 from sami_jax.evaluation.signs import Signs, fired
 from sami_jax.ground import hosts
 from sami_jax.models.pretrained import ModelFolder
@@ -97,7 +104,10 @@ class Canaries:
         metrics = measure(self._config, model, params, self._set, None, self._mesh, folder, None)
         rows, first = (read_jsonl(self._folder / str(number) / f"{NAME}.jsonl") for number in (update, 0))
         kept = own_logprobs(self._config, model, params, self._set, first, self._mesh)
-        judged = self._judge and judged_replies(self._set, rows, self._judge)
+        judged = None
+        if self._judge:
+            verdicts, whole = judged_replies(self._set, rows, self._judge)
+            judged = [share_followed(verdict) for verdict in verdicts], whole
         look = Signs.of(update, metrics, rows, kept, judged, model.tokenizer, self._config.canaries.refusals)
         look.write(folder / SIGNS)
         self._looks.append(look)

@@ -96,7 +96,8 @@ def measure(
     Returns:
       scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
       pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries. With `filter.keep_after`,
-      "unanswered" is the share of texts in which no response follows it.
+      "unanswered" is the share of texts in which no response follows it. "principles" has following and wins of each principle,
+      by id: intervals of the set are over queries, for these principles, and say nothing of others.
     """
     rows = _sample(config, model, params, evaluation_set, mesh, folder)
     metrics = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
@@ -105,17 +106,33 @@ def measure(
     metrics |= _information(config, model, params, evaluation_set, rows, mesh)
     if judge is None:
         return metrics
-    follows, whole = judged_replies(evaluation_set, rows, judge)
     by_query = [query.id for query, _ in _tasks(evaluation_set)]
-    metrics["following"], *metrics["following_interval"] = mean_interval(follows, by_query)
-    metrics["well_formed"] = float(np.mean(whole))
+    verdicts, whole = judged_replies(evaluation_set, rows, judge)
+    baseline = None
     if baseline_folder is not None:
-        baseline, _ = judged_replies(
-            evaluation_set, read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl"), judge
-        )
-        outcomes = [0.5 + 0.5 * float(np.sign(ours - theirs)) for ours, theirs in zip(follows, baseline, strict=True)]
-        metrics["win_rate"], *metrics["win_rate_interval"] = mean_interval(outcomes, by_query)
+        file = baseline_folder / f"{evaluation_set.name}.jsonl"
+        baseline, _ = judged_replies(evaluation_set, read_jsonl(file), judge)
+    shares = None if baseline is None else [share_followed(verdict) for verdict in baseline]
+    metrics |= _followed([share_followed(verdict) for verdict in verdicts], shares, by_query)
+    metrics["well_formed"] = float(np.mean(whole))
+    metrics["principles"] = {}
+    for id in sorted({id for verdict in verdicts for id in verdict}):
+        stated = [place for place, verdict in enumerate(verdicts) if id in verdict]
+        ours = [float(verdicts[place][id]) for place in stated]
+        theirs = None if baseline is None else [float(baseline[place][id]) for place in stated]
+        found = _followed(ours, theirs, [by_query[place] for place in stated])
+        metrics["principles"][id] = {"responses": len(stated)} | found
     return metrics
+
+
+def _followed(ours: Sequence[float], theirs: Sequence[float] | None, by_query: Sequence[str]) -> dict:
+    """Following, and wins over a baseline where there is one, of shares of statements followed, one a response."""
+    found = {}
+    found["following"], *found["following_interval"] = mean_interval(ours, by_query)
+    if theirs is not None:
+        outcomes = [0.5 + 0.5 * float(np.sign(one - other)) for one, other in zip(ours, theirs, strict=True)]
+        found["win_rate"], *found["win_rate_interval"] = mean_interval(outcomes, by_query)
+    return found
 
 
 def _tasks(evaluation_set: EvaluationSet):
@@ -203,11 +220,17 @@ def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> tuple[di
     return objective.estimates(s, s_sum), jnp.mean(s, axis=0)
 
 
-def judged_replies(evaluation_set: EvaluationSet, rows: list[dict], judge: Judge) -> tuple[list[float], list[bool]]:
-    """For each response: the share of stated principles it follows, and whether it is well formed."""
-    follows, whole = [], []
+def judged_replies(
+    evaluation_set: EvaluationSet, rows: list[dict], judge: Judge
+) -> tuple[list[dict[str, bool]], list[bool]]:
+    """For each response: principle id -> whether the stated side is followed; and whether it is well formed."""
+    verdicts, whole = [], []
     for (query, constitution), row in zip(_tasks(evaluation_set), rows, strict=True):
-        verdicts = judge.followed(query.text, row["response"], composing.stated(constitution))
-        follows.append(sum(verdicts.values()) / len(verdicts))
+        verdicts.append(judge.followed(query.text, row["response"], composing.stated(constitution)))
         whole.append(judge.well_formed(query.text, row["response"]))
-    return follows, whole
+    return verdicts, whole
+
+
+def share_followed(verdict: dict[str, bool]) -> float:
+    """Of the principles that a constitution states."""
+    return sum(verdict.values()) / len(verdict)

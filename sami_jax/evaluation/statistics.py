@@ -170,7 +170,7 @@ def required_queries(gain: float, margin: float = 0.0, ties: float = 0.0, power:
       ValueError: a gain that no number of queries shows so often, or one that so many ties do not allow.
     """
     rate = 0.5 + gain
-    if not margin < gain <= 0.5 - ties / 2:
+    if not margin < gain <= 0.5 - ties / 2 + 1e-9:
         raise ValueError(f"a gain of {gain} with a margin of {margin} and {ties:.0%} ties cannot be shown")
     variance = max(rate * (1 - rate) - ties / 4, 1e-9)
     missed = float(scipy.special.ndtri(power))

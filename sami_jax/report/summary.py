@@ -15,9 +15,10 @@ from sami_jax.report.data import LEAST_EFFECTIVE, effective_update
 
 EXAMPLES = 3
 EXAMPLE_WIDTH = 400  # characters shown of a text; the files hold it whole
+HELD_OUT = "held_out_principles"
 SET_TITLES = {
     "trained": "trained principles",
-    "held_out_principles": "held-out principles",
+    HELD_OUT: "held-out principles",
     "held_out_phrasings": "trained principles, held-out wordings",
 }
 
@@ -29,6 +30,8 @@ def print_summary(folders: Sequence[Path]) -> None:
     labels = ["base", *(f"iteration {number}" for number in range(1, len(measured)))]
     for name in measured[0]:
         show_table(_table(name, dict(zip(labels, (one[name] for one in measured), strict=True))))
+        if name == HELD_OUT:
+            _show_principles(labels[-1], measured[-1][name], measured[0][name])
     for label, folder in zip(labels, folders, strict=True):
         if (share := _effective(folder)) is not None and share < LEAST_EFFECTIVE:
             show(
@@ -44,6 +47,8 @@ def print_evaluation(label: str, measured: Mapping[str, dict]) -> None:
     """One model's evaluation.json."""
     for name, row in measured.items():
         show_table(_table(name, {label: row}))
+        if name == HELD_OUT:
+            _show_principles(label, row)
 
 
 def as_json(workdir: Path) -> dict:
@@ -89,6 +94,29 @@ def _table(name: str, rows: Mapping[str, dict]) -> Table:
             f"{row['mean_tokens']:.1f}",
         )
     return table
+
+
+def _show_principles(label: str, row: dict, base: dict | None = None) -> None:
+    """Each principle of a set, of a model that `label` names, beside the base where there is one."""
+    principles = row.get("principles", {})  # none where nobody judges, or in a run of an earlier version
+    if not principles:
+        return
+    title = (
+        f"One by one, {visible(label)}; the intervals above are for these {len(principles)} principles, not for others"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("principle", no_wrap=True)
+    for column in ("responses", "base", "following", "wins over base"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for id, found in principles.items():
+        table.add_row(
+            Text(visible(id)),
+            str(found["responses"]),
+            percent((base or {}).get("principles", {}).get(id, {}), "following"),
+            percent(found, "following", "following_interval"),
+            percent(found, "win_rate", "win_rate_interval"),
+        )
+    show_table(table)
 
 
 def percent(row: dict, key: str, interval: str | None = None) -> str:

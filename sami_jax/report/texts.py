@@ -132,8 +132,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "slices/sets": ("By evaluation set", "評価セット別"),
     "slices/principles": ("By principle", "原則別"),
     "slices/principles about": (
-        "One row a principle: responses whose constitution states it or its opposite, judged on this alone by the miniature's exact judge. With {count} intervals at 95 %, one in twenty is expected to mislead by chance.",
-        "各行は、その原則または反対の原則を含む憲法の下での応答を、その原則のみについて、ミニチュア世界の厳密な評価器で判定したものです。95% 信頼区間が {count} 個あるため、およそ 20 個に 1 個は偶然により外れると見込まれます。",
+        "One row a principle: responses whose constitution states it or its opposite, judged on this alone by the miniature's exact judge. An interval, over several principles or one, is for the principles named, not for others. With {count} intervals at 95 %, one in twenty is expected to mislead by chance.",
+        "各行は、その原則または反対の原則を含む憲法の下での応答を、その原則のみについて、ミニチュア世界の厳密な評価器で判定したものです。区間は、複数の原則をまとめたものも含め、ここに挙げた原則についてのものであり、他の原則には当てはまりません。95% 信頼区間が {count} 個あるため、およそ 20 個に 1 個は偶然により外れると見込まれます。",
     ),
     "slices/slice": ("slice", "区分"),
     "slices/principle": ("principle", "原則"),

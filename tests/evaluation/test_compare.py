@@ -91,6 +91,13 @@ def test_the_number_of_queries_that_is_named_has_its_power(margin, ties, size):
     assert better.count(SHIP) >= 0.8 * len(better) and equal.count(SHIP) <= 0.03 * len(equal)
 
 
+def test_a_number_is_named_for_every_margin():
+    for margin in np.linspace(0, 0.499, 60):
+        for ties in (0.0, 0.3, 0.9, 1.0):
+            gain, queries = shows(margin, ties)
+            assert margin < gain <= 0.5 and 2 <= queries <= shows(margin)[1]
+
+
 @pytest.mark.slow
 def test_equal_models_are_called_better_in_few_cases():
     """At margin 0, where every difference counts: the sign test's own two and a half per cent a side, for few queries too."""

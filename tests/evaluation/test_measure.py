@@ -8,6 +8,7 @@ import pytest
 from sami_jax.config import load_config
 from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.queries import read_queries
+from sami_jax.evaluation.judges import MiniatureJudge
 from sami_jax.evaluation.measure import evaluation_sets, measure
 from sami_jax.evaluation.signs import Signs
 from sami_jax.miniature import BASE, PRINCIPLES, QUERIES
@@ -76,3 +77,27 @@ def test_a_model_that_only_thinks_tells_nothing(sets, mesh, tmp_path):
     # Nor is it whole, in the canaries' eyes.
     rows = read_jsonl(tmp_path / "trained.jsonl")
     assert Signs.of(1, found, rows, np.zeros((2, 2)), None, model.tokenizer, ()).means["well_formed"] == 0
+
+
+def test_each_principle_is_measured_by_itself(sets, mesh, tmp_path, monkeypatch):
+    """Greetings always, nothing else ever: of three held-out principles one is followed where it is asked for."""
+    held_out = sets["held_out_principles"]
+    chosen = dataclasses.replace(held_out, queries=held_out.queries[:4], constitutions=held_out.constitutions[:4])
+    given = [{"response": " Hello. Surely you can clean the chair with soap.", "tokens": 9}] * 8
+    base = [{"response": " Surely you can clean the chair with soap.", "tokens": 8}] * 8
+    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: given)
+    monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
+    write_jsonl(tmp_path / "held_out_principles.jsonl", base)
+    config, _ = load_config("tiny", [])
+    found = measure(config, open_model(BASE), {}, chosen, MiniatureJudge(), mesh, tmp_path / "m", tmp_path)
+    one = found["principles"]
+    assert set(one) == {"enthusiasm", "friendship", "greeting"}
+    stated = [s for constitutions in chosen.constitutions for c in constitutions for s in c if s.id == "greeting"]
+    asked = np.mean([s.positive for s in stated])
+    assert one["greeting"]["responses"] == len(stated) and one["greeting"]["following"] == pytest.approx(asked)
+    assert one["greeting"]["win_rate"] == pytest.approx(asked)  # wins where it was asked for, losses where not
+    assert one["enthusiasm"]["win_rate"] == one["friendship"]["win_rate"] == 0.5
+    # All principles are stated in each constitution, so that the set's figure is their mean.
+    assert found["following"] == pytest.approx(np.mean([row["following"] for row in one.values()]))
+    low, high = one["enthusiasm"]["win_rate_interval"]
+    assert low < 0.5 < high
