@@ -101,9 +101,7 @@ def _show_principles(label: str, row: dict, base: dict | None = None) -> None:
     principles = row.get("principles", {})  # none where nobody judges, or in a run of an earlier version
     if not principles:
         return
-    title = (
-        f"One by one, {visible(label)}; the intervals above are for these {len(principles)} principles, not for others"
-    )
+    title = f"Each of them, {visible(label)}; intervals are for these {len(principles)}, not for others"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("principle", no_wrap=True)
     for column in ("responses", "base", "following", "wins over base"):

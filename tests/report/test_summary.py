@@ -21,11 +21,11 @@ def test_each_held_out_principle_is_shown_and_for_which_the_interval_is(capsys, 
     print_evaluation("m", {name: ROW | {"principles": principles}})
     told = " ".join(capsys.readouterr().out.split())
     shown = name == "held_out_principles"
-    assert ("the intervals above are for these 2 principles, not for others" in told) == shown
+    assert ("Each of them, m; intervals are for these 2, not for others" in told) == shown
     assert ("greeting 4 - 75.0 % (30-95) 50.0 % (20-80)" in told) == shown
     assert ("enthusiasm 4 - 25.0 % (5-70)" in told) == shown
 
 
 def test_a_measurement_without_principles_is_shown_as_before(capsys):
     print_evaluation("m", {"held_out_principles": ROW})
-    assert "One by one" not in capsys.readouterr().out
+    assert "Each of them" not in capsys.readouterr().out
