@@ -101,14 +101,14 @@ def _show_principles(label: str, row: dict, base: dict | None = None) -> None:
     principles = row.get("principles", {})  # none where nobody judges, or in a run of an earlier version
     if not principles:
         return
-    title = f"Each of them, {visible(label)}; intervals are for these {len(principles)}, not for others"
+    title = cell(f"Each of them, {label}; intervals are for these {len(principles)}, not for others")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("principle", no_wrap=True)
     for column in ("responses", "base", "following", "wins over base"):
         table.add_column(column, justify="right", no_wrap=True)
     for id, found in principles.items():
         table.add_row(
-            Text(visible(id)),
+            cell(id),
             str(found["responses"]),
             percent((base or {}).get("principles", {}).get(id, {}), "following"),
             percent(found, "following", "following_interval"),
