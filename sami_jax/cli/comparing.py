@@ -65,7 +65,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         mesh = make_mesh(config.mesh.to_dict())
         answers, cut = [], {}
         for one in contestants:
-            file = Path(f"{one.role}.jsonl")
+            file = f"{one.role}.jsonl"
             sampled, cut[one.role] = answer(
                 config, one, queries, constitutions, mesh, arguments.output / SAMPLED / file
             )

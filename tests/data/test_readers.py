@@ -84,15 +84,15 @@ def test_cells_that_are_no_verdict_are_named(tmp_path, content, words):
 @FORMS
 def test_responses(tmp_path, form):
     rows = [
-        {"id": 1, "constitution": "1. A.", "query": None, "response": "x", "tokens": 3, "tags": None},
+        {"id": 1, "constitution": "1. A.", "query": None, "response": "xyz", "tokens": 9, "tags": None},
         {"id": 2, "constitution": None, "query": "Q", "response": "y", "tokens": 4, "tags": ["t"]},
     ]
-    floats = [{**row, "id": float(row["id"]), "tokens": row["tokens"] + 1.0} for row in rows]
+    floats = [{**row, "id": float(row["id"]), "response": row["response"] + "."} for row in rows]
     files = written(tmp_path / f"a.{form}", rows), written(tmp_path / "b.jsonl", floats)
     found = read_pairs_of_files(*files, {"1": "P"})
     assert [(p.id, p.query, p.constitution, p.lengths, p.tags) for p in found] == [
         ("1", "P", "1. A.", (3, 4), ()),
-        ("2", "Q", "", (4, 5), ("t",)),
+        ("2", "Q", "", (1, 2), ("t",)),
     ]
 
 
