@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from sami_jax.api.model import Model
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.pairs import encode_pairs
+from sami_jax.data.replies import Reply
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.miniature.world import PROMPT
@@ -31,16 +32,27 @@ def encode_examples(
     if len(counts) != 1:
         raise UserError(f"each query needs the same number of constitutions and responses, not {sorted(counts)}")
     rows = [
-        {"query": query, "constitutions": own, "responses": said, "finish_reasons": ["stop"] * len(said)}
+        {
+            "query": query,
+            "constitutions": own,
+            "responses": said,
+            "finish_reasons": [text.finish_reason if isinstance(text, Reply) else "stop" for text in said],
+            "token_ids": list(map(sampled, said)),
+        }
         for query, own, said in zip(queries, constitutions, responses, strict=True)
     ]
     prompt = ConfigDict({"training": checked_template(model, template), "max_tokens": UNCUT})
-    examples, _ = encode_pairs(rows, model.files.tokenizer, prompt, end_token, model.files.chat)
+    examples = encode_pairs(rows, model.files.replies(end_token), prompt).examples
     for b, example in enumerate(examples):
         if not all(text.strip() for text in responses[b]):
             raise UserError(f"responses[{b}]: one is empty; leave the query out, or give the text")
         check_length(model, example.longest_text, f"queries[{b}]: prompt and response")
     return examples
+
+
+def sampled(text: str) -> tuple[int, ...]:
+    """The ids of a response of `sample`; () of any other text."""
+    return text.token_ids if isinstance(text, Reply) else ()
 
 
 def checked_template(model: Model, template: str | None) -> str:

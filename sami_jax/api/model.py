@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sami_jax.config import SYSTEM
+from sami_jax.data.chat import DATE
 from sami_jax.errors import UserError
 from sami_jax.export.huggingface import check_replaceable, companions, export
 from sami_jax.ground.paths import path_of
@@ -45,6 +46,7 @@ def load(
     dtype: str = "float32",
     attention: str = "xla",
     chat: bool = False,
+    date: str = DATE,
     mesh: jax.sharding.Mesh | dict[str, int] | None = None,
 ) -> Model:
     """Reads a model in Hugging Face format: Llama, Mistral, Mixtral, Qwen 2.5 or Qwen 3.
@@ -54,6 +56,7 @@ def load(
       dtype: of the weights in memory and of what is computed with them: float32 | bfloat16.
       attention: xla | cudnn (NVIDIA GPUs) | splash (TPUs).
       chat: ask it by its tokenizer's own chat template, as instruct models want it; the system's message states the constitution.
+      date: of a chat, what a template is told that asks for the day, YYYY-MM-DD; the same on every day.
       mesh: devices along "data", "fsdp", "expert" and "tensor", or the mesh of another model; by default the weights are split over
         all devices ("fsdp").
     Raises:
@@ -62,7 +65,7 @@ def load(
     """
     check_choice("dtype", dtype, DTYPES)
     check_choice("attention", attention, BACKENDS)
-    files = open_model(path_of(folder), attention, ConfigDict({"chat": chat, "system": SYSTEM}))
+    files = open_model(path_of(folder), attention, ConfigDict({"chat": chat, "system": SYSTEM, "date": date}))
     if not isinstance(mesh, jax.sharding.Mesh):
         mesh = make_mesh(ALL_DEVICES if mesh is None else mesh)
     return Model(files, files.load(mesh, dtype), mesh)

@@ -15,11 +15,13 @@ from sami_jax.api.arguments import (
     check_rows,
     checked_template,
     encode_examples,
+    sampled,
 )
 from sami_jax.api.model import Model, check_choice
 from sami_jax.contrast.likelihood import normalized
 from sami_jax.contrast.scoring import score as score_batches
 from sami_jax.data import queries as query_files
+from sami_jax.data.replies import Reply
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation import explain as explaining
@@ -98,6 +100,9 @@ def sample(
 ) -> list[list[str]]:
     """A response y to each query under each of its constitutions, [B][C] texts.
 
+    The texts know the token ids that were sampled, and `score`, `explain` and `update` take these, id by id; of a text that is made from
+    one of them, those that the tokenizer cuts it into.
+
     Args:
       queries: [B].
       constitutions: [B][C].
@@ -133,7 +138,7 @@ def sample(
         mesh=model.mesh,
         batch_size=batch_size,
     )
-    texts = (response.text for response in responses)
+    texts = (Reply(response.text, response.token_ids, response.finish_reason) for response in responses)
     return [[next(texts) for _ in own] for own in constitutions]
 
 
@@ -201,7 +206,10 @@ def explain(
             raise UserError(
                 f"constitutions[{b}]: must be different texts, two at least; nothing can be told from equal ones"
             )
-        answers += [explaining.Answer(f"{b}", query, text, tuple(own), i) for i, text in enumerate(said)]
+        answers += [
+            explaining.Answer(f"{b}", query, text, tuple(own), i, token_ids=sampled(text))
+            for i, text in enumerate(said)
+        ]
     prompt = ConfigDict({"training": template, "max_tokens": UNCUT})
     examples = explaining.encode_answers(answers, model.files, prompt)
     found = explaining.explain(model.files, model.params, answers, examples, {}, model.mesh, batch_size)

@@ -68,6 +68,10 @@ def begin(model: Model, config: ConfigDict) -> Training:
         raise UserError(
             f"config.prompt.chat={config.prompt.chat}: the model was loaded otherwise; give `load` the same chat"
         )
+    if model.files.chat and model.files.chat.date not in (None, config.prompt.date):
+        raise UserError(
+            f"config.prompt.date={config.prompt.date!r}: the model was loaded with {model.files.chat.date!r}; give `load` the same date"
+        )
     config, model = config.copy_and_resolve_references(), model.merged
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}
@@ -89,7 +93,7 @@ def update(
       training: its memory is taken; only what is returned can be used afterwards.
       queries: [B]; B a multiple of `train.microbatches` times the devices that share the batch.
       constitutions: [B][C].
-      responses: [B][C]; with `objective.score_eos`, each is taken to have ended by itself.
+      responses: [B][C]; with `objective.score_eos` and in a chat, those that `sample` did not cut off are taken to have ended by themselves.
     Returns:
       the training after the update, and what was measured before it, by name: loss, mi_lower_bound, mi_posterior_bound and
       own_logprob in nats, row_accuracy, column_accuracy, gradient_norm, update_norm. Where the loss or the gradient is no

@@ -89,7 +89,7 @@ def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:
     examples = getattr(arguments, f"{role}_examples")
     model = open_model(getattr(arguments, role) or path_of(config.model.path), config.model.attention, config.prompt)
     if getattr(arguments, f"{role}_chat") and not model.chat:
-        model = model.chatting(config.prompt.system)
+        model = model.chatting(config.prompt.system, config.prompt.date)
     if examples and model.chat:
         raise UserError(f"--{role}_examples {examples}: a chat is asked without examples; leave them out")
     return Contestant(role, model, read_examples(examples) if examples else ())

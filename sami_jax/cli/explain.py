@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sami_jax.cli.options import tell_programs
+from sami_jax.data.chat import DATE
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.shape import misfit
 from sami_jax.data.templates import check_template
@@ -24,7 +25,13 @@ from sami_jax.sharding import ALL_DEVICES, make_mesh
 
 SHOWN = 4  # responses
 # What is needed of a run's config.
-PROMPT = {"training": str, "max_tokens": int, "chat?": bool, "system?": str}  # chats are younger than some runs
+PROMPT = {
+    "training": str,
+    "max_tokens": int,
+    "chat?": bool,
+    "system?": str,
+    "date?": str,
+}  # chats are younger than some runs
 SETTINGS = {"filter": {"prefix": str, "cut_at": [str]}, "prompt": PROMPT}
 NAMED = 3  # words, of those a principle moved most
 LEAST = 0.1  # nats; words that a principle moved less are not named
@@ -48,7 +55,7 @@ def explain_run(arguments: argparse.Namespace) -> None:
                 "take the secret out and run anew"
             )
     config = ConfigDict(made_from["config"])
-    config.prompt.update({"chat": False, "system": "", **made_from["config"]["prompt"]})
+    config.prompt.update({"chat": False, "system": "", "date": DATE, **made_from["config"]["prompt"]})
     system = config.prompt.system if config.prompt.chat else ""
     check_template(config.prompt.training, f"{arguments.run}: the manifest's config.prompt.training", system)
     iteration = _iteration(arguments.run, arguments.iteration)
@@ -61,7 +68,7 @@ def explain_run(arguments: argparse.Namespace) -> None:
     ids = {text: p["id"] for p in made_from["principles"] for phrasing in p["phrasings"] for text in phrasing}
     mesh = make_mesh(ALL_DEVICES)
     params = model.load(mesh, arguments.dtype)
-    rows = explain_all(model, params, answers, config.prompt, ids, mesh, arguments.batch_size)
+    rows = explain_all(model, params, answers, config, ids, mesh, arguments.batch_size)
     if arguments.output:
         write_jsonl(arguments.output, rows)
         say(f"{len(rows)} explanations: {arguments.output}")

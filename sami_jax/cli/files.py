@@ -16,9 +16,11 @@ from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import normalized
 from sami_jax.contrast.scoring import score, tracked
 from sami_jax.data.batches import ContrastExample
+from sami_jax.data.chat import DATE, is_date
 from sami_jax.data.dialogue import Message, messages_in, of_messages
 from sami_jax.data.fields import BadRow, absent, list_in, plain_id
 from sami_jax.data.jsonl import parse_measured, read_json, write_jsonl
+from sami_jax.data.replies import sampled_lists
 from sami_jax.data.rows import read_rows
 from sami_jax.data.shape import misfit
 from sami_jax.data.templates import render, user_template
@@ -38,15 +40,15 @@ from sami_jax.stages.checkpoint import SIDE_FILES, restore_params
 from sami_jax.stages.merging import told_merge
 
 # The columns that `sami score` reads.
-SCORED = ("id", "prompts", "query", "constitutions", "responses")
+SCORED = ("id", "prompts", "query", "constitutions", "responses", "token_ids")
 
 
 def sample_file(arguments: argparse.Namespace) -> None:
-    """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason"} lines out, in order; in a chat
-    {"id", "messages"} too."""
+    """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason", "token_ids"} lines out, in order; in a
+    chat {"id", "messages"} too."""
     options = _sampling_options(arguments)
     model = open_model(arguments.model)
-    model = model.chatting() if arguments.chat else model
+    model = model.chatting(date=_date(arguments, DATE)) if arguments.chat else model
 
     def encoded(row: dict) -> tuple[dict, list[int]]:
         id, asked = plain_id(row), [messages_in(row[key]) for key in keys if not absent(row.get(key))]
@@ -77,10 +79,11 @@ def score_file(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
     config, _ = load_config(arguments.config, arguments.overrides)
+    config.prompt.date = _date(arguments, config.prompt.date)
     validate(config)
     model = open_model(arguments.model, prompt=config.prompt)
     if arguments.chat and not model.chat:
-        model = model.chatting(config.prompt.system)
+        model = model.chatting(config.prompt.system, config.prompt.date)
     if model.chat:
         model.chat.check_replies()
 
@@ -143,6 +146,15 @@ def _write_card(iteration: Path, model: Path) -> None:
     write_card(model, title, predicate, results, stop and stop.reason, told_merge(iteration))
 
 
+def _date(arguments: argparse.Namespace, otherwise: str) -> str:
+    """What --date says, or what holds without it."""
+    if arguments.date is None:
+        return otherwise
+    if not is_date(arguments.date):
+        raise UserError(f"--date {arguments.date!r:.40}: must be a date, YYYY-MM-DD")
+    return arguments.date
+
+
 def _sampling_options(arguments: argparse.Namespace) -> SamplingOptions:
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size {arguments.batch_size}: must be at least 1")
@@ -175,8 +187,10 @@ def _contrast_example(model: ModelFolder, row: dict, prompt: ConfigDict, score_e
     if not all(response.strip() for response in responses):
         raise BadRow("a response is empty", "; remove the line or give the response text")
     end_token = model.chat.end_of_turn if model.chat else model.end_tokens[0]
-    end = [end_token] if score_eos and end_token is not None else []
-    response_ids = [_said(model, response) + end for response in responses]
+    replies = model.replies(end_token if score_eos else None)
+    sampled = sampled_lists(row.get("token_ids"), len(responses))
+    said = _chatted if model.chat else _read
+    response_ids = [said(replies.ids, text, "stop", ids) for text, ids in zip(responses, sampled, strict=True)]
     if not all(response_ids):
         raise BadRow("a response has no tokens", "; remove the line or give the response text")
     _check_length(model, max(map(len, prompt_ids)), max(map(len, response_ids)))
@@ -196,21 +210,15 @@ def _encode(model: ModelFolder, prompt) -> list[int]:
         return _chatted(model.chat.encode, of_messages(prompt))
     if model.chat and isinstance(prompt, str) and prompt.strip():
         return _chatted(model.chat.encode, [Message("user", prompt)])
-    if model.chat or not isinstance(prompt, str) or not (ids := _read(model, prompt, add_special_tokens=True)):
+    if model.chat or not isinstance(prompt, str) or not (ids := _read(model.tokenizer.encode, prompt)):
         raise BadRow("prompt is empty or not a text", "; give the prompt's text")
     return ids
 
 
-def _said(model: ModelFolder, response: str) -> list[int]:
-    if model.chat:
-        return _chatted(model.chat.reply, response)
-    return _read(model, response, add_special_tokens=False)
-
-
-def _read(model: ModelFolder, text: str, add_special_tokens: bool) -> list[int]:
-    """Ids of a text as it stands; where it holds a token that the model has not, the row is bad."""
+def _read(encode: Callable[..., list[int]], *texts) -> list[int]:
+    """Ids of texts as they stand; where they hold a token that the model has not, the row is bad."""
     try:
-        return model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return encode(*texts)
     except UserError as refused:
         raise BadRow("a token that the model has not", f": {refused}") from None
 

@@ -82,7 +82,7 @@ def add_verbs(verbs) -> None:
     _with_model_and_files(
         sample,
         'JSONL of {"id", "prompt"}, or with --chat {"id", "messages"}',
-        'JSONL of {"id", "response", "tokens", "finish_reason"}, in order',
+        'JSONL of {"id", "response", "tokens", "finish_reason", "token_ids"}, in order',
     )
     _with_chat(sample, "prompts are what the user says")
     sample.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
@@ -196,6 +196,9 @@ def _with_model_and_files(sub: argparse.ArgumentParser, input_help: str, output_
 
 def _with_chat(sub: argparse.ArgumentParser, meaning: str) -> None:
     sub.add_argument("--chat", action="store_true", help=f"ask by the tokenizer's chat template: {meaning}")
+    sub.add_argument(
+        "--date", help="told to a chat template that asks for the day, YYYY-MM-DD; else one that is always the same"
+    )
 
 
 def _with_computation(sub: argparse.ArgumentParser) -> None:

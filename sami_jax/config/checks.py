@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.config.settings import defaults
 from sami_jax.contrast.optim import OPTIMIZERS
+from sami_jax.data.chat import is_date
 from sami_jax.data.sources import check_sources
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
@@ -199,6 +200,7 @@ def validate(config: ConfigDict) -> None:
     )
     system = config.prompt.system if config.prompt.chat else ""
     check("prompt.system", "{query}" not in system, "free of {query}, which the user asks")
+    check("prompt.date", is_date(config.prompt.date), "a date, YYYY-MM-DD")
     check_template(config.prompt.generation, "config.prompt.generation", system)
     check_template(config.prompt.training, "config.prompt.training", system)
     primed = config.prompt.chat and config.filter.prefix

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from sami_jax.data.chat import DATE
 from sami_jax.errors import UserError
 from sami_jax.ground.version import PACKAGE
 from sami_jax.miniature.untrained import RANDOM_BYTES
@@ -68,6 +69,7 @@ def defaults() -> ConfigDict:
     c.prompt = ConfigDict()  # texts with the fields {constitution} and {query}
     c.prompt.chat = False  # ask by the tokenizer's own chat template, as instruct models want it (ours; P: base models)
     c.prompt.system = SYSTEM  # of a chat, the system's message: {constitution}; "" sends none (ours)
+    c.prompt.date = DATE  # told to chat templates that ask for the day, YYYY-MM-DD; the same on every day (ours)
     c.prompt.generation = ""  # template under which responses are sampled; in a chat, of the user's message
     c.prompt.training = ""  # template under which they are scored and trained on; may be shorter (P)
     c.prompt.shuffle = True  # shuffle the order of the principles in training prompts (R)

@@ -8,9 +8,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sami_jax.data.batches import ContrastExample
-from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import of_row
 from sami_jax.data.fields import BadRow, absent, list_in
+from sami_jax.data.replies import Replies, sampled_lists
 from sami_jax.data.rows import Skipped, read_rows
 from sami_jax.data.templates import encode_prompt
 
@@ -82,7 +82,8 @@ def filter_pairs(
 
 
 def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[dict]:
-    """Reads and checks a file of pairs: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons" and "turns".
+    """Reads and checks a file of pairs: {"query", "constitutions": [C], "responses": [C]} and, if there, "finish_reasons", "token_ids" and
+    "turns".
 
     Args:
       skipped: takes bad lines; None refuses them.
@@ -103,36 +104,45 @@ def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[d
                 raise BadRow(f"{key!r} holds an empty text or none", "; remove the line or give the text")
             listed[key] = texts
         turns = [dataclasses.asdict(turn) for turn in of_row(row)]
-        return {"query": str(row["query"]), "finish_reasons": ["stop"] * count, **listed, "turns": turns}
+        token_ids = sampled_lists(row.get("token_ids"), count)
+        ended = {"finish_reasons": ["stop"] * count}
+        return {"query": str(row["query"]), **ended, **listed, "turns": turns, "token_ids": token_ids}
 
     required = ("query", "constitutions", "responses")
-    return [row for _, row in read_rows(file, (*required, "finish_reasons", "turns"), required, pair, skipped)]
+    return [
+        row for _, row in read_rows(file, (*required, "finish_reasons", "turns", "token_ids"), required, pair, skipped)
+    ]
 
 
-def encode_pairs(
-    rows: Sequence[dict], tokenizer, prompt: ConfigDict, end_token: int | None, chat: Chat | None = None
-) -> tuple[list[ContrastExample], int]:
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Pairs as token ids."""
+
+    examples: list[ContrastExample]
+    cut: int  # prompts whose query was cut to fit
+    anew: int  # responses whose ids as sampled are not those of their text, which was encoded instead
+
+
+def encode_pairs(rows: Sequence[dict], replies: Replies, prompt: ConfigDict) -> Encoded:
     """Tokenises pairs under the training prompt, or as the turns of a chat.
 
     Args:
-      rows: {"query", "constitutions", "responses", "finish_reasons"} and, of a dialogue, "turns".
+      rows: {"query", "constitutions", "responses", "finish_reasons"}; "token_ids" of the responses, where they are known; and, of a
+        dialogue, "turns".
       prompt: a run's `prompt`.
-      end_token: scored after each response that ended by itself; None scores no end of text.
-    Returns:
-      the examples, and how many prompts had their query cut to fit.
     """
-    examples, cut = [], 0
+    examples, cut, anew = [], 0, 0
     for row in rows:
         prompts = []
         for constitution in row["constitutions"]:
             asked = (prompt.training, constitution, row["query"], prompt.max_tokens)
-            ids, missing = encode_prompt(tokenizer, *asked, chat, of_row(row))
+            ids, missing = encode_prompt(replies.tokenizer, *asked, replies.chat, of_row(row))
             prompts.append(tuple(ids))
             cut += missing > 0
         responses = []
-        for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
-            end = [end_token] if end_token is not None and reason == "stop" else []
-            said = chat.reply(response) if chat else tokenizer.encode(response, add_special_tokens=False)
-            responses.append((*said, *end))
+        token_ids = row.get("token_ids") or [()] * len(row["responses"])
+        for text, reason, sampled in zip(row["responses"], row["finish_reasons"], token_ids, strict=True):
+            responses.append(tuple(replies.ids(text, reason, sampled)))
+            anew += bool(sampled) and replies.spelling(text, sampled) is None
         examples.append(ContrastExample(tuple(prompts), tuple(responses)))
-    return examples, cut
+    return Encoded(examples, cut, anew)

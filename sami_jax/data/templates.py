@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import Message, transcript
 from sami_jax.errors import UserError
+from sami_jax.ground.terminal import say
 
 FIELDS = ("{constitution}", "{query}")
 
@@ -34,6 +35,12 @@ def user_template(prompt: ConfigDict, use: str) -> str:
     """The template of the user's message in a chat: the run's own for `use`, "generation" or "training", or the bare query where the
     run's templates are whole prompts."""
     return prompt[use] if prompt.chat else "{query}"
+
+
+def say_cut(prompt: ConfigDict, cut: int, of: str) -> None:
+    """Says in how many prompts the query was cut, if in any."""
+    if cut:
+        say(f"  the query was cut to fit config.prompt.max_tokens={prompt.max_tokens} in {cut} of {of}")
 
 
 def encode_prompt(

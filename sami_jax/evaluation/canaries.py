@@ -6,6 +6,7 @@ no score, and the held-out ones stay unseen.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,13 @@ class Canaries:
         self._file = folder / f"{NAME}.jsonl"
         told = [self._folder / str(row["update"]) / SIGNS for row in read_appended(self._file) if row["update"] <= done]
         self._looks = [Signs.read(file) for file in told if file.is_file()]
+        hosts.once(lambda: self._forget_after(done))
+
+    def _forget_after(self, done: int) -> None:
+        """Removes what updates said that were made after `done` and are made again, lest it be taken for what the new ones say."""
+        for folder in self._folder.glob("*"):
+            if folder.name.isdecimal() and int(folder.name) > done:
+                shutil.rmtree(folder)
 
     def looked_at(self, before: int) -> int:
         """The last update before one that was looked at; 0 where none was."""

@@ -23,7 +23,9 @@ from sami_jax.data.dialogue import Message, of_row
 from sami_jax.data.fields import BadRow, id_of
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
+from sami_jax.data.replies import sampled_ids
 from sami_jax.data.rows import read_rows
+from sami_jax.data.templates import say_cut
 from sami_jax.errors import UserError
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
@@ -41,6 +43,7 @@ class Answer:
     constitutions: tuple[str, ...]  # C different texts; the response's own is among them
     own: int  # its place
     turns: tuple[Message, ...] = ()  # of a query that is a dialogue
+    token_ids: tuple[int, ...] = ()  # of the response, as it was sampled, where that is known
 
     @property
     def statements(self) -> list[str]:
@@ -54,7 +57,7 @@ class Answer:
 
 
 def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
-    """Reads {"id", "query", "constitution", "response"} lines, in order; lines of one id are answers to one query.
+    """Reads {"id", "query", "constitution", "response"} lines, with "token_ids" or without, in order; lines of one id are answers to one query.
 
     Args:
       config: a run's `filter`; responses are cleaned as for training.
@@ -65,9 +68,9 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
     def checked(row: dict) -> dict:
         if wrong := next((key for key in KEYS[1:] if not isinstance(row[key], str)), None):
             raise BadRow(f"{wrong!r} must be a text", "; mend the line")
-        return row | {"id": id_of(row), "turns": of_row(row)}
+        return row | {"id": id_of(row), "turns": of_row(row), "token_ids": sampled_ids(row.get("token_ids"))}
 
-    rows = read_rows(file, (*KEYS, "turns"), KEYS, checked)
+    rows = read_rows(file, (*KEYS, "turns", "token_ids"), KEYS, checked)
     groups: dict[str, list[tuple[int, dict]]] = {}
     for number, row in rows:
         groups.setdefault(row["id"], []).append((number, row))
@@ -83,13 +86,18 @@ def read_answers(file: Path, config: ConfigDict) -> list[Answer]:
         constitutions = tuple(dict.fromkeys(other["constitution"] for _, other in groups[row["id"]]))
         own = constitutions.index(row["constitution"])
         response = clean(row["response"], config)
-        answers.append(Answer(row["id"], row["query"], response, constitutions, own, row["turns"]))
+        asked = (row["id"], row["query"], response, constitutions, own)
+        answers.append(Answer(*asked, row["turns"], tuple(row["token_ids"])))
     return answers
 
 
-def encode_answers(answers: Sequence[Answer], model: ModelFolder, prompt: ConfigDict) -> list[ContrastExample]:
+def encode_answers(
+    answers: Sequence[Answer], model: ModelFolder, prompt: ConfigDict, prefix: str = ""
+) -> list[ContrastExample]:
     """One example an answer: its response behind a training prompt for each of its contexts.
 
+    Args:
+      prefix: a run's `filter.prefix`, which responses begin with.
     Raises:
       UserError: a text that the model's context cannot hold.
     """
@@ -99,16 +107,18 @@ def encode_answers(answers: Sequence[Answer], model: ModelFolder, prompt: Config
             "constitutions": a.contexts,
             "responses": [a.response],
             "finish_reasons": ["stop"],
+            "token_ids": [a.token_ids],
         }
         for a in answers
     ]
-    examples, _ = encode_pairs(rows, model.tokenizer, prompt, end_token=None, chat=model.chat)
-    for answer, example in zip(answers, examples, strict=True):
+    encoded = encode_pairs(rows, model.replies(None, prefix), prompt)
+    say_cut(prompt, encoded.cut, "the prompts that are compared")
+    for answer, example in zip(answers, encoded.examples, strict=True):
         if example.longest_text > model.config.max_positions:
             raise UserError(
                 f"id {answer.id!r}: prompt and response of {example.longest_text} tokens exceed the model's context of {model.config.max_positions}; shorten them"
             )
-    return examples
+    return encoded.examples
 
 
 def explain(
@@ -128,7 +138,8 @@ def explain(
     """
     for place, logprobs in score_tokens(params, model.config, examples, mesh, batch_size):
         answer, (response,) = answers[place], examples[place].responses
-        texts = said_texts(model.tokenizer, response) if model.chat else token_texts(model.tokenizer, answer.response)
+        by_ids = model.chat or answer.token_ids
+        texts = said_texts(model.tokenizer, response) if by_ids else token_texts(model.tokenizer, answer.response)
         yield place, explanation(answer, texts, logprobs, ids)
 
 
@@ -136,7 +147,7 @@ def explain_all(
     model: ModelFolder,
     params: dict,
     answers: Sequence[Answer],
-    prompt: ConfigDict,
+    config: ConfigDict,
     ids: Mapping[str, str],
     mesh: jax.sharding.Mesh,
     batch_size: int,
@@ -144,11 +155,11 @@ def explain_all(
     """The explanations of all answers, in order, behind a progress bar.
 
     Args:
-      prompt: a run's `prompt`.
+      config: a run's; its `prompt` and `filter` are what counts.
     Raises:
       UserError: what `encode_answers` and `token_texts` raise.
     """
-    examples = encode_answers(answers, model, prompt)
+    examples = encode_answers(answers, model, config.prompt, config.filter.prefix)
     explained = explain(model, params, answers, examples, ids, mesh, batch_size)
     found = dict(tracked(explained, "explaining", examples))
     return [found[place] for place in range(len(answers))]
@@ -202,13 +213,13 @@ def token_texts(tokenizer, text: str) -> list[str]:
 
 
 def said_texts(tokenizer, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text that the tokens before it spell, for replies that a chat template has rendered.
+    """What each token adds to the text that the tokens before it spell, for ids that no text was cut into.
 
-    Of the tokens that share a character, the last takes it, and the others are "".
+    Of the tokens that share a character, the last takes it, and the others are ""; so are special tokens, which no text shows.
     """
     texts, before = [], ""
     for end in range(1, len(ids) + 1):
-        spelt = tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False)
+        spelt = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         whole = end == len(ids) or not spelt.endswith("\ufffd")
         texts.append(spelt[len(before) :] if whole else "")
         before = spelt if whole else before

@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,11 +97,14 @@ def measure(
     Returns:
       scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
       pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries. With `filter.keep_after`,
-      "unanswered" is the share of texts in which no response follows it. "principles" has following and wins of each principle,
-      by id: intervals of the set are over queries, for these principles, and say nothing of others.
+      "unanswered" is the share of texts in which no response follows it. "prompts_with_query_cut" and
+      "training_prompts_with_query_cut" count where a query was cut to fit: as it was asked, and as it was scored. "principles" has
+      following and wins of each principle, by id: intervals of the set are over queries, for these principles, and say nothing
+      of others.
     """
-    rows = _sample(config, model, params, evaluation_set, mesh, folder)
-    metrics = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
+    rows, cut = _sample(config, model, params, evaluation_set, mesh, folder)
+    metrics: dict = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
+    metrics["prompts_with_query_cut"] = cut
     if config.filter.keep_after:
         metrics["unanswered"] = float(np.mean([not row["response"] for row in rows]))
     metrics |= _information(config, model, params, evaluation_set, rows, mesh)
@@ -143,35 +147,44 @@ def _tasks(evaluation_set: EvaluationSet):
 
 def _sample(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, mesh, folder: Path
-) -> list[dict]:
+) -> tuple[list[dict], int]:
+    """The responses, and in how many prompts the query was cut to fit."""
     tasks = list(_tasks(evaluation_set))
     # The same seeds for every model of a run: differences are the model's.
     drawn = seeds(f"{config.seed}/evaluation/{evaluation_set.name}", len(tasks))
-    prompts = []
+    prompts, cut = [], 0
     for (query, constitution), seed in zip(tasks, drawn, strict=True):
         text = composing.text(constitution)
         asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
-        ids, _ = encode_prompt(model.tokenizer, *asked, model.chat, query.turns)
+        ids, missing = encode_prompt(model.tokenizer, *asked, model.chat, query.turns)
+        cut += missing > 0
         prompts.append(Prompt({"id": query.id, **query.row, "constitution": text}, ids, seed))
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
     file = folder / f"{evaluation_set.name}.jsonl"
     title = f"answering {evaluation_set.name}"
-    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter)
+    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter), cut
 
 
 def own_logprobs(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
 ) -> np.ndarray:
     """[Q, C]: mean log-likelihood per token, nats, of responses under the constitutions they belong to, whoever gave them."""
-    s_sum, lengths, _ = _summed(config, model, params, evaluation_set, rows, mesh)
-    return np.diagonal(s_sum, axis1=1, axis2=2) / np.maximum(lengths, 1)
+    scored = _summed(config, model, params, evaluation_set, rows, mesh)
+    return np.diagonal(scored.s_sum, axis1=1, axis2=2) / np.maximum(scored.lengths, 1)
+
+
+class _Scored(NamedTuple):
+    s_sum: np.ndarray  # [Q, C, C], summed over tokens
+    lengths: np.ndarray  # [Q, C], of responses, tokens
+    unanswered: list[bool]  # queries without an answer
+    cut: int  # prompts in which the query was cut to fit
 
 
 def _summed(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, rows: list[dict], mesh
-) -> tuple[np.ndarray, np.ndarray, list[bool]]:
-    """S [Q, C, C] of responses in the training prompt, summed over tokens; their lengths [Q, C]; queries without an answer."""
+) -> _Scored:
+    """S of responses in the training prompt."""
     count = len(evaluation_set.constitutions[0])
     pairs, unanswered = [], []
     for i, (query, constitutions) in enumerate(zip(evaluation_set.queries, evaluation_set.constitutions, strict=True)):
@@ -183,17 +196,19 @@ def _summed(
                 "constitutions": [composing.text(constitution) for constitution in constitutions],
                 "responses": [clean(row["response"], config.filter) for row in own],
                 "finish_reasons": [row["finish_reason"] for row in own],
+                "token_ids": [row.get("token_ids", []) for row in own],
             }
         )
-    end_token = model.scored_end(config.objective.score_eos)
-    examples, _ = encode_pairs(pairs, model.tokenizer, config.prompt, end_token, model.chat)
+    replies = model.replies(model.scored_end(config.objective.score_eos), config.filter.prefix)
+    encoded = encode_pairs(pairs, replies, config.prompt)
+    examples = encoded.examples
     s_sum = np.zeros((len(examples), count, count), np.float32)
     with doing(f"scoring {evaluation_set.name}"):
         scored = score(params, model.config, examples, mesh, config.evaluation.batch_size)
         for place, summed in tracked(scored, "queries", examples):
             s_sum[place] = summed
     lengths = np.array([[len(response) for response in example.responses] for example in examples])
-    return s_sum, lengths, unanswered
+    return _Scored(s_sum, lengths, unanswered, encoded.cut)
 
 
 def _information(
@@ -201,15 +216,14 @@ def _information(
 ) -> dict[str, float | list]:
     """Mutual information, accuracies and the mean S of the model on its own responses, in the training prompt."""
     count = len(evaluation_set.constitutions[0])
-    s_sum, lengths, unanswered = _summed(config, model, params, evaluation_set, rows, mesh)
+    s_sum, lengths, unanswered, cut = _summed(config, model, params, evaluation_set, rows, mesh)
     s_sum[unanswered] = 0.0  # who says nothing tells nothing of the constitution: 0 nats
     estimates, mean_s = _estimates(s_sum, lengths, config.objective.normalize)
     found: dict = {"mean_s": mean_s.tolist(), "mi_cap": math.log(count)}  # nats, the most that the bounds can show
+    found["training_prompts_with_query_cut"] = cut
     for name, values in estimates.items():
         found[name], *interval = mean_interval(values, bounds=(0.0, 1.0) if name.endswith("accuracy") else None)
-        if np.isfinite(
-            interval
-        ).all():  # where all queries give the same nats, nothing shows how much others would differ
+        if np.isfinite(interval).all():  # where all queries give the same nats, nothing shows how much others would differ
             found[f"{name}_interval"] = interval
     return found
 

@@ -1,7 +1,7 @@
 """A model ready for use: its shape, its weights on a mesh, its tokenizer and the ids that end a text."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax.data.chat import Chat
+from sami_jax.data.chat import DATE, Chat
+from sami_jax.data.replies import Replies
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground.display import doing
@@ -64,18 +65,37 @@ class ModelFolder:
         """
         return dataclasses.replace(self, config=read_adapter(folder, self.config), adapter=folder)
 
-    def decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int], behind: str = "") -> str:
+        """The text of ids.
 
-    def chatting(self, system: str = "") -> "ModelFolder":
+        Args:
+          behind: the words that they follow; without any, some tokenizers take the space off the first of them.
+        """
+        before = self.tokenizer.encode(behind, add_special_tokens=False) if behind else []
+        text = self.tokenizer.decode([*before, *ids], skip_special_tokens=True)
+        return text[len(self.tokenizer.decode(before, skip_special_tokens=True)) :] if before else text
+
+    def replies(self, scored_end: int | None, prefix: str = "") -> Replies:
+        """How replies to this model's prompts become ids.
+
+        Args:
+          scored_end: see `scored_end`; None scores no end.
+          prefix: the primed words that texts begin with, and which were not sampled.
+        """
+        return Replies(self.tokenizer, self.chat, self.config.vocab_size, self.end_tokens, scored_end, prefix)
+
+    def chatting(self, system: str = "", date: str = DATE) -> "ModelFolder":
         """The same model, asked through its tokenizer's chat template, whose end of turn ends a text too.
 
         Args:
           system: the system's message, with the field {constitution}; "" sends none.
+          date: what the template is told where it asks for the day, YYYY-MM-DD.
         Raises:
           UserError: no chat template, or one that cannot be rendered.
         """
-        chat = Chat(self.tokenizer, str(self.folder), system)
+        chat = Chat(self.tokenizer, str(self.folder), system, date)
+        if chat.date:
+            say(f"{self.folder}: its chat template asks for the day; on any day it is told {chat.date}")
         ends = dict.fromkeys([*self.end_tokens, *([] if chat.end_of_turn is None else [chat.end_of_turn])])
         return dataclasses.replace(self, end_tokens=tuple(ends), chat=chat)
 
@@ -113,7 +133,7 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
     ends = _end_tokens(folder, tokenizer, config.vocab_size)
     model = ModelFolder(folder, config, tokenizer, ends, tokenizer_files=filed)
     if prompt and prompt.chat:
-        model = model.chatting(prompt.system)
+        model = model.chatting(prompt.system, prompt.date)
         if model.chat:
             model.chat.check_replies()
     return model

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from sami_jax.data.chat import DATE
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
@@ -43,6 +44,8 @@ ROUNDS = 100_000  # of the digest that stands for a masked value: a password in 
 PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
 # Config fields that say who is told of a run, not what it is.
 FOLLOWERS = ("track.to", "track.project", "track.name")
+# Config fields that are younger than some runs, which go on as if they had been made with these values.
+YOUNGER = {"config.prompt.date": DATE}
 
 # What readers rely on in a statement.
 CONTENT = {
@@ -222,7 +225,7 @@ def leaves(content, path: str = "") -> Iterator[tuple[str, object]]:
 
 def _identity(predicate: dict) -> dict[str, object]:
     """What must be the same when a run is continued, by path."""
-    config = dict(leaves(predicate["config"], "config"))
+    config = YOUNGER | dict(leaves(predicate["config"], "config"))
     return {
         **{path: value for path, value in config.items() if path.removeprefix("config.") not in (*PLACES, *FOLLOWERS)},
         **{f"principles: {p['id']}@{p['version']}": p["hash"] for p in predicate["principles"]},

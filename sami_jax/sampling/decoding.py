@@ -54,7 +54,8 @@ class SamplingOptions:
 
 class Response(NamedTuple):
     text: str
-    tokens: int  # sampled tokens, the end-of-text token not counted
+    token_ids: tuple[int, ...]  # that were sampled, the one that ended it among them; a stop string's are left out
+    tokens: int  # of these, the one that ended it not counted
     finish_reason: str  # "stop": end of text or a stop string; "length": max_new_tokens reached
 
 
@@ -360,6 +361,7 @@ def bucket(length: int) -> int:
 def _response(tokens: list[int], options: SamplingOptions, decode, end_tokens) -> Response:
     end = next((i for i, token in enumerate(tokens) if token in end_tokens), None)
     finish_reason = "length" if end is None else "stop"
+    sampled = tuple(tokens if end is None else tokens[: end + 1])
     tokens = tokens[:end]
     text = decode(tokens)
     cuts = [text.find(stop) for stop in options.stop if stop in text]
@@ -367,5 +369,5 @@ def _response(tokens: list[int], options: SamplingOptions, decode, end_tokens) -
         text = text[: min(cuts)]
         # The shortest run of tokens that spells the kept text.
         kept = next(n for n in range(len(tokens) + 1) if decode(tokens[:n]).startswith(text))
-        return Response(text, kept, "stop")
-    return Response(text, len(tokens), finish_reason)
+        return Response(text, sampled[:kept], kept, "stop")
+    return Response(text, sampled, len(tokens), finish_reason)

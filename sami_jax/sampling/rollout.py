@@ -1,6 +1,7 @@
 """Sampling to a file: one line a response, kept as they come, so that a stopped run goes on where it was."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from ml_collections import ConfigDict
 
 from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
 from sami_jax.data.pairs import set_apart
+from sami_jax.data.replies import spelt_by
 from sami_jax.ground import hosts
 from sami_jax.ground.progress import track
+from sami_jax.ground.terminal import say
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.decoding import Response, SamplingOptions, generate
 
@@ -42,22 +45,23 @@ def write_responses(
     title: str,
     filters: ConfigDict | None = None,
 ) -> list[dict]:
-    """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason"} lines, in order.
+    """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason", "token_ids"} lines, in order.
 
     A whole `file` is read back instead; a partial one left by a stopped run is continued, which gives the same lines as
-    an undisturbed run, for what a prompt's seed draws does not depend on its batch.
+    an undisturbed run, for what a prompt's seed draws does not depend on its batch. Where what is there answers other prompts, as that
+    of a run that was made otherwise may, it is begun anew.
 
-    With `filters.keep_after`, "response" and "tokens" are of what follows it, all that anybody scores, judges or shows;
+    With `filters.keep_after`, "response", "tokens" and "token_ids" are of what follows it, all that anybody scores, judges or shows;
     "thinking" holds what comes before, so that both together are the text as it was sampled, of "sampled_tokens" tokens.
 
     Args:
       title: of the progress bar.
       filters: a run's `filter`; None where responses are whole texts.
     """
-    if hosts.once(file.exists):
+    if hosts.once(lambda: _is_whole(file, prompts)):
         return read_jsonl(file)
     partial = file.with_name(file.name + ".partial")
-    done = hosts.once(lambda: _whole_lines(partial))
+    done = hosts.once(lambda: _whole_lines(partial, prompts))
     waiting = prompts[done:]
     with open(partial if hosts.first() else os.devnull, "a", encoding="utf-8") as stream:
         responses = generate(
@@ -67,29 +71,59 @@ def write_responses(
             [prompt.seed for prompt in waiting],
             options,
             end_tokens=model.end_tokens,
-            decode=model.decode,
+            decode=functools.partial(model.decode, behind=filters.prefix) if filters else model.decode,
             mesh=mesh,
             batch_size=batch_size,
         )
         responses = track(responses, title, len(prompts), done)
         for prompt, response in zip(waiting, responses, strict=True):
-            row = {**prompt.key, **_texts(response, model, filters), "finish_reason": response.finish_reason}
+            row = {**prompt.key, **_row(response, model, filters)}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             stream.flush()
     hosts.once(lambda: os.replace(partial, file))
     return read_jsonl(file)
 
 
-def _texts(response: Response, model: ModelFolder, filters: ConfigDict | None) -> dict:
-    if filters is None or not filters.keep_after:
-        return {"response": response.text, "tokens": response.tokens}
-    thinking, said = set_apart(response.text, filters)
-    tokens = len(model.tokenizer.encode(said, add_special_tokens=False))
-    return {"response": said, "tokens": tokens, "thinking": thinking, "sampled_tokens": response.tokens}
+def _row(response: Response, model: ModelFolder, filters: ConfigDict | None) -> dict:
+    said, tokens, token_ids, thoughts = response.text, response.tokens, list(response.token_ids), {}
+    if filters and filters.keep_after:
+        thinking, said = set_apart(response.text, filters)
+        thoughts = {"thinking": thinking, "sampled_tokens": tokens}
+        # Where thoughts end within a token, the response has no ids of its own.
+        before = spelt_by(model.decode, token_ids, thinking) if said else None
+        token_ids = [] if before is None else token_ids[before:]
+        tokens = tokens - before if before is not None else len(model.tokenizer.encode(said, add_special_tokens=False))
+    row = {"response": said, "tokens": tokens, **thoughts, "finish_reason": response.finish_reason}
+    return row | ({"token_ids": token_ids} if token_ids else {})
 
 
-def _whole_lines(partial: Path) -> int:
-    """Takes a torn last line off a stopped run's file; how many are left."""
+def _is_whole(file: Path, prompts: Sequence[Prompt]) -> bool:
+    """Whether the file is there and answers the prompts; one that answers others is taken away."""
+    if not file.exists():
+        return False
+    rows = read_jsonl(file)
+    if len(rows) == len(prompts) and _answers(rows, prompts):
+        return True
+    _begin_anew(file)
+    return False
+
+
+def _whole_lines(partial: Path, prompts: Sequence[Prompt]) -> int:
+    """Takes a torn last line off a stopped run's file, and all of it where it answers other prompts; how many lines are left."""
     rows = read_appended(partial)
+    if len(rows) > len(prompts) or not _answers(rows, prompts):
+        _begin_anew(partial)
+        rows = []
     write_jsonl(partial, rows)
     return len(rows)
+
+
+def _answers(rows: Sequence[dict], prompts: Sequence[Prompt]) -> bool:
+    """Whether the rows are responses to the first of the prompts."""
+    asked = (json.loads(json.dumps(prompt.key)) for prompt in prompts)
+    return all(key.items() <= row.items() for row, key in zip(rows, asked, strict=False))
+
+
+def _begin_anew(file: Path) -> None:
+    say(f"  {file}: answers other prompts than those of this run; begun anew")
+    file.unlink()

@@ -18,6 +18,7 @@ from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.pairs import encode_pairs, read_pairs
+from sami_jax.data.templates import say_cut
 from sami_jax.errors import NotFinite, UserError
 from sami_jax.evaluation.canaries import Canaries, Stop
 from sami_jax.export.huggingface import companions, export
@@ -34,7 +35,7 @@ from sami_jax.report.model_card import write_principles
 from sami_jax.stages.checkpoint import Checkpoints
 from sami_jax.stages.merging import MERGED, tell_merge
 from sami_jax.stages.metrics import MetricsLog
-from sami_jax.stages.preparation import Inputs, principle_records, say_cut
+from sami_jax.stages.preparation import Inputs, principle_records
 from sami_jax.tracking.trackers import Trackers
 
 NOT_FINITE = "not_finite.jsonl"  # the batch that ended a stage, as `sami score` reads it
@@ -218,16 +219,20 @@ def _lost(config: ConfigDict, effective: float) -> str:
 
 def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:
     base = inputs.base
-    end_token = base.scored_end(config.objective.score_eos)
     rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
-    examples, cut = encode_pairs(rows, base.tokenizer, config.prompt, end_token, base.chat)
-    longest = max(example.longest_text for example in examples)
+    encoded = encode_pairs(rows, base.replies(base.scored_end(config.objective.score_eos)), config.prompt)
+    longest = max(example.longest_text for example in encoded.examples)
     if longest > base.config.max_positions:
         raise UserError(
             f"{pairs}: prompt and response of {longest} tokens exceed the model's context of {base.config.max_positions}; shorten the responses"
         )
-    say_cut(config, cut, "training prompts")
-    return examples
+    say_cut(config.prompt, encoded.cut, "training prompts")
+    if encoded.anew:
+        responses = len(rows) * config.constitutions.count
+        say(
+            f"  {pairs}: the token_ids of {encoded.anew} of {responses} responses are not those of their text, which is encoded instead"
+        )
+    return encoded.examples
 
 
 def _batches(config: ConfigDict, examples: list[ContrastExample], iteration: int) -> TrainingBatches:

@@ -21,9 +21,10 @@ from sami_jax.config import iterations
 from sami_jax.data.jsonl import parse_measured, read_json, write_json, write_jsonl
 from sami_jax.data.pairs import filter_pairs
 from sami_jax.data.queries import Query
+from sami_jax.data.replies import Replies
 from sami_jax.data.rows import Skipped
 from sami_jax.data.splits import of_iteration
-from sami_jax.data.templates import encode_prompt
+from sami_jax.data.templates import encode_prompt, say_cut
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.explain import explain_all, read_answers
 from sami_jax.evaluation.measure import measure, trained_principles
@@ -44,9 +45,11 @@ from sami_jax.stages.checkpoint import check_place
 from sami_jax.stages.finetuning import train, trained_model
 from sami_jax.stages.merging import MERGED, told_merge
 from sami_jax.stages.metrics import EVALUATION, tell_again, tell_evaluation
-from sami_jax.stages.preparation import Inputs, devices, prepare, provenance, say_cut
+from sami_jax.stages.preparation import Inputs, devices, prepare, provenance
 from sami_jax.tracking.trackers import Trackers, open_trackers
 
+# What an evaluation counts of queries that did not fit.
+CUT = {"prompts_with_query_cut": "prompts", "training_prompts_with_query_cut": "training prompts"}
 EXPLAINED = 16  # held-out queries whose responses a finished run explains
 
 
@@ -137,7 +140,7 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     root = f"{config.seed}/iteration/{iteration}"
     composed = _compose(config, inputs, root, len(queries))
     prompts, cut = _prompts(config, sampler, queries, composed, root)
-    say_cut(config, cut, f"{len(prompts)} prompts")
+    say_cut(config.prompt, cut, f"{len(prompts)} prompts")
     params = sampler.load(inputs.mesh, config.train.compute_dtype)
     s = config.sampling
     options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
@@ -146,10 +149,13 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     rows = write_responses(file, sampler, params, *sampling, config.filter)
     positives = [[all(statement.positive for statement in c) for c in constitutions] for constitutions in composed]
     kept, dropped = filter_pairs(_pair_rows(config, queries, composed, rows, root), positives, config.filter)
+    kept, anew = _with_spelling_ids(kept, sampler.replies(None, config.filter.prefix))
     counts = {"queries": len(queries), "kept": len(kept), "dropped": dropped, "prompts_with_query_cut": cut}
-    write_json(folder / "dropped.json", counts)
+    write_json(folder / "dropped.json", counts | {"responses_encoded_anew": anew})
     reasons = "".join(f"; {count} dropped: {reason}" for reason, count in dropped.items())
     say(f"  kept {len(kept)} of {len(queries)} queries{reasons}")
+    if anew:
+        say(f"  {anew} responses were cut within a token: their text is encoded anew")
     if not kept:
         raise UserError(f"{file}: every query was dropped ({dropped}); loosen config.filter or sample otherwise")
     write_jsonl(folder / "pairs.jsonl", kept)
@@ -180,6 +186,9 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
             for chosen in inputs.evaluation_sets
         }
         write_json(file, results)
+        for name, found in results.items():
+            for key, prompts in CUT.items():
+                say_cut(config.prompt, found[key], f"{found['responses']} {prompts} of {name}")
     return read_json(file, "restore it, or remove it to measure again", parse_measured)
 
 
@@ -197,7 +206,7 @@ def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, fo
         answers = read_answers(responses, config.filter)[: EXPLAINED * config.constitutions.count]
         params = model.load(inputs.mesh, config.train.compute_dtype)
         batch_size = config.evaluation.batch_size
-        write_jsonl(file, explain_all(model, params, answers, config.prompt, ids, inputs.mesh, batch_size))
+        write_jsonl(file, explain_all(model, params, answers, config, ids, inputs.mesh, batch_size))
     except UserError as error:
         say(f"not explained: {error}")
 
@@ -256,6 +265,19 @@ def _pair_rows(
                 "constitutions": [composing.text(constitution) for constitution in stated],
                 "responses": [row["response"] for row in own],
                 "finish_reasons": [row["finish_reason"] for row in own],
+                "token_ids": [row.get("token_ids", []) for row in own],
             }
         )
     return pairs
+
+
+def _with_spelling_ids(pairs: Sequence[dict], replies: Replies) -> tuple[list[dict], int]:
+    """The pairs with the ids as sampled that spell their cleaned responses, [] where none do; and how many such there are, of those
+    whose ids are known: a response of an older run has none."""
+    rows, anew = [], 0
+    for pair in pairs:
+        sampled = list(zip(pair["responses"], pair["token_ids"], strict=True))
+        spelt = [replies.spelling(text, ids) for text, ids in sampled]
+        anew += sum(bool(ids) and own is None for own, (_, ids) in zip(spelt, sampled, strict=True))
+        rows.append({**pair, "token_ids": [ids or [] for ids in spelt]})
+    return rows, anew

@@ -141,12 +141,6 @@ def principle_records(config: ConfigDict, inputs: Inputs) -> list[dict]:
     return [record | {"role": "trained" if record["id"] in trained else "held out"} for record in records]
 
 
-def say_cut(config: ConfigDict, cut: int, of: str) -> None:
-    """Says in how many prompts the query was cut, if in any."""
-    if cut:
-        say(f"  the query was cut to fit config.prompt.max_tokens={config.prompt.max_tokens} in {cut} of {of}")
-
-
 def devices() -> dict[str, str | int]:
     """What this process computes on."""
     return {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "processes": jax.process_count()}

@@ -13,6 +13,7 @@ import transformers
 from sami_jax.config import load_config
 from sami_jax.data.batches import ContrastExample, TrainingBatches, few_lengths, pack, shape_for
 from sami_jax.data.pairs import encode_pairs
+from sami_jax.data.replies import Replies
 
 
 def example(n: int) -> ContrastExample:
@@ -121,7 +122,7 @@ def test_real_posts_have_little_padding_under_the_published_settings():
     ]
     config, _ = load_config("tldr_mistral7b", [])
     tokenizer = word_pieces([text for row in rows for text in (row["query"], *row["responses"])])
-    examples, _ = encode_pairs(rows, tokenizer, config.prompt, None)
+    examples = encode_pairs(rows, Replies(tokenizer, None, len(tokenizer), (), None), config.prompt).examples
     train = config.train
     made = batches(
         examples,

@@ -10,6 +10,7 @@ from sami_jax.config.checks import validate
 from sami_jax.data.chat import Chat
 from sami_jax.data.dialogue import Message
 from sami_jax.data.pairs import encode_pairs
+from sami_jax.data.replies import Replies
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation.explain import said_texts
@@ -73,8 +74,9 @@ def test_examples_are_what_transformers_renders(shape, tokenizer, chat):
     config.training = "{query}"
     row = {"query": QUERY, "constitutions": CONSTITUTIONS, "responses": [REPLY, CORPUS[1]]}
     row |= {"finish_reasons": ["stop", "length"]}
-    [example], cut = encode_pairs([row], tokenizer, config, chat.end_of_turn, chat)
-    assert cut == 0
+    encoded = encode_pairs([row], Replies(tokenizer, chat, len(tokenizer), (), chat.end_of_turn), config)
+    [example] = encoded.examples
+    assert encoded.cut == 0
     replies = [list(response) for response in example.responses]
     assert replies[0][-1] == chat.end_of_turn and chat.end_of_turn not in replies[0][:-1] + replies[1]
     for prompt, constitution in zip(example.prompts, CONSTITUTIONS, strict=True):

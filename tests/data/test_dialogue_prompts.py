@@ -11,6 +11,7 @@ from sami_jax.data.dialogue import Message
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.pairs import encode_pairs, read_pairs
 from sami_jax.data.queries import read_queries
+from sami_jax.data.replies import Replies
 from sami_jax.data.templates import encode_prompt
 from sami_jax.errors import UserError
 from sami_jax.evaluation.explain import read_answers
@@ -91,8 +92,10 @@ def test_turns_go_with_their_query_from_file_to_file(tmp_path):
     tokenizer = chat_tokenizer("qwen")
     prompt = defaults().prompt
     prompt.training = "{query}"
-    examples, cut = encode_pairs(rows, tokenizer, prompt, None, Chat(tokenizer, "qwen", SYSTEM))
-    assert examples[0].prompts[0] == tuple(rendered(tokenizer, TURNS, STATED)) and cut == 0
+    replies = Replies(tokenizer, Chat(tokenizer, "qwen", SYSTEM), len(tokenizer), (), None)
+    encoded = encode_pairs(rows, replies, prompt)
+    examples = encoded.examples
+    assert examples[0].prompts[0] == tuple(rendered(tokenizer, TURNS, STATED)) and encoded.cut == 0
     assert examples[1].prompts[0] == tuple(rendered(tokenizer, TURNS[:1], STATED))
     answers = [
         {"id": several.id, **several.row, "constitution": constitution, "response": response}

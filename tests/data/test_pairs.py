@@ -6,6 +6,7 @@ import transformers
 from sami_jax import miniature
 from sami_jax.config import defaults
 from sami_jax.data.pairs import clean, drop_reason, encode_pairs, filter_pairs, set_apart
+from sami_jax.data.replies import Replies
 from sami_jax.data.templates import encode_prompt, render
 from sami_jax.errors import UserError
 
@@ -89,14 +90,16 @@ def test_encoded_pairs_score_the_end_of_text_only_where_the_model_ended(config, 
     config.prompt.training = "Constitution:\n{constitution}\n\nHuman: {query}\n\nAssistant:"
     row = {"query": "Is that clear?", "constitutions": ["1. Say hello first.", "1. Never say hello."]}
     row |= {"responses": [" Hello.", " Maybe."], "finish_reasons": ["stop", "length"]}
-    [example], cut = encode_pairs([row], tokenizer, config.prompt, tokenizer.eos_token_id)
-    assert cut == 0
+    ends = (tokenizer.eos_token_id,)
+    encoded = encode_pairs([row], Replies(tokenizer, None, len(tokenizer), ends, *ends), config.prompt)
+    [example] = encoded.examples
+    assert (encoded.cut, encoded.anew) == (0, 0)
     assert (
         tokenizer.decode(example.prompts[1])
         == "Constitution:\n1. Never say hello.\n\nHuman: Is that clear?\n\nAssistant:"
     )
     assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.</s>", " Maybe."]
-    [example], _ = encode_pairs([row], tokenizer, config.prompt, None)
+    [example] = encode_pairs([row], Replies(tokenizer, None, len(tokenizer), ends, None), config.prompt).examples
     assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.", " Maybe."]
 
 

@@ -179,7 +179,7 @@ def test_a_run_trains_on_what_transformers_renders(sami, tmp_path):
     config, _ = load_config("tiny", options)
     model = open_model(base, prompt=config.prompt)
     rows = read_pairs(workdir / "iteration_2" / "pairs.jsonl", 2)
-    examples, _ = encode_pairs(rows, model.tokenizer, config.prompt, model.scored_end(False), model.chat)
+    examples = encode_pairs(rows, model.replies(model.scored_end(False)), config.prompt).examples
     for row, example in zip(rows, examples, strict=True):
         assert [list(ids) for ids in example.prompts] == prompts(tokenizer, shape, row)
         for ids, text, reason in zip(example.responses, row["responses"], row["finish_reasons"], strict=True):
