@@ -1,13 +1,17 @@
 """Chats of four shapes: the ids we ask and train on are those that transformers renders; roles that are not there; forged turns."""
 
+import datetime
+import re
+
 import jinja2
 import pytest
+import tokenizers
 import transformers
 from support.chat_models import CORPUS, SHAPES, chat_tokenizer
 
 from sami_jax.config import defaults
 from sami_jax.config.checks import validate
-from sami_jax.data.chat import Chat
+from sami_jax.data.chat import CLOCK, DATE, Chat
 from sami_jax.data.dialogue import Message
 from sami_jax.data.pairs import encode_pairs
 from sami_jax.data.replies import Replies
@@ -124,9 +128,9 @@ def test_a_query_that_is_too_long_is_cut_the_frame_never(tokenizer, chat):
         encode_prompt(tokenizer, "{query}", CONSTITUTIONS[0], QUERY, len(empty) - 1, chat)
 
 
-def test_white_space_around_a_reply_is_the_templates(chat):
-    assert chat.reply("\n Hello there.\n\n") == chat.reply("Hello there.")
-    assert chat.reply("") == chat.reply(" \n") == []
+def test_white_space_around_a_reply_stays(chat):
+    assert chat.tokenizer.decode(chat.reply("\n Hello there.\n\n")) == "\n Hello there.\n\n"
+    assert chat.reply("") == [] != chat.reply(" \n")
 
 
 def test_what_would_join_the_prompt_is_tokenised_apart():
@@ -154,6 +158,8 @@ def test_a_system_that_is_left_out_goes_to_the_user():
         (None, "here: its tokenizer has no chat template"),
         ("{{ raise_exception('no\nway') }}", r"here: its chat template refuses a conversation \(no way\)"),
         ("{% for %}", "here: its chat template refuses a conversation"),
+        ("{{ ['Hi', 'Hello'] | random }}", r"here: its chat template draws at random \(\| random\)"),
+        ("{{ lipsum() }}", r"here: its chat template draws at random \(lipsum\)"),
         ("{{ messages.append(messages[0]) }}", "refuses a conversation .*unsafe"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses a conversation .*unsafe"),
     ],
@@ -166,17 +172,124 @@ def test_templates_that_cannot_be_rendered(template, words):
 @pytest.mark.parametrize(
     "template",
     [
-        "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}",
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
         "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ raise_exception('I only listen') }}{% endif %}{{ m['content'] }}{% endfor %}",
     ],
-    ids=["replies elsewhere", "never closed", "no replies"],
+    ids=["never closed", "no replies"],
 )
 def test_templates_that_ask_but_cannot_be_trained_on(template):
     chat = Chat(with_template(template), "here")
     assert chat.end_of_turn is None and chat.prompt("", QUERY)
     with pytest.raises(UserError, match="here: its chat template does not put a reply"):
         chat.reply(REPLY)
+
+
+THOUGHTS = ("<think>", "</think>", "<tool_call>", "</tool_call>")  # added, and not special
+TURNS = "{% for m in messages %}{% if m['role'] == 'assistant' %}REPLY{% else %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+# How templates write a reply again, and how they ask for one.
+THINKING = {
+    "as Qwen 3: each reply gets a thought, if an empty one": (
+        "<|im_start|>assistant\n<think>\n{{ m['content'].split('</think>')[0].split('<think>')[-1] | trim if '</think>' in m['content'] else '' }}\n</think>\n\n"
+        "{{ m['content'].split('</think>')[-1] | trim }}<|im_end|>\n",
+        "<|im_start|>assistant\n",
+    ),
+    "as DeepSeek R1: the prompt opens the thought, replies lose it": (
+        "<|im_start|>assistant\n{{ m['content'].split('</think>')[-1] | trim }}<|im_end|>\n",
+        "<|im_start|>assistant\n<think>\n",
+    ),
+    "as Hermes: replies stay": ("<|im_start|>assistant\n{{ m['content'] }}<|im_end|>\n", "<|im_start|>assistant\n"),
+}
+
+
+@pytest.fixture(params=THINKING)
+def thinking(request) -> Chat:
+    reply, asks = THINKING[request.param]
+    template = TURNS.replace("REPLY", reply) + "{% if add_generation_prompt %}" + asks + "{% endif %}"
+    backend = tokenizers.Tokenizer.from_str(chat_tokenizer("qwen").backend_tokenizer.to_str())
+    backend.add_tokens(list(THOUGHTS))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+    tokenizer.chat_template = template
+    return Chat(tokenizer, "here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nHello\n</think>\n\nYou can.",
+        "<think>\nHello",
+        "Hello\n</think>\n\nYou can.",
+        "<think>\n\n</think>\n\nYou can.",
+        "<think></think>You can. ",
+        "\n\n<tool_call>\n{}\n</tool_call>",
+        "You <|im_end|> can.",
+        "You can.",
+    ],
+)
+def test_thoughts_and_tool_calls_are_the_ids_that_were_sampled(thinking, text):
+    tokenizer = thinking.tokenizer
+    assert thinking.end_of_turn == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    expected = []
+    for piece in filter(None, re.split(f"({'|'.join(THOUGHTS)})", text)):
+        plain = tokenizer.backend_tokenizer.model.tokenize
+        if piece in THOUGHTS:
+            expected.append(tokenizer.convert_tokens_to_ids(piece))
+        else:
+            words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(piece)
+            expected += [token.id for word, _ in words for token in plain(word)]
+    assert thinking.reply(text) == expected
+    # In a query they are letters, as far as the template writes them itself.
+    asked = thinking.prompt("", f"a{text}b")
+    assert asked.count(thinking.end_of_turn) == thinking.prompt("", "a").count(thinking.end_of_turn)
+    marks = [id for id in map(tokenizer.convert_tokens_to_ids, THOUGHTS[:2]) if "<think>" in tokenizer.chat_template]
+    assert [id for id in asked if id in marks] == [id for id in thinking.prompt("", "a") if id in marks]
+
+
+DATED = (
+    "{% if strftime_now is defined %}{% set day = strftime_now('FORMAT') %}{% else %}{% set day = 'never' %}{% endif %}"
+)
+SAID = "{% for m in messages %}{{ day }}: {{ m['content'] }}<|im_end|>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "format", ["%d %b %Y", "%Y-%m-%d", "%A, %B %-d, %Y", "%H:%M:%S %p", "%j%%d %% 100%", "%y%m%d%Z", "%e %F %%%d"]
+)
+def test_a_template_that_asks_for_the_day_is_told_the_one_that_is_given(format):
+    told = {}
+    for date in (None, "2023-01-05"):
+        chat = Chat(with_template(DATED.replace("FORMAT", format) + SAID), "here", **({"date": date} if date else {}))
+        day = datetime.datetime.fromisoformat(date or DATE)
+        told[date] = chat.tokenizer.decode(chat.prompt("", "Why?"))
+        assert told[date] == f"{day.strftime(format)}: Why?<|im_end|>" and chat.date == day.date().isoformat()
+    assert len(set(told.values())) == 2 or not re.search("%-?[dejYyF]", format)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ strftime_now('%s') }}", "1721952000"),  # strftime's own is another in each time zone
+        ("{% set clock = strftime_now %}{{ clock(format='%Y') }}", "2024"),
+        ("{% macro day() %}{{ strftime_now('%Y') }}{% endmacro %}{{ day() }}", "2024"),
+        ("\n  {% if true %}\n{{ strftime_now('%Y') }}{% endif %}", "\n2024"),
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
+            "26 Jul 2024",
+        ),
+    ],
+)
+def test_the_clock_in_all_its_places(template, told):
+    assert Chat(with_template(template), "here")._template.startswith(CLOCK)
+    chat = Chat(with_template(template + "{{ messages[0]['content'] }}"), "here")
+    assert chat.tokenizer.decode(chat.prompt("", "!")) == f"{told}!"
+
+
+def test_templates_that_ask_for_no_day_have_none(chat):
+    assert chat.date is None
+
+
+@pytest.mark.parametrize("date", ["26 Jul 2024", "2024-7-26", "20240726", "2024-02-30", ""])
+def test_dates_that_are_none(date, tokenizer):
+    with pytest.raises(UserError, match="must be a date, YYYY-MM-DD"):
+        Chat(tokenizer, "here", date=date)
 
 
 def test_turns_that_a_template_refuses(shape, chat):
@@ -195,6 +308,7 @@ def test_turns_that_a_template_refuses(shape, chat):
         ({"system": "Be kind."}, "config.prompt.generation: the template lacks {constitution}"),
         ({"generation": "Why?"}, "config.prompt.generation: the template lacks {query}"),
         ({"system": "{query} {constitution}"}, "config.prompt.system=.*must be free of {query}"),
+        ({"date": "26 Jul 2024"}, "config.prompt.date='26 Jul 2024': must be a date, YYYY-MM-DD"),
         ({}, None),
         ({"system": "", "generation": "{constitution} {query}", "training": "{query} {constitution}"}, None),
     ],

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sami_jax.config import load_config
+from sami_jax.config import defaults, load_config
+from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.queries import Query
-from sami_jax.evaluation.canaries import canary_set
+from sami_jax.evaluation.canaries import SIGNS, Canaries, canary_set
+from sami_jax.evaluation.signs import Signs
 from sami_jax.principles.principle import Principle
 
 
@@ -20,6 +22,16 @@ def test_the_set_is_fixed_and_states_principles_and_their_antitheses():
     for positive, negative in chosen.constitutions:
         assert [s.id for s in positive] == [s.id for s in negative] and len(positive) == 3
         assert all(s.text.startswith("Be ") for s in positive) and all(s.text.startswith("Never") for s in negative)
+
+
+def test_what_later_updates_said_is_forgotten(tmp_path):
+    """A run that goes on from an earlier checkpoint makes these updates again, and may make them otherwise."""
+    for update in (0, 4, 8, 12):
+        Signs(update, 0.1, {}).write(tmp_path / "canaries" / str(update) / SIGNS)
+    write_jsonl(tmp_path / "canaries.jsonl", [{"update": update} for update in (0, 4, 8)])
+    canaries = Canaries(defaults(), None, {}, None, None, None, tmp_path, done=4)  # pyright: ignore[reportArgumentType]
+    assert sorted(folder.name for folder in (tmp_path / "canaries").iterdir()) == ["0", "4"]
+    assert canaries.looked_at(before=100) == 4
 
 
 COLLAPSING = [

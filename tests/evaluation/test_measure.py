@@ -13,6 +13,7 @@ from sami_jax.evaluation.measure import evaluation_sets, measure
 from sami_jax.evaluation.signs import Signs
 from sami_jax.miniature import BASE, PRINCIPLES, QUERIES
 from sami_jax.models.pretrained import open_model
+from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 
 
@@ -66,6 +67,24 @@ def test_thinking_is_neither_counted_nor_scored(sets, mesh, tmp_path):
     plain, _ = load_config("tiny", [])
     alone = measure(plain, model, params, chosen, None, mesh, tmp_path / "alone", None)
     assert found == {**alone, "unanswered": 0}
+
+
+def test_queries_that_are_cut_are_counted_and_told(sets, mesh, tmp_path, capsys):
+    config, _ = load_config("tiny", ["--config.prompt.max_tokens=70"])
+    model, chosen = open_model(BASE), first_two(sets["trained"])
+    query = dataclasses.replace(chosen.queries[1], text="Is that clear? " * 40)
+    chosen = dataclasses.replace(chosen, queries=[chosen.queries[0], query])
+    said = {"response": " Yes.", "tokens": 2, "finish_reason": "stop"}
+    asked = zip(chosen.queries, chosen.constitutions, strict=True)
+    rows = [{"id": q.id, **q.row, "constitution": composing.text(c), **said} for q, both in asked for c in both]
+    write_jsonl(tmp_path / "trained.jsonl", rows)
+    found = measure(config, model, model.load(mesh), chosen, None, mesh, tmp_path, None)
+    assert found["prompts_with_query_cut"] == found["training_prompts_with_query_cut"] == 2
+    told = capsys.readouterr().err
+    for prompts in ("prompts", "training prompts"):
+        assert f"the query was cut to fit config.prompt.max_tokens=70 in 2 of 4 {prompts} of trained" in " ".join(
+            told.split()
+        )
 
 
 def test_a_model_that_only_thinks_tells_nothing(sets, mesh, tmp_path):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sami_jax.data.chat import DATE
 from sami_jax.errors import UserError
 from sami_jax.provenance.manifest import RunRecord, masked_fields, read_statement, uses
 from sami_jax.provenance.verify import verify
@@ -60,6 +61,13 @@ def changed(path: list, value) -> dict:
         part = part[key]
     part[path[-1]] = value
     return predicate
+
+
+def test_a_run_that_is_older_than_a_field_goes_on_with_its_default(tmp_path):
+    RunRecord(tmp_path, PREDICATE, DEVICES)
+    RunRecord(tmp_path, changed(["config", "prompt"], {"date": DATE}), DEVICES)
+    with pytest.raises(UserError, match=r"config.prompt.date was '2024-07-26', now '2026-11-30'"):
+        RunRecord(tmp_path, changed(["config", "prompt"], {"date": "2026-11-30"}), DEVICES)
 
 
 def test_is_an_in_toto_statement(workdir):

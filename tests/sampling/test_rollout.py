@@ -6,6 +6,7 @@ import pytest
 from support.small_model import SMALL
 
 from sami_jax.config import defaults
+from sami_jax.data.jsonl import write_jsonl
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
@@ -47,8 +48,25 @@ def test_a_stopped_file_is_continued_to_the_same_lines(write, tmp_path, kept):
 
 
 def test_a_whole_file_is_read_back(write, tmp_path):
-    (tmp_path / "whole.jsonl").write_text('{"id": "from before"}\n')
-    assert write(tmp_path / "whole.jsonl") == [{"id": "from before"}]
+    rows = [{"id": n, "response": "from before"} for n in range(6)]
+    write_jsonl(tmp_path / "whole.jsonl", rows)
+    assert write(tmp_path / "whole.jsonl") == rows
+
+
+@pytest.mark.parametrize("name", ["file.jsonl", "file.jsonl.partial"])
+@pytest.mark.parametrize("ids", [[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 7], [0, 9], [*range(7)]])
+def test_responses_to_other_prompts_are_not_taken(write, tmp_path, name, ids, capsys):
+    write_jsonl(tmp_path / name, [{"id": n, "response": "from before"} for n in ids])
+    assert write(tmp_path / "file.jsonl") == write(tmp_path / "undisturbed.jsonl")
+    assert f"{name}: answers other prompts than those of this run; begun anew" in capsys.readouterr().err
+
+
+def test_rows_hold_the_ids_that_were_sampled(write, tmp_path):
+    for row in write(tmp_path / "file.jsonl"):
+        ended = row["finish_reason"] == "stop"
+        said = row["token_ids"][: len(row["token_ids"]) - ended]
+        assert MODEL.decode(said) == row["response"] and len(said) == row["tokens"]
+        assert not ended or row["token_ids"][-1] == 0
 
 
 def test_thinking_is_kept_apart_and_not_counted(write, tmp_path):
@@ -58,7 +76,9 @@ def test_thinking_is_kept_apart_and_not_counted(write, tmp_path):
     rows = write(tmp_path / "apart.jsonl", filters)
     for row, one in zip(rows, whole, strict=True):
         assert row["thinking"] + row["response"] == one["response"] and row["sampled_tokens"] == one["tokens"]
-        assert row["tokens"] == len(row["response"]) and filters.keep_after not in row["response"]
+        assert row["tokens"] == len(row["response"])
+        assert row.get("token_ids", []) == (one["token_ids"][len(row["thinking"]) :] if row["response"] else [])
+        assert filters.keep_after not in row["response"]
     assert 0 < rows[0]["tokens"] < whole[0]["tokens"]
 
 
