@@ -9,6 +9,7 @@ from sami_jax.config import load_config
 from sami_jax.config.checks import validate
 from sami_jax.data.jsonl import write_json, write_jsonl
 from sami_jax.data.splits import split_queries
+from sami_jax.data.templates import say_cut
 from sami_jax.errors import UserError
 from sami_jax.evaluation.compare import Contestant, answer, compose, decide, judged_rows, pair_up, read_examples, shows
 from sami_jax.evaluation.judging import PairJudge, judge_pairs
@@ -22,7 +23,7 @@ from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
 from sami_jax.provenance.manifest import RunRecord
 from sami_jax.sharding import make_mesh
-from sami_jax.stages.preparation import devices, say_cut
+from sami_jax.stages.preparation import devices
 
 SAMPLED = "sampled"  # folder, in that of a comparison, of responses before they are cleaned
 
@@ -69,7 +70,7 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
             sampled, cut[one.role] = answer(
                 config, one, queries, constitutions, mesh, arguments.output / SAMPLED / file
             )
-            say_cut(config, cut[one.role], f"{len(queries)} prompts of the {one.role}; the judge sees it whole")
+            say_cut(config.prompt, cut[one.role], f"{len(queries)} prompts of the {one.role}; the judge sees it whole")
             answers.append(judged_rows(config, one, sampled, unit=contestants[0].model))
             write_jsonl(arguments.output / file, answers[-1])
         files = [arguments.output / name for name in (SAMPLED, "baseline.jsonl", "test.jsonl")]

@@ -15,6 +15,8 @@ from support.short_run import SHORT
 
 import sami_jax
 from sami_jax import miniature
+from sami_jax.api.arguments import encode_examples
+from sami_jax.data.replies import Reply
 from sami_jax.data.templates import render
 from sami_jax.ground.stopping import at_once, gracefully
 from sami_jax.miniature.world import PROMPT
@@ -51,6 +53,21 @@ def test_importing_it_takes_no_jax():
     assert all(getattr(sami_jax, name) is not None for name in sami_jax.__all__)
     with pytest.raises(AttributeError, match="no attribute 'samples'"):
         _ = sami_jax.samples
+
+
+def test_responses_are_scored_by_the_ids_that_were_sampled(model):
+    responses = sami_jax.sample(model, QUERIES[:1], [["1. Say hello first.", "1. Never say hello."]], max_new_tokens=8)
+    (said, other), tokenizer = responses[0], model.files.tokenizer
+    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in tokenizer.tokenize(" ".join("hello"))]
+    odd = Reply(tokenizer.decode(letters), letters, "length")
+    [example] = encode_examples(model, QUERIES[:1], [["a"] * 4], [[said, other, odd, f"{odd}"]], None, end_token=7)
+    ends = model.files.end_tokens
+    assert example.responses[:2] == tuple(
+        text.token_ids + (7,) * (text.finish_reason == "stop" and text.token_ids[-1] not in ends)
+        for text in (said, other)
+    )
+    assert example.responses[2] == tuple(letters)
+    assert example.responses[3] == (*tokenizer.encode(f"{odd}", add_special_tokens=False), 7)
 
 
 def test_constitutions(principles):
