@@ -163,6 +163,8 @@ class Chat:
             )
         except UserError:
             return None, ""
+        if one == other:  # replies are left out
+            return None, ""
         pairs = zip(reversed(one), reversed(other), strict=False)
         common = [id for id, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)][::-1]
         special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}

@@ -40,7 +40,7 @@ def chat(shape, tokenizer):
     return Chat(tokenizer, shape, SYSTEM)
 
 
-def with_template(template: str | None) -> transformers.PreTrainedTokenizerFast:
+def with_template(template: str | dict | None) -> transformers.PreTrainedTokenizerFast:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=chat_tokenizer("qwen").backend_tokenizer, eos_token="<|endoftext|>"
     )
@@ -174,8 +174,9 @@ def test_templates_that_cannot_be_rendered(template, words):
     [
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
         "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ raise_exception('I only listen') }}{% endif %}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}<|im_end|>{% endfor %}",
     ],
-    ids=["never closed", "no replies"],
+    ids=["never closed", "no replies", "replies are left out"],
 )
 def test_templates_that_ask_but_cannot_be_trained_on(template):
     chat = Chat(with_template(template), "here")
@@ -290,6 +291,14 @@ def test_templates_that_ask_for_no_day_have_none(chat):
 def test_dates_that_are_none(date, tokenizer):
     with pytest.raises(UserError, match="must be a date, YYYY-MM-DD"):
         Chat(tokenizer, "here", date=date)
+
+
+def test_of_several_templates_the_default_is_taken():
+    several = {"tool_use": "tools{{ messages[0]['content'] }}", "default": "{{ messages[0]['content'] }}<|im_end|>"}
+    chat = Chat(with_template(several), "here")
+    assert chat.tokenizer.decode(chat.prompt("", "Why?")) == "Why?<|im_end|>"
+    with pytest.raises(UserError, match="here: no chat template to ask by"):
+        Chat(with_template({"one": "a", "other": "b"}), "here")
 
 
 def test_turns_that_a_template_refuses(shape, chat):
