@@ -172,7 +172,7 @@ def test_sample_writes_one_line_a_prompt_in_order(tmp_path, capsys):
     assert main([*argv, "--seed", "3"]) == 0
     first = read_lines(target)
     assert [row["id"] for row in first] == ["q0", "q1", "q2"]
-    assert set(first[0]) == {"id", "response", "tokens", "finish_reason"}
+    assert set(first[0]) == {"id", "response", "tokens", "finish_reason", "token_ids"}
     assert all(verb in row["response"] for verb, row in zip(["fix", "cut", "move"], first, strict=True))
     assert main([*argv, "--seed", "3", "--batch_size", "1"]) == 0
     assert read_lines(target) == first

@@ -119,6 +119,20 @@ def test_a_reply_ends_with_the_text_or_the_turn(folder):
     assert list(model.chatting().end_tokens) == ends and list(model.end_tokens) == ends[:1]
 
 
+def test_ids_of_a_row_are_what_is_scored(sami, tmp_path):
+    model = write_chat_model(tmp_path / "llama3")
+    letters = [open_model(model).tokenizer.convert_tokens_to_ids(letter) for letter in "Hello"]
+    row = {"id": 1, "prompts": [QUERY] * 3, "responses": ["Hello"] * 3, "token_ids": [letters, [], letters[1:]]}
+    source, target = write_lines(tmp_path / "in.jsonl", [row]), tmp_path / "out.jsonl"
+    argv = ["score", "--chat", "--model", str(model), "--input", source, "--output", str(target)]
+    assert sami(*argv)[0] == 0
+    [line] = read_lines(target)
+    assert line["response_tokens"] == [5, 1, 1] and line["logprobs"][0][0] != line["logprobs"][0][1]
+    write_lines(tmp_path / "in.jsonl", [{**row, "token_ids": [letters]}])
+    assert "'token_ids' must list those of each response" in sami(*argv)[1]
+    assert "--date 'today': must be a date, YYYY-MM-DD" in sami(*argv, "--date", "today")[1]
+
+
 def test_bad_chats_are_one_line(sami, tmp_path):
     model = str(write_chat_model(tmp_path / "mistral", "mistral"))
 
