@@ -188,7 +188,7 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
         write_json(file, results)
         for name, found in results.items():
             for key, prompts in CUT.items():
-                say_cut(config.prompt, found[key], f"{found['responses']} {prompts} of {name}")
+                say_cut(config.prompt, int(found[key]), f"{found['responses']} {prompts} of {name}")
     return read_json(file, "restore it, or remove it to measure again", parse_measured)
 
 

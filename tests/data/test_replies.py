@@ -10,7 +10,8 @@ from support.small_model import SMALL
 
 from sami_jax.config import defaults
 from sami_jax.data.chat import Chat
-from sami_jax.data.jsonl import BadRow, write_jsonl
+from sami_jax.data.fields import BadRow
+from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.pairs import encode_pairs, read_pairs
 from sami_jax.data.replies import Replies, Reply, sampled_ids, spelt_by
 from sami_jax.errors import UserError
@@ -98,7 +99,7 @@ def test_a_reply_forgets_its_ids_when_it_is_changed():
     assert json.dumps([reply]) == json.dumps([TEXT])
 
 
-@pytest.mark.parametrize("wrong", ["1", 1, [1.0], [True], [-1], [2**31], ["1"], [[1]]])
+@pytest.mark.parametrize("wrong", ["a", 1, [1.0], [True], [-1], [2**31], ["1"], [[1]], "[1.5]"])
 def test_ids_that_are_none(wrong, tmp_path):
     with pytest.raises(BadRow, match="'token_ids' must be whole numbers"):
         sampled_ids(wrong)
@@ -116,7 +117,12 @@ def test_pairs_with_ids_and_without(tmp_path):
         "finish_reasons": ["stop", "length"],
     }
     ids = [[*by_letters(TEXT), END], by_letters("Bye")]
-    rows = [texts, {**texts, "token_ids": None}, {**texts, "token_ids": [ids[0], []]}, {**texts, "token_ids": ids}]
+    rows = [
+        texts,
+        {**texts, "token_ids": None},
+        {**texts, "token_ids": f"[{ids[0]}, null]"},
+        {**texts, "token_ids": ids},
+    ]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     prompt = defaults().prompt
     prompt.training = "{constitution} {query}"
@@ -129,6 +135,6 @@ def test_pairs_with_ids_and_without(tmp_path):
         (tuple(ids[0]), plain[1]),
     ]
     assert encoded.anew == 1
-    with pytest.raises(UserError, match=r"pairs.jsonl:1: 'token_ids' must list those of 2 responses"):
+    with pytest.raises(UserError, match=r"pairs.jsonl:1: 'token_ids' must list those of each response, 2 lists"):
         write_jsonl(tmp_path / "pairs.jsonl", [{**texts, "token_ids": ids[:1]}])
         read_pairs(tmp_path / "pairs.jsonl", 2)
