@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sami_jax.cli.options import hushed, join, nearest
 from sami_jax.cli.parser import new_parser
-from sami_jax.cli.start import keep_compiled_programs, start
+from sami_jax.cli.start import keep_compiled_programs, set_up
 from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.disk import disk_fault
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     failed, threads of Orbax wait for one another for minutes."""
     if argv is not None:
         return _call(argv)
-    if status := _call(start()):
+    if status := _call(set_up()):
         hosts.exit_now(status)
     return 0
 

@@ -21,7 +21,7 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _NOT_KEPT = f"compiled programs are not kept, and the next start takes longer; set {_CACHE} to a folder"
 
 
-def start() -> list[str]:
+def set_up() -> list[str]:
     """Sets the process up; its arguments."""
     take_streams()
     _hurry()

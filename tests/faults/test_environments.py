@@ -91,7 +91,7 @@ TOGETHER = [
         "the reader has gone",
     ),
 ]
-READY = "import sys, json\nfrom sami_jax.cli.start import start\nstart()\nfrom sami_jax.cli import main\n"
+READY = "import sys, json\nfrom sami_jax.cli.start import set_up\nset_up()\nfrom sami_jax.cli import main\n"
 WORK = (
     "with open('statuses', 'w') as told:\n    told.writelines(f'{main(argv)}\\n' for argv in json.loads(sys.argv[1]))\n"
 )
