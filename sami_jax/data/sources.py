@@ -80,7 +80,7 @@ def check_sources(data: ConfigDict) -> None:
     if len(on_hub) == 2:
         same = data.eval_queries == data.queries
         check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
-    if _same(_place(data.queries), _place(data.eval_queries)):
+    if data.eval_queries and _same(_place(data.queries), _place(data.eval_queries)):
         own = not os.path.isfile(_place(data.queries))
         check(
             "eval_queries",

@@ -62,6 +62,13 @@ def test_both_splits_of_a_dataset_or_one_of_it_and_a_file():
     assert list(sources(config.data)) == ["queries"]
 
 
+def test_a_folder_of_queries_may_be_the_one_we_are_in():
+    config, _ = load_config(
+        "tiny", ["--config.data.queries=.", "--config.data.eval_queries=", "--config.data.eval_split=train"]
+    )
+    validate(config)
+
+
 @pytest.mark.parametrize("revision", ["", "main", "refs/convert/parquet"])
 def test_no_source_on_the_hub_is_without_its_commit(revision):
     with pytest.raises(UserError, match=r"is no commit .40 hex digits.; hub datasets are read at one alone"):
