@@ -99,7 +99,7 @@ def test_each_principle_is_measured_by_itself(sets, mesh, tmp_path, monkeypatch)
     chosen = dataclasses.replace(held_out, queries=held_out.queries[:4], constitutions=held_out.constitutions[:4])
     given = [{"response": " Hello. Surely you can clean the chair with soap.", "tokens": 9}] * 8
     base = [{"response": " Surely you can clean the chair with soap.", "tokens": 8}] * 8
-    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: given)
+    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: (given, 0))
     monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
     write_jsonl(tmp_path / "held_out_principles.jsonl", base)
     config, _ = load_config("tiny", [])
