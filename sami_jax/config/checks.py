@@ -164,7 +164,7 @@ def validate(config: ConfigDict) -> None:
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
-    check_sources(config.data)
+    check_sources(config.data, judged=config.evaluation.judge != "none")
     check_number("canaries.logprob_drop", 0.0)
     check_number("canaries.false_alarms", 0.0, 0.5, above=True)
     for field in ("review.fraction", *(f"canaries.{name}" for name in CANARY_SHARES)):

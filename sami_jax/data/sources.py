@@ -45,10 +45,12 @@ class Source:
 
 
 def sources(data: ConfigDict) -> dict[str, Source]:
-    """What a run's `data` names, by field: "queries" and, if it is set, "eval_queries"."""
+    """What a run's `data` names, by field: "queries" and, if it is set to another place, "eval_queries"."""
     shared = {name: data[name] for name in ("column", "id_column", "subset", "revision")}
     splits = {"queries": data.split, "eval_queries": data.eval_split}
     named = {name: Source(_place(data[name]), split=split, **shared) for name, split in splits.items() if data[name]}
+    if one_file(data):
+        del named["eval_queries"]
     return {name: one if one.repository else dataclasses.replace(one, revision="") for name, one in named.items()}
 
 
@@ -56,9 +58,18 @@ def _place(given: str) -> str:
     return given if given.startswith(HUB) else str(path_of(given))
 
 
-def check_sources(data: ConfigDict) -> None:
+def one_file(data: ConfigDict) -> bool:
+    """Whether one file is named both to train on and to evaluate on, by whatever names."""
+    own = _place(data.queries)
+    return bool(data.eval_queries) and os.path.isfile(own) and _same(own, _place(data.eval_queries))
+
+
+def check_sources(data: ConfigDict, judged: bool) -> None:
     """Checks what can be checked without reading anything.
 
+    Args:
+      judged: whether a judge tells how well the queries to evaluate on are answered. Without one, a file that is named for both
+        is taken as if it was named once.
     Raises:
       UserError: names the field, its value, and what it may be.
     """
@@ -80,13 +91,10 @@ def check_sources(data: ConfigDict) -> None:
     if len(on_hub) == 2:
         same = data.eval_queries == data.queries
         check("eval_queries", same, "the dataset of data.queries, whose revision it shares; fetch others to a folder")
-    if data.eval_queries and _same(_place(data.queries), _place(data.eval_queries)):
-        own = not os.path.isfile(_place(data.queries))
-        check(
-            "eval_queries",
-            own,
-            "another file than data.queries, or '', which holds out the last data.eval_fraction of it",
-        )
+    if one_file(data):
+        wanted = "another file than data.queries, or '', which holds out the last data.eval_fraction of it"
+        check("eval_queries", not judged, wanted)
+    elif data.eval_queries and _same(_place(data.queries), _place(data.eval_queries)):
         check(
             "eval_split",
             data.eval_split != data.split,

@@ -25,7 +25,7 @@ class Split:
 def split_queries(data: ConfigDict, skipped: Skipped | None = None) -> Split:
     """Reads the queries that a run's `data` names. Of those to evaluate on, what stands in training too is left out and counted.
 
-    Held out are all of `eval_queries`, or the last `eval_fraction` of `queries` where it is "".
+    Held out are all of `eval_queries`, or the last `eval_fraction` of `queries` where it is "" or the same file.
 
     Args:
       skipped: takes bad rows; None refuses them.
@@ -37,6 +37,10 @@ def split_queries(data: ConfigDict, skipped: Skipped | None = None) -> Split:
     if "eval_queries" in read:
         chosen = read["eval_queries"].queries
     else:
+        if data.eval_queries:
+            say(
+                f"WARNING: {place}: one file to train and to evaluate on; its last {data.eval_fraction:.0%} are held out"
+            )
         count = max(1, round(len(training) * data.eval_fraction))
         training, chosen = training[:-count], training[-count:]
     trained = {normalized(query.text) for query in training}

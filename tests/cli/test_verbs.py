@@ -86,7 +86,8 @@ GOOD_PROMPT = {"id": 1, "prompt": "Human: How do I fix the bike?\n\nAssistant:"}
         ("[1, 2]", "input.jsonl:2: not a JSON object"),
         ({"id": 2}, "input.jsonl:2: key 'prompt' is missing"),
         ({"id": 2, "prompt": ""}, "input.jsonl:2: prompt is empty"),
-        ({"id": 2, "prompt": None}, "input.jsonl:2: prompt is empty or not a text"),
+        ({"id": 2, "prompt": None}, "input.jsonl:2: key 'prompt' is missing"),
+        ({"id": 2, "prompt": 7}, "input.jsonl:2: prompt is empty or not a text"),
         ({"id": 2, "prompt": "the " * 300}, "context of 256: prompt of 301 and response of up to 8 tokens; shorten"),
     ],
 )

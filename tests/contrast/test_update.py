@@ -283,7 +283,7 @@ def test_an_update_moves_with_its_microbatches(monkeypatch, mesh, config):
         start=lambda params: number,
         add=lambda *_: (number, {"loss": number}),
         norm=lambda total: number,
-        apply=lambda state, total, count: (state, number, None),
+        apply=lambda state, total, count: (state, {"update_norm": number}, None),
     )
     monkeypatch.setattr(update_module, "programs", lambda *_: stand_ins)
     monkeypatch.setattr(Work, "tell_within", lambda self, share: told.append(share))

@@ -103,7 +103,8 @@ def test_pairs(tmp_path, form):
         {**row, "finish_reasons": None, "turns": None},
         {**row, "finish_reasons": ["stop", "length"], "turns": None},
     ]
-    plain = {"query": "Q", "constitutions": ["1. A.", "1. B."], "responses": ["x", "y"], "turns": []}
+    plain = {"query": "Q", "constitutions": ["1. A.", "1. B."], "responses": ["x", "y"]}
+    plain |= {"turns": [], "token_ids": [[], []]}
     assert read_pairs(written(tmp_path / f"p.{form}", rows), 2) == [
         {**plain, "finish_reasons": ["stop", "stop"]},
         {**plain, "finish_reasons": ["stop", "length"]},
@@ -150,7 +151,14 @@ def read(monkeypatch):
     monkeypatch.setattr(files, "open_model", lambda *_, **__: base)
 
     def run(verb, file: Path, **options):
-        shared = {"model": miniature.BASE, "input": file, "chat": False, "batch_size": 1, "skip_bad_rows": False}
+        shared = {
+            "model": miniature.BASE,
+            "input": file,
+            "chat": False,
+            "batch_size": 1,
+            "skip_bad_rows": False,
+            "date": None,
+        }
         with pytest.raises(Read):
             verb(Namespace(**shared, **options))
         return [row for _, row in kept.pop()]

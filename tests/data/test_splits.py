@@ -10,6 +10,7 @@ from support.complaint import complaint
 from sami_jax import miniature
 from sami_jax.cli import comparing, main
 from sami_jax.config import load_config
+from sami_jax.config.checks import validate
 from sami_jax.data.queries import Query, read_queries
 from sami_jax.data.splits import distinct, of_iteration, split_queries
 from sami_jax.errors import UserError
@@ -94,6 +95,18 @@ def test_one_file_for_both_is_refused(tmp_path, monkeypatch, capsys, name, verb)
     )
     copied = "copy.jsonl: each of the 20 queries to evaluate on stands among those to train on too"
     assert (copied if name == "copy.jsonl" else "must be another file than data.queries, or ''") in said
+
+
+def test_one_file_for_both_is_held_out_in_part_where_nothing_is_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "q.jsonl", ROWS[:20])
+    config, _ = load_config(
+        "tiny", [*options(queries="q.jsonl", eval_queries="./q.jsonl"), "--config.evaluation.judge=none"]
+    )
+    validate(config)
+    found = split_queries(config.data)
+    assert [len(found.training), [query.id for query in found.held_out]] == [18, ["held_out-18", "held_out-19"]]
+    assert "q.jsonl: one file to train and to evaluate on; its last 10% are held out" in capsys.readouterr().err
 
 
 def test_splits_of_iterations_share_no_text():
