@@ -118,6 +118,11 @@ class RunRecord:
         if differing or recorded is None or recorded["digest"] != json_digest(statement):
             self._write()
 
+    @property
+    def config(self) -> dict:
+        """The run's config as it is recorded: what was secret when it was begun stays masked, also where nobody knows it any more."""
+        return self._predicate["config"]
+
     def stage(self, event: str, iteration: int, outputs: list[Path], **facts) -> bool:
         """Records once that a stage of an iteration is done, with the digests of what it left; whether that is news."""
         if self.audit.last(event, iteration=iteration):

@@ -77,7 +77,7 @@ def run(
         made_from = provenance(config, inputs)
         record = RunRecord(workdir, made_from, devices(), force_resume)
         with open_trackers(config, workdir) as trackers:
-            trackers.describe(redacted(made_from["config"]), made_from["principles"])
+            trackers.describe(redacted(record.config), made_from["principles"])
             tell_again(trackers, config, workdir)
             try:
                 _iterate(config, inputs, workdir, allow_unapproved, made_from, record, trackers)

@@ -174,9 +174,10 @@ def test_unapproved_principles_and_secrets(tmp_path):
     assert predicate["config"]["canaries"]["refusals"] == ["***", "***"]
     for written in [out, err, *(file.read_bytes().decode("latin-1") for file in workdir.rglob("*") if file.is_file())]:
         assert "planted" not in written
-    # The run knows itself again although its config is masked.
-    process = sami(workdir, *options, JUDGE_API_KEY="planted key of the judge")
+    # The run knows itself again although its config is masked, also where nobody knows any more that it is a secret.
+    process = sami(workdir, *options)
     assert process.communicate() and process.returncode == 0
+    assert not [file for file in workdir.rglob("*") if file.is_file() and b"planted" in file.read_bytes()]
 
 
 def test_another_config_in_the_same_folder_is_refused(undisturbed, commands):
