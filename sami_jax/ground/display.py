@@ -68,7 +68,7 @@ def draws() -> bool:
     return sys.stderr.isatty() and not console.is_dumb_terminal and not any(map(os.environ.get, _NO_BARS))
 
 
-_SPINNER = Spinner("dots")
+_SPINNER = Spinner("line")  # of characters that every terminal has
 
 
 def _drawn() -> RenderableType:
