@@ -141,7 +141,7 @@ def defaults() -> ConfigDict:
     c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse, on both sides alike
     c.canaries.saturation = 0.9  # share of its cap, log 2, from which the MI bound counts as saturated
     c.canaries.following_drop = 0.15  # fall of following below its best that, with a saturated bound, fires
-    c.canaries.logprob_drop = 1.0  # likewise, where no judge tells following: nats a token, of the base's own replies
+    c.canaries.logprob_drop = 0.5  # likewise, where no judge tells following: nats a token, of the base's own replies
     c.canaries.refusals = REFUSALS  # texts that mark a refusal in a reply's first words, letter case aside
     c.canaries.false_alarms = 0.01  # share of sound runs, at most, in which a rule fires by chance
 
