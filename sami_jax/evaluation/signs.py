@@ -69,7 +69,8 @@ class Signs:
         }
         if judged:
             found["following"] = judged[0]
-        values = {name: np.asarray(each, float).reshape(-1, 2) for name, each in found.items()}
+        # Rounded as they are written: a look that is read back is the same.
+        values = {name: np.asarray(each, float).reshape(-1, 2).round(6) for name, each in found.items()}
         return cls(update, metrics["mi_posterior_bound"] / math.log(2), values)
 
     @property
@@ -80,7 +81,7 @@ class Signs:
         return found | {"mi_share": self.mi_share}
 
     def write(self, file: Path) -> None:
-        replies = {name: values.round(6).tolist() for name, values in self.replies.items()}
+        replies = {name: values.tolist() for name, values in self.replies.items()}
         write_json(file, dataclasses.asdict(self) | {"replies": replies})
 
     @classmethod

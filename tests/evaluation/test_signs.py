@@ -118,7 +118,7 @@ def test_signs_of_replies_and_back(tmp_path):
         {"response": "申し訳ございませんが", "finish_reason": "stop", "tokens": 7},
     ]
     metrics = {"mi_posterior_bound": 0.34657}
-    kept = np.array([[-1.0, -2.0], [-0.5, -0.5]])
+    kept = np.array([[-1.0, -2.0], [-0.5, -0.5]]) - np.float32(1e-7)
     found = Signs.of(3, metrics, rows, kept, None, Words(), defaults().canaries.refusals)
     assert found.means == pytest.approx(
         {"well_formed": 0.5, "mean_tokens": 5.0, "repetition": 0.05, "refusal": 0.5, "kept_logprob": -1.0, "mi_share": 0.5},
@@ -128,4 +128,4 @@ def test_signs_of_replies_and_back(tmp_path):
     assert judged.means["well_formed"] == 1.0 and judged.means["following"] == pytest.approx(0.875)
     judged.write(tmp_path / "signs.json")
     again = Signs.read(tmp_path / "signs.json")
-    assert again.means == pytest.approx(judged.means) and again.update == 3
+    assert again.means == judged.means and again.update == 3

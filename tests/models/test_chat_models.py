@@ -198,10 +198,11 @@ def test_a_run_asks_what_transformers_renders_and_trains_on_what_was_sampled(sam
     responses = read_lines(workdir / "iteration_2" / "responses.jsonl")
     sampled = {(row["id"], row["response"]): row["token_ids"] for row in responses}
     examples = encode_pairs(rows, model.replies(model.scored_end(False)), config.prompt).examples
-    for row, example in zip(rows, examples, strict=True):
+    queries = [row["id"] for row in read_lines(workdir / "iteration_2" / "pairs.jsonl")]
+    for query, row, example in zip(queries, rows, examples, strict=True):
         assert [list(ids) for ids in example.prompts] == prompts(tokenizer, shape, row)
         for ids, text, reason in zip(example.responses, row["responses"], row["finish_reasons"], strict=True):
-            assert list(ids) == sampled[row["id"], text] and model.decode(ids) == text
+            assert list(ids) == sampled[query, text] and model.decode(ids) == text
             assert (ids[-1] in model.end_tokens) is (reason == "stop")
     status, told = sami("explain", str(workdir), "--limit", "2", "--output", str(tmp_path / "explained.jsonl"))
     assert status == 0, told

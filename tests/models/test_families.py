@@ -79,6 +79,9 @@ def save_model(family: str, folder) -> None:
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if chat == "qwen":  # whose class transformers takes for every qwen2, whatever the tokenizer's files say
+        own = transformers.Qwen2Tokenizer().backend_tokenizer
+        tokenizer.normalizer, tokenizer.pre_tokenizer = own.normalizer, own.pre_tokenizer
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
