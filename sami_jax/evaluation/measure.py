@@ -223,9 +223,8 @@ def _information(
     found["training_prompts_with_query_cut"] = cut
     for name, values in estimates.items():
         found[name], *interval = mean_interval(values, bounds=(0.0, 1.0) if name.endswith("accuracy") else None)
-        if np.isfinite(
-            interval
-        ).all():  # where all queries give the same nats, nothing shows how much others would differ
+        # Where all queries give the same nats, nothing shows how much others would differ.
+        if np.isfinite(interval).all():
             found[f"{name}_interval"] = interval
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sami_jax.data.fields import BadRow, absent, id_of, tags_of
 from sami_jax.data.rows import Skipped, good, read_file, usable
 from sami_jax.errors import UserError
-from sami_jax.ground.replies import answer_after_thoughts
+from sami_jax.ground.server_replies import answer_after_thoughts
 
 COLUMNS = ("id", "constitution", "response", "query", "tags")
 PROMPT = """\

@@ -10,7 +10,7 @@ from sami_jax.errors import UserError
 from sami_jax.ground import credentials
 from sami_jax.ground.redaction import public_address, redact
 from sami_jax.ground.refusals import LONGEST, Refusal, error_in, one_line, read_refusal
-from sami_jax.ground.replies import NoReply, NotOfProtocol, read_answer, read_reply
+from sami_jax.ground.server_replies import NoReply, NotOfProtocol, read_answer, read_reply
 from sami_jax.ground.terminal import say
 
 APIS = ("chat", "completions")

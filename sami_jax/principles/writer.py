@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sami_jax.ground.endpoint import Refused, Unusable
 from sami_jax.ground.redaction import redact
-from sami_jax.ground.replies import answer_after_thoughts
+from sami_jax.ground.server_replies import answer_after_thoughts
 from sami_jax.principles.files import ID
 from sami_jax.principles.lint import NEAR, closest, similarity
 from sami_jax.principles.principle import Principle, Source, content_hash

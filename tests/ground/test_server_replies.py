@@ -5,7 +5,7 @@ import json
 import pytest
 from support.stand_in_endpoint import said
 
-from sami_jax.ground.replies import NoReply, NotOfProtocol, answer_after_thoughts, read_answer, read_reply
+from sami_jax.ground.server_replies import NoReply, NotOfProtocol, answer_after_thoughts, read_answer, read_reply
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm. Final Response: B"}]}
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
