@@ -6,6 +6,7 @@ no score, and the held-out ones stay unseen.
 """
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from sami_jax.data.jsonl import read_appended, read_jsonl, write_json, write_jsonl
+from sami_jax.data.jsonl import read_appended, read_json, read_jsonl, write_json, write_jsonl
 from sami_jax.data.queries import Query
 from sami_jax.data.shape import read_shaped
 from sami_jax.evaluation.judges import Judge
@@ -27,6 +28,8 @@ from sami_jax.evaluation.measure import (
 )
 from sami_jax.evaluation.signs import Signs, fired
 from sami_jax.ground import hosts
+from sami_jax.ground.digests import json_digest
+from sami_jax.models.files import model_files
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.models.stack import joined
 from sami_jax.principles import constitutions as composing
@@ -36,6 +39,9 @@ NAME = "canaries"
 STOPPED = "stopped.json"
 STOP = {"update": int, "last_good": int, "rules": [str]}  # its content
 SIGNS = "signs.json"  # of a look, in its folder
+ASKED = "asked.json"  # beside the base's: the digest of what decides it
+# Parts of a config that say nothing of how the base answers.
+_OF_TRAINING = ("mesh", "optim", "lora", "train", "track")
 
 
 def canary_set(config: ConfigDict, principles: Sequence[Principle], queries: Sequence[Query]) -> EvaluationSet:
@@ -64,16 +70,19 @@ class Canaries:
         mesh: jax.sharding.Mesh,
         folder: Path,
         done: int,
+        earlier: Path | None = None,
     ):
         """
         Args:
           model: the base, with adapters if it is these that are trained.
           frozen: the weights beside them; {} where all are trained.
           done: updates made before a stop; signs of later ones are measured again.
+          earlier: folder of another stage of this run: what it measured of the base is taken, where it was asked alike.
         """
         self._config, self._model, self._frozen = config, model, frozen
         self._set, self._judge, self._mesh = chosen, judge, mesh
         self._folder = folder / NAME
+        self._earlier = earlier and earlier / NAME / "0"
         self._file = folder / f"{NAME}.jsonl"
         told = [self._folder / str(row["update"]) / SIGNS for row in read_appended(self._file) if row["update"] <= done]
         self._looks = [Signs.read(file) for file in told if file.is_file()]
@@ -99,13 +108,31 @@ class Canaries:
         """
         compute_dtype = self._config.train.compute_dtype
         if not self._looks:
-            base = dataclasses.replace(self._model, config=dataclasses.replace(self._model.config, adapter=None))
-            self._measure(0, base, base.load(self._mesh, compute_dtype))
+            self._look_at_base()
         if self._looks[-1].update != update:
             whole = joined(self._frozen, params)
             self._measure(update, self._model, jax.tree.map(lambda w: w.astype(compute_dtype), whole))
         *before, now = self._looks
         return now.means, fired(self._config, before, now)
+
+    def _look_at_base(self) -> None:
+        """Every stage begins with the base, which answers as it did in the stage before."""
+        folder, asked = self._folder / "0", self._asked()
+        earlier = self._earlier
+        if earlier and hosts.once(lambda: _copied(earlier, folder, asked)):
+            self._add(Signs.read(folder / SIGNS))
+            return
+        base = dataclasses.replace(self._model, config=dataclasses.replace(self._model.config, adapter=None))
+        self._measure(0, base, base.load(self._mesh, self._config.train.compute_dtype))
+        write_json(folder / ASKED, asked)
+
+    def _asked(self) -> dict:
+        """What decides how the base answers, as a digest. A base that was replaced is told by its files' sizes and times."""
+        config = json.loads(self._config.to_json())
+        chosen = {name: value for name, value in config.items() if name not in _OF_TRAINING}
+        chosen["compute_dtype"] = self._config.train.compute_dtype
+        files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in model_files(self._model.folder)]
+        return {"sha256": json_digest([chosen, dataclasses.asdict(self._set), files])}
 
     def _measure(self, update: int, model: ModelFolder, params: dict) -> None:
         folder = self._folder / str(update)
@@ -118,8 +145,26 @@ class Canaries:
             judged = [share_followed(verdict) for verdict in verdicts], whole
         look = Signs.of(update, metrics, rows, kept, judged, model.tokenizer, self._config.canaries.refusals)
         look.write(folder / SIGNS)
+        self._add(look)
+
+    def _add(self, look: Signs) -> None:
         self._looks.append(look)
         write_jsonl(self._file, [{"update": look.update, **look.means} for look in self._looks])
+
+
+def _copied(earlier: Path, folder: Path, asked: dict) -> bool:
+    """Copies a look's folder, whole or not at all, where what was asked is the same; whether it did."""
+    if (
+        not (earlier / ASKED).is_file()
+        or read_json(earlier / ASKED, "remove it to have the base measured again") != asked
+    ):
+        return False
+    partial = folder.with_name("0.partial")
+    for leftover in (partial, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(earlier, partial)
+    partial.rename(folder)
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,10 +45,18 @@ Keep = Callable[[int], Path]  # writes the texts of an update, by its number, to
 
 
 def train(
-    config: ConfigDict, inputs: Inputs, pairs: Path, folder: Path, iteration: int, trackers: Trackers
+    config: ConfigDict,
+    inputs: Inputs,
+    pairs: Path,
+    folder: Path,
+    iteration: int,
+    trackers: Trackers,
+    earlier: Path | None = None,
 ) -> Stop | None:
     """Trains the base model on a pairs file: checkpoints/, metrics.jsonl, canaries.jsonl, model/; of adapters, adapter/ and merged.json.
 
+    Args:
+      earlier: folder of another stage of this run, whose canaries have asked the base already.
     Returns:
       how the canaries stopped it, if they did; then the exported model is the last good one, and none where there was none.
     Raises:
@@ -60,7 +68,7 @@ def train(
     examples = functools.cache(lambda: _examples(config, inputs, pairs))
     exported = (folder / "model").exists
     if not hosts.once(exported) and not (stop and not stop.last_good):
-        stop = _train(config, inputs, examples(), folder, iteration, trackers, stop)
+        stop = _train(config, inputs, examples(), folder, iteration, trackers, earlier, stop)
     if config.lora.rank and hosts.once(exported) and not hosts.once((folder / MERGED).exists):
         tell_merge(config, inputs.base, examples(), folder, inputs.mesh)
     return stop
@@ -80,6 +88,7 @@ def _train(
     folder: Path,
     iteration: int,
     trackers: Trackers,
+    earlier: Path | None,
     stop: Stop | None,
 ) -> Stop | None:
     """What of `train` is not there yet, up to the exported model."""
@@ -115,7 +124,7 @@ def _train(
             done = int(state.step)
             watched = dataclasses.replace(base, config=model_config)
             canaries = inputs.canaries and Canaries(
-                config, watched, frozen, inputs.canaries, inputs.judge, mesh, folder, done
+                config, watched, frozen, inputs.canaries, inputs.judge, mesh, folder, done, earlier
             )
             make = make_update(model_config, config, mesh)
 

@@ -108,7 +108,8 @@ def _iterate(
         say(f"Iteration {n} of {len(config.train.updates)}")
         sample(config, inputs, sampler, n, folder)
         record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
-        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers)
+        earlier = workdir / "iteration_1" if n > 1 else None
+        stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers, earlier)
         trained = [folder / name for name in ("metrics.jsonl", "canaries.jsonl", "adapter", MERGED)]
         record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sami_jax.config import defaults, load_config
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.queries import Query
+from sami_jax.evaluation import canaries
 from sami_jax.evaluation.canaries import SIGNS, Canaries, canary_set
 from sami_jax.evaluation.signs import Signs
 from sami_jax.principles.principle import Principle
@@ -29,9 +33,55 @@ def test_what_later_updates_said_is_forgotten(tmp_path):
     for update in (0, 4, 8, 12):
         Signs(update, 0.1, {}).write(tmp_path / "canaries" / str(update) / SIGNS)
     write_jsonl(tmp_path / "canaries.jsonl", [{"update": update} for update in (0, 4, 8)])
-    canaries = Canaries(defaults(), None, {}, None, None, None, tmp_path, done=4)  # pyright: ignore[reportArgumentType]
+    kept = Canaries(defaults(), None, {}, None, None, None, tmp_path, done=4)  # pyright: ignore[reportArgumentType]
     assert sorted(folder.name for folder in (tmp_path / "canaries").iterdir()) == ["0", "4"]
-    assert canaries.looked_at(before=100) == 4
+    assert kept.looked_at(before=100) == 4
+
+
+class _Base:
+    """A base model that counts how often its weights are loaded."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.config, self.loaded = folder, SimpleNamespace(adapter=None), 0
+
+    def load(self, *_) -> dict:
+        self.loaded += 1
+        return {}
+
+
+def test_the_base_is_asked_once_in_a_run(tmp_path, monkeypatch):
+    """Stages after the first take its signs to the last digit, and ask anew where they would ask otherwise."""
+
+    def measured(self: Canaries, update: int, *_):
+        look = Signs(update, 1 / 3, {"tokens": np.array([[update + 0.123456, 7.0]])})
+        look.write(self._folder / str(update) / SIGNS)
+        self._add(look)
+
+    monkeypatch.setattr(Canaries, "_measure", measured)
+    monkeypatch.setattr(canaries, "fired", lambda *_: [])
+    monkeypatch.setattr(canaries.dataclasses, "replace", lambda model, **_: model)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    base, asked = _Base(tmp_path), canaries.EvaluationSet("canaries", [Query("1", "q")], [()])
+
+    def look(config, folder: str, earlier: str | None) -> Canaries:
+        made = Canaries(config, base, {}, asked, None, None, tmp_path / folder, 0, earlier and tmp_path / earlier)  # pyright: ignore[reportArgumentType]
+        made.look(4, {"w": jnp.ones(2)})
+        return made
+
+    config = defaults()
+    first = look(config, "iteration_1", None)
+    config.optim.learning_rate, config.train.updates = 0.5, (9, 9)  # of training alone
+    second = look(config, "iteration_2", "iteration_1")
+    assert base.loaded == 1 and [look.update for look in second._looks] == [0, 4]
+    assert second._looks[0].means == first._looks[0].means
+    rows = [(tmp_path / name / "canaries.jsonl").read_text() for name in ("iteration_1", "iteration_2")]
+    assert rows[0] == rows[1]
+    config.sampling.max_new_tokens += 1
+    look(config, "iteration_3", "iteration_1")
+    assert base.loaded == 2
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    look(config, "iteration_4", "iteration_3")
+    assert base.loaded == 3
 
 
 COLLAPSING = [
