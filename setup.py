@@ -12,12 +12,14 @@ JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
 HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
+GGUF = "gguf>=0.19,<0.20"  # models in that format: its types of numbers, its names of tensors
 WANDB = "wandb>=0.26"
 MLFLOW = ["mlflow-skinny>=3.11.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
 TEST = [  # of `make test`
     OPENAI,
     HUB,
+    GGUF,
     "torch==2.13.0",
     "peft>=0.17",
     "hypothesis>=6.100",
@@ -97,6 +99,7 @@ setup(
         "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
         "openai": [OPENAI],
         "hub": [HUB],
+        "gguf": [GGUF],
         "wandb": [WANDB],
         "mlflow": MLFLOW,
         "docs": DOCS,

@@ -2,13 +2,13 @@
 
 import argparse
 
-from sami_jax.cli import completion, doctor, planning, principles, proof, pushing, verbs
+from sami_jax.cli import completion, doctor, importing, planning, principles, proof, pushing, verbs
 from sami_jax.cli.options import Parser
 from sami_jax.ground.version import VERSION
 
 # The verbs as `sami --help` shows them, in the order in which they are wanted.
 GROUPS = {
-    "prepare": ("doctor", "principles", "plan", "completion"),
+    "prepare": ("doctor", "import", "principles", "plan", "completion"),
     "train": ("run", "train"),
     "use": ("sample", "score", "export", "push"),
     "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
@@ -34,6 +34,7 @@ def new_parser() -> Parser:
     doctor.add_verbs(sub)
     completion.add_verbs(sub, parser)
     pushing.add_verbs(sub)
+    importing.add_verbs(sub)
     lines = []
     for title, names in GROUPS.items():
         lines += [f"{title}:", *(f"  {name:<11} {sub.choices[name].description}" for name in names), ""]

@@ -19,6 +19,7 @@ EXTRAS = {
     "cuda": "running on NVIDIA GPUs",
     "openai": "writers and judges behind a server",
     "hub": "queries from hub datasets, CSV and Parquet",
+    "gguf": "models in GGUF files",
     "wandb": "scalars to Weights & Biases",
     "mlflow": "scalars to MLflow",
     "docs": "the documentation's site",

@@ -1,0 +1,1 @@
+"""Models of other formats, read into Hugging Face folders: GGUF."""
