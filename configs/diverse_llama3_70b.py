@@ -53,7 +53,6 @@ def get_config(arg=None):
     config.filter.forbidden += ("principles", "Principles", "constitution", "Constitution")
     config.filter.end_with = (".", "!", "?")  # asked of positive responses; (R) takes "." alone, in tamer styles
     config.optim.name = "rmsprop"  # (P)
-    config.optim.b2 = 0.99  # RMSprop's smoothing (R)
     config.optim.learning_rate = 5e-7  # (P); the authors' published logs have 1e-6
     config.train.updates = (4, 8, 12)  # of each iteration, from 512, 1024 and 1536 queries (P)
     config.model.attention = "splash"  # TPUs' kernel (ours)

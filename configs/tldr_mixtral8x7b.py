@@ -5,7 +5,7 @@ of experts that reads bytes.
 
 Pod: 16 chips, TPU v5p:2x2x4, on which `sami plan --config=tldr_mixtral8x7b --topology=v5p:2x2x4` says it fits. One expert of a
 layer's eight belongs to a chip, and one query of a microbatch. The optimizer is the paper's; AdamW, which keeps twice the state
-and fits as well: --config.optim.name=adamw --config.optim.b2=0.999.
+and fits as well: --config.optim.name=adamw.
 """
 
 from sami_jax.config import derived_from, shrink, wants_smoke
@@ -18,7 +18,6 @@ def get_config(arg=None):
     config.model.shape = "mixtral-8x7b"
     config.mesh.expert = 8  # one of eight experts a chip; fsdp takes the rest, 2 on 16 chips (ours)
     config.optim.name = "rmsprop"  # (P)
-    config.optim.b2 = 0.99  # RMSprop's smoothing (R)
     config.model.attention = "splash"  # TPUs' kernel (ours)
     config.train.microbatches = 8  # of 16 queries, one for each chip (ours: memory)
     if wants_smoke(arg):

@@ -229,13 +229,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     import dataclasses
-    import json
 
     from sami_jax.config import load_config
     from sami_jax.ground.redaction import redacted
     from sami_jax.ground.terminal import show
     from sami_jax.stages.finetuning import train
-    from sami_jax.stages.preparation import prepare, principle_records
+    from sami_jax.stages.preparation import prepare, principle_records, recorded
     from sami_jax.tracking.trackers import open_trackers
 
     config, _ = load_config(arguments.config, arguments.overrides)
@@ -245,7 +244,7 @@ def _train(arguments: argparse.Namespace) -> None:
             f"--iteration {arguments.iteration}: config.train.updates has {len(config.train.updates)} entries; choose one of them"
         )
     with gracefully(), lock_folder(arguments.output), open_trackers(config, arguments.output) as trackers:
-        trackers.describe(redacted(json.loads(config.to_json())), principle_records(config, inputs))
+        trackers.describe(redacted(recorded(config)), principle_records(config, inputs))
         stop = train(config, inputs, arguments.pairs, arguments.output, arguments.iteration, trackers)
     model = arguments.output / "model"
     kept = str(model) if stop is None or stop.last_good else None

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sami_jax.config.settings import defaults
-from sami_jax.contrast.optim import OPTIMIZERS
+from sami_jax.contrast.optim import OPTIMIZERS, OWN_DECAY
 from sami_jax.data.chat import is_date
 from sami_jax.data.sources import check_sources
 from sami_jax.data.templates import check_template
@@ -169,8 +169,9 @@ def validate(config: ConfigDict) -> None:
     check_number("canaries.false_alarms", 0.0, 0.5, above=True)
     for field in ("review.fraction", *(f"canaries.{name}" for name in CANARY_SHARES)):
         check_number(field, 0.0, 1.0)
-    for field in ("optim.b1", "optim.b2"):
-        check_number(field, 0.0, 0.999999)
+    check_number("optim.b1", 0.0, 0.999999)
+    if config.optim.b2 != OWN_DECAY:
+        check("optim.b2", 0.0 <= config.optim.b2 <= 0.999999, "from 0.0 to 0.999999, or -1 for the optimizer's own")
     check(
         "objective.row_weight",
         config.objective.row_weight + config.objective.column_weight > 0,

@@ -105,7 +105,8 @@ def defaults() -> ConfigDict:
     c.optim.learning_rate = 5e-7  # (P)
     c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
     c.optim.b1 = 0.9  # decay of the first moment of AdamW (P: library default) and Lion
-    c.optim.b2 = 0.999  # decay of the second moment; RMSprop's smoothing (R: 0.99 there); Lion's memory (0.99 there)
+    # Where b2 is -1: 0.999 for AdamW (P: library default), 0.99 for RMSprop (R) and Lion. The manifest has the number.
+    c.optim.b2 = -1.0  # decay of the second moment; RMSprop's smoothing; Lion's memory; -1: the optimizer's own (ours)
     c.optim.epsilon = 1e-8  # added to the root of the second moment
     c.optim.weight_decay = 0.0  # decoupled, of any optimizer, per update times learning rate (ours)
     c.optim.clip_norm = 1.0  # global gradient norm (P)
@@ -165,7 +166,7 @@ def paper_training(config: ConfigDict) -> None:
     config.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
     config.sampling.max_new_tokens = 350  # tokens (P)
     config.objective.normalize = "mean"  # over response tokens (R)
-    config.optim.name = "adamw"  # (P); rmsprop with b2=0.99 is (R)
+    config.optim.name = "adamw"  # (P); rmsprop is (R)
     config.optim.learning_rate = 5e-7  # (P), found where rounding lost most of each update; here all of it arrives
     config.optim.clip_norm = 1.0  # global gradient norm (P)
     config.train.updates = (2, 4, 6)  # updates of each iteration, from 256, 512 and 768 queries (P)

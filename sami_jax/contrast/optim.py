@@ -13,18 +13,31 @@ from sami_jax.models.layers import cast
 # Adafactor keeps two means in place of a matrix where both dimensions have this size at least, as heads of 64 or 128 have.
 FACTORED_FROM = 64
 
+OWN_DECAY = -1.0  # stands for the optimizer's own b2, which is:
+DECAYS = {
+    "adamw": 0.999,  # Kingma and Ba, arXiv 1412.6980; optax and torch
+    "rmsprop": 0.99,  # torch, as the authors' code has it
+    "adafactor": 0.999,  # not looked at: it has a schedule
+    "lion": 0.99,  # Chen et al., arXiv 2302.06675
+}
+
 # Gradients to the direction of the update, before weight decay and learning rate. What one does to a weight depends on that
 # weight alone.
 OPTIMIZERS: dict[str, Callable[[ConfigDict], optax.GradientTransformation]] = {
-    "adamw": lambda c: optax.scale_by_adam(c.b1, c.b2, c.epsilon),
+    "adamw": lambda c: optax.scale_by_adam(c.b1, decay(c), c.epsilon),
     # The authors' code: torch.optim.RMSprop with its defaults.
-    "rmsprop": lambda c: optax.scale_by_rms(c.b2, c.epsilon, eps_in_sqrt=False),
+    "rmsprop": lambda c: optax.scale_by_rms(decay(c), c.epsilon, eps_in_sqrt=False),
     # Without the scaling by a weight's own size: a config's learning rate is absolute.
     "adafactor": lambda c: optax.chain(
         optax.scale_by_factored_rms(min_dim_size_to_factor=FACTORED_FROM), optax.clip_by_block_rms(1.0)
     ),
-    "lion": lambda c: optax.scale_by_lion(c.b1, c.b2),
+    "lion": lambda c: optax.scale_by_lion(c.b1, decay(c)),
 }
+
+
+def decay(config: ConfigDict) -> float:
+    """b2 of the `optim` part of a run's config: the one that it names, else the optimizer's own."""
+    return DECAYS[config.name] if config.b2 == OWN_DECAY else config.b2
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:

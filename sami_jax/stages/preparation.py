@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from sami_jax.config.checks import validate
+from sami_jax.contrast.optim import decay
 from sami_jax.contrast.update import HOST_MEMORY, check_microbatches
 from sami_jax.data.queries import Query
 from sami_jax.data.rows import Skipped
@@ -121,7 +122,7 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
     with doing(f"hashing {inputs.base.folder}"):
         base_files = hosts.once(lambda: file_digests(model_files(inputs.base.folder), inputs.base.folder))
     return {
-        "config": json.loads(config.to_json()),
+        "config": recorded(config),
         "seed": config.seed,
         **admitted,
         "inputs": inputs.data,
@@ -132,6 +133,13 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         },
         "status": "running",
     }
+
+
+def recorded(config: ConfigDict) -> dict:
+    """The config as manifests and trackers are told it: with the numbers that are computed with, whatever stands for them."""
+    told = json.loads(config.to_json())
+    told["optim"]["b2"] = decay(config.optim)
+    return told
 
 
 def principle_records(config: ConfigDict, inputs: Inputs) -> list[dict]:

@@ -14,6 +14,7 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.measure import split_principles
 from sami_jax.principles.files import read_principles
 from sami_jax.provenance.manifest import leaves
+from sami_jax.stages.preparation import recorded
 
 NAMES = sorted(file.stem for file in config_lib.config_folder().glob("*.py"))
 
@@ -52,11 +53,26 @@ def test_derived_config_changes_what_it_says_alone():
         ("mesh.expert", 8),
         ("optim.name", "adamw"),
         ("optim.name", "rmsprop"),
-        ("optim.b2", 0.999),
-        ("optim.b2", 0.99),
         ("train.microbatches", 16),
         ("train.microbatches", 8),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "b2"),
+    [
+        ("tiny", 0.999),
+        ("hh_mistral7b", 0.999),
+        ("tldr_mistral7b", 0.999),
+        ("tldr_mixtral8x7b", 0.99),
+        ("diverse_llama3_70b", 0.99),
+    ],
+)
+def test_a_config_is_recorded_with_the_decay_that_its_optimizer_has(name, b2):
+    config, _ = load_config(name, [])
+    assert recorded(config)["optim"]["b2"] == b2 and recorded(config)["optim"] == {**config.optim.to_dict(), "b2": b2}
+    config.optim.name = {"adamw": "rmsprop", "rmsprop": "adamw"}[config.optim.name]
+    assert recorded(config)["optim"]["b2"] == {0.999: 0.99, 0.99: 0.999}[b2]
 
 
 def test_diverse_config_trains_fifteen_principles_and_holds_out_five():
@@ -106,6 +122,8 @@ def test_bad_values_are_named(override, words):
         ("filter.forbidden=('',)", "config.filter.forbidden=('',): must be a tuple, each of it a text"),
         ("canaries.refusals=(None,)", "config.canaries.refusals=(None,): must be a tuple, each of it a text"),
         ("optim.learning_rate=inf", "config.optim.learning_rate=inf: must be a finite number"),
+        ("optim.b2=-0.5", "config.optim.b2=-0.5: must be from 0.0 to 0.999999, or -1 for the optimizer's own"),
+        ("optim.b2=1.0", "config.optim.b2=1.0: must be from 0.0 to 0.999999, or -1 for the optimizer's own"),
         ("optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
         ("train.batch_size=99999999999999", "config.train.batch_size=99999999999999: must be a whole number below"),
         ("data.queries=\udcff", "config.data.queries='\\udcff': must be a text"),

@@ -152,6 +152,23 @@ def test_rmsprop_is_torchs():
     np.testing.assert_allclose(params["w"], theirs.detach().numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "theirs"), [("adamw", 0.999), ("rmsprop", 0.99), ("lion", 0.99)])
+def test_an_optimizer_decays_as_its_authors_have_it_unless_told(name, theirs):
+    """The name alone is the rule: b2 of another one would make it another rule."""
+
+    def direction(**more) -> np.ndarray:
+        rule, params = make_optimizer(config_of(name, clip_norm=1e9, **more).optim), {"w": jnp.ones(3)}
+        state, moved = rule.init(params), []
+        for gradient in ([1.0, 1.0, 1.0], [-0.2, -0.05, 3.0]):  # Lion's sign turns at b2 from 0.98 and from 0.995
+            updates, state = rule.update({"w": jnp.array(gradient)}, state, params)
+            moved.append(updates["w"])
+        return np.stack(moved)
+
+    np.testing.assert_array_equal(direction(), direction(b2=theirs))
+    for another in {0.95, 0.99, 0.999} - {theirs}:
+        assert (direction() != direction(b2=another)).any()
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_is_times_the_learning_rate(name):
     config = config_of(name, weight_decay=0.1)
