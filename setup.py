@@ -93,6 +93,9 @@ setup(
         "jaxtyping>=0.3",
         "packaging>=24",
         "shtab>=1.7",
+        "google-re2>=1.1.20251105",  # checks of principles: patterns in linear time, sentences, languages
+        "sentencex>=1.0.32",
+        "py3langid>=0.4",
     ],
     extras_require={
         "tpu": [TPU],  # libtpu, which `sami plan` compiles with, also where there is no TPU

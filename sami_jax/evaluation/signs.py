@@ -91,7 +91,7 @@ class Signs:
         return cls(content["update"], content["mi_share"], replies)
 
 
-def repetition(tokens: Sequence[int]) -> float:
+def repetition(tokens: Sequence[int] | Sequence[str]) -> float:
     """Share of a reply's runs of GRAM tokens that occurred before in it."""
     grams = [tuple(tokens[i : i + GRAM]) for i in range(len(tokens) - GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

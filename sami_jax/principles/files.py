@@ -7,6 +7,9 @@
     phrasings:                      # optional: other wordings of the same two
       - principle: Say hello first.
         antithesis: Never say hello.
+    check:                          # optional: how a response shows that it follows, see principles/checks
+      principle: {begins_with: [hello, hi, good morning]}
+      antithesis: {not: {begins_with: [hello, hi, good morning]}}
     source: {kind: hand-written}    # or imported, or writer with the model's name and hashes
     tags: [tone]
     notes: Asked for by the support team.
@@ -32,9 +35,10 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from sami_jax.data.jsonl import write_text
 from sami_jax.errors import UserError
 from sami_jax.ground.disk import hidden
+from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
 
-KEYS = ("id", "version", "principle", "antithesis", "phrasings", "source", "tags", "notes", "reviews")
+KEYS = ("id", "version", "principle", "antithesis", "phrasings", "check", "source", "tags", "notes", "reviews")
 ID = re.compile(r"[^\W_][\w.-]*")  # letters of any script; no "@", no "/", nothing that hides a file
 
 MOST_NODES = 10_000  # of a file
@@ -104,6 +108,7 @@ def read_principle(file: Path) -> Principle:
         tags=tuple(str(tag) for tag in _list(file, content, "tags") if tag is not None),
         notes=str(content.get("notes") or "").strip(),
         reviews=tuple(_review(file, review) for review in _list(file, content, "reviews")),
+        check=Checks.parse(content["check"], str(file)) if "check" in content else None,
     )
 
 
@@ -210,6 +215,7 @@ def _content(principle: Principle) -> dict:
         "principle": text,
         "antithesis": antithesis,
         "phrasings": [{"principle": one, "antithesis": other} for one, other in others],
+        "check": principle.check.sides if principle.check else None,
         "source": _filled(principle.source),
         "tags": list(principle.tags),
         "notes": principle.notes,

@@ -69,8 +69,11 @@ def review_rates(principles: Sequence[Principle]) -> dict[str, float]:
 
 
 def principle_record(principle: Principle) -> dict:
-    """A principle as manifests, checkpoints and exported models keep it: enough to check its hash again."""
-    return {
+    """A principle as manifests, checkpoints and exported models keep it: enough to check its hash again.
+
+    Its check has a digest of its own: another check is another measurement of the same principle.
+    """
+    record = {
         "id": principle.id,
         "version": principle.version,
         "hash": content_hash(principle),
@@ -78,3 +81,4 @@ def principle_record(principle: Principle) -> dict:
         "approved_by": approvers(principle),
         "phrasings": [list(wording) for wording in principle.phrasings],
     }
+    return record | ({"check": principle.check.digest} if principle.check else {})

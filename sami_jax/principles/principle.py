@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from sami_jax.errors import UserError
+from sami_jax.principles.checks.check import Checks
 
 HAND_WRITTEN = "hand-written"
 DECISIONS = ("approved", "rejected", "comment")
@@ -45,6 +46,7 @@ class Principle:
     tags: tuple[str, ...] = ()
     notes: str = ""
     reviews: tuple[Review, ...] = ()
+    check: Checks | None = None  # how responses show it; no part of the text that is approved
 
     @property
     def name(self) -> str:

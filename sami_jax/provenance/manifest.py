@@ -37,6 +37,9 @@ PACKAGES = (
     "tokenizers",
     "numpy",
     "grain",
+    "google-re2",
+    "sentencex",
+    "py3langid",
 )
 SHOWN = 4  # differences said in one line
 ROUNDS = 100_000  # of the digest that stands for a masked value: a password in it is not found out by trying words
@@ -64,6 +67,7 @@ CONTENT = {
                 "status": str,
                 "approved_by?": [str],
                 "phrasings": [(str, str)],
+                "check?": str,
             }
         ],
         "review": {"unapproved": [str]},
