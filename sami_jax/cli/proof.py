@@ -18,6 +18,7 @@ from sami_jax.cli.options import (
 from sami_jax.cli.rates import TIES, print_rates
 from sami_jax.errors import UserError
 from sami_jax.ground.paths import path_of
+from sami_jax.ground.terminal import say
 
 
 def add_verbs(verbs) -> None:
@@ -134,8 +135,8 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         required=True,
-        metavar="DIR|NAME|miniature",
-        help="a model folder, a model at --endpoint, or the exact one",
+        metavar="DIR|NAME|checks|miniature",
+        help="a model folder, a model at --endpoint, what the principles' files can decide, or the miniature's exact one",
     )
     with_endpoint(parser, "400")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
@@ -149,7 +150,7 @@ def with_judge(parser: argparse.ArgumentParser) -> None:
 
 def make_judge(arguments: argparse.Namespace):
     """The judge that `with_judge`'s options choose."""
-    from sami_jax.evaluation.judging import MAX_TOKENS, EndpointJudge, ExactJudge
+    from sami_jax.evaluation.asking import MAX_TOKENS, EndpointJudge
 
     for name in ("concurrency", "timeout", "batch_size", "max_tokens"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
@@ -161,16 +162,29 @@ def make_judge(arguments: argparse.Namespace):
             arguments.endpoint, arguments.judge, arguments.api, arguments.key_variable, arguments.timeout
         )
         return EndpointJudge(endpoint, arguments.concurrency, arguments.max_tokens or MAX_TOKENS)
-    if arguments.judge == "miniature":
-        from sami_jax import miniature
-        from sami_jax.evaluation.judges import MiniatureJudge
-        from sami_jax.principles.files import read_principles
-
-        principles = read_principles(arguments.principles or miniature.PRINCIPLES)
-        return ExactJudge("miniature", MiniatureJudge(), principles)
+    if arguments.judge in ("miniature", "checks"):
+        return _exact_judge(arguments)
     from sami_jax.evaluation.local_judge import local_judge
 
     return local_judge(path_of(arguments.judge), arguments.batch_size, arguments.dtype, arguments.api == "chat")
+
+
+def _exact_judge(arguments: argparse.Namespace):
+    from sami_jax import miniature
+    from sami_jax.evaluation.judges import ChecksJudge, MiniatureJudge
+    from sami_jax.evaluation.judging import ExactPairJudge
+    from sami_jax.principles.files import read_principles
+
+    folder = arguments.principles or miniature.PRINCIPLES
+    principles = read_principles(folder)
+    if arguments.judge == "miniature":
+        return ExactPairJudge("miniature", MiniatureJudge(), principles)
+    if not arguments.principles:
+        raise UserError("--judge checks: give --principles, the folder of the files that hold them")
+    judge = ChecksJudge(principles)
+    if without := [principle.id for principle in principles if not judge.knows(principle.id)]:
+        say(f"{folder}: without a check, and not judged: {', '.join(without)}")
+    return ExactPairJudge("checks", judge, principles)
 
 
 def _pairs(arguments: argparse.Namespace):

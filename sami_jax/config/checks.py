@@ -14,6 +14,7 @@ from sami_jax.data.chat import is_date
 from sami_jax.data.sources import check_sources
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
+from sami_jax.ground.endpoint import APIS
 from sami_jax.models.adapters import TARGETS
 from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.published import SHAPES
@@ -22,9 +23,13 @@ from sami_jax.principles.constitutions import RULES
 from sami_jax.sharding import MESH_AXES
 from sami_jax.tracking.trackers import TRACKERS
 
-JUDGES = ("none", "miniature")
+OWN_JUDGES = (
+    "none",
+    "checks",
+    "miniature",
+)  # of evaluation.judge; any other is a model's folder, or its name at the endpoint
 CANARY_ACTIONS = ("stop", "alert", "off")
-CANARY_SHARES = ("well_formed_drop", "repetition_rise", "refusal_rise", "saturation", "following_drop")
+CANARY_SHARES = ("well_formed_drop", "repetition_rise", "echo_rise", "refusal_rise", "saturation", "following_drop")
 
 
 def check_types(config: ConfigDict, wanted: ConfigDict, prefix: str = "config") -> None:
@@ -119,7 +124,7 @@ def validate(config: ConfigDict) -> None:
         "train.compute_dtype": ("float32", "bfloat16"),
         "train.remat": tuple(REMAT_POLICIES),
         "canaries.action": CANARY_ACTIONS,
-        "evaluation.judge": JUDGES,
+        "evaluation.api": APIS,
     }.items():
         check_choice(field, choices)
     if config.model.shape:
@@ -156,14 +161,21 @@ def validate(config: ConfigDict) -> None:
         "evaluation.queries": 1,
         "evaluation.temperature": 0.0,
         "evaluation.batch_size": 1,
+        "evaluation.concurrency": 1,
+        "evaluation.judge_tokens": 1,
+        "evaluation.judged": 1,
     }.items():
         check_number(field, low)
-    for field in ("optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha"):
+    for field in ("evaluation.timeout", "optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha"):
         check_number(field, 0.0, above=True)
     check_number("constitutions.principles", 1, 16)  # their sides are listed, 2**16 at most
     for field in ("sampling.top_p", "evaluation.top_p"):
         check_number(field, 0.0, 1.0, above=True)
     check_number("data.eval_fraction", 0.0, 0.9)
+    known = f"one of {', '.join(OWN_JUDGES)}, a model's folder or name"
+    check("evaluation.judge", bool(config.evaluation.judge), known)
+    named = not config.evaluation.endpoint or config.evaluation.judge not in OWN_JUDGES
+    check("evaluation.judge", named, "a model that config.evaluation.endpoint has")
     check_sources(config.data, judged=config.evaluation.judge != "none")
     check_number("canaries.logprob_drop", 0.0)
     check_number("canaries.false_alarms", 0.0, 0.5, above=True)

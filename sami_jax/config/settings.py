@@ -89,6 +89,7 @@ def defaults() -> ConfigDict:
     c.filter.cut_at = ()  # texts from which on a response is cut away
     c.filter.forbidden = ()  # texts that drop the query's responses
     c.filter.end_with = ()  # a response must end in one of these; () accepts any end
+    c.filter.keep_echo = False  # keep responses that repeat their constitution: much information, no obedience (ours)
     c.filter.keep_equal = False  # keep queries whose responses are all equal: no contrast to learn
 
     c.objective = ConfigDict()
@@ -139,6 +140,7 @@ def defaults() -> ConfigDict:
     c.canaries.well_formed_drop = 0.15  # share of replies, below the base's, that may cease to be whole
     c.canaries.length_factor = 2.5  # replies may grow or shrink to this multiple of the base's mean length
     c.canaries.repetition_rise = 0.2  # share of a reply's 4-token runs, above the base's, that may be repeated ones
+    c.canaries.echo_rise = 0.1  # share of replies, above the base's, that may repeat their constitution
     c.canaries.refusal_rise = 0.2  # share of replies, above the base's, that may refuse, on both sides alike
     c.canaries.saturation = 0.9  # share of its cap, log 2, from which the MI bound counts as saturated
     c.canaries.following_drop = 0.15  # fall of following below its best that, with a saturated bound, fires
@@ -147,7 +149,17 @@ def defaults() -> ConfigDict:
     c.canaries.false_alarms = 0.01  # share of sound runs, at most, in which a rule fires by chance
 
     c.evaluation = ConfigDict()
-    c.evaluation.judge = "none"  # none | miniature: who decides which principles a response follows
+    # Training never sees what a judge says. `checks` are in the principles' files; a folder's model, or a server's, is asked.
+    c.evaluation.judge = "none"  # none | checks | miniature | a model's folder | its name at evaluation.endpoint
+    c.evaluation.endpoint = ""  # base URL of an OpenAI-compatible server that has the judge
+    c.evaluation.api = (
+        "chat"  # of that server: chat | completions, for base models; of a folder: whether its template is used
+    )
+    c.evaluation.key_variable = "OPENAI_API_KEY"  # environment variable that holds the server's key
+    c.evaluation.timeout = 120.0  # seconds that a request may take
+    c.evaluation.concurrency = 8  # requests at a time
+    c.evaluation.judge_tokens = 400  # of a judge's reply, at most
+    c.evaluation.judged = 100  # responses of a set, drawn by lot, that such a judge is asked about at a measurement
     c.evaluation.queries = 250  # first of the evaluation queries (P)
     c.evaluation.temperature = 0.0  # as sampling.temperature
     c.evaluation.top_p = 0.9  # as sampling.top_p

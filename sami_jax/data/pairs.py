@@ -1,7 +1,6 @@
-"""From sampled responses to training pairs: clean, filter, count every drop by its reason."""
+"""Pairs to train on, a query with its constitutions and responses: cleaned, read from a file, encoded."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,48 +36,6 @@ def set_apart(text: str, config: ConfigDict) -> tuple[str, str]:
 def _cut(text: str, config: ConfigDict) -> int:
     """Where the first of `config.cut_at` begins, or the text's length."""
     return min((text.find(cut) for cut in config.cut_at if cut in text), default=len(text))
-
-
-def drop_reason(responses: Sequence[str], positive: Sequence[bool], config: ConfigDict) -> str | None:
-    """Why the responses to one query are not trained on; None keeps them.
-
-    Args:
-      responses: cleaned, one per constitution.
-      positive: which constitutions state no antithesis; `config.end_with` is asked of their responses alone.
-      config: a run's `filter`.
-    """
-    for response in responses:
-        if not response.removeprefix(config.prefix).strip():
-            return f"no response after {config.keep_after!r}" if config.keep_after else "empty response"
-        if found := next((text for text in config.forbidden if text in response), None):
-            return f"contains {found!r}"
-    for response, is_positive in zip(responses, positive, strict=True):
-        if config.end_with and is_positive and not response.rstrip().endswith(tuple(config.end_with)):
-            return "positive response does not end as asked"
-    if not config.keep_equal and len({response.strip() for response in responses}) == 1 and len(responses) > 1:
-        return "responses are equal"
-    return None
-
-
-def filter_pairs(
-    rows: Sequence[dict], positives: Sequence[Sequence[bool]], config: ConfigDict
-) -> tuple[list[dict], dict[str, int]]:
-    """Cleans and filters.
-
-    Args:
-      rows: {"id", "query", "constitutions", "responses", ...} with raw responses.
-      positives: for each row, which constitutions state no antithesis.
-    Returns:
-      the rows that stay, with cleaned responses, and the number of dropped queries by reason.
-    """
-    kept, dropped = [], Counter()
-    for row, positive in zip(rows, positives, strict=True):
-        responses = [clean(response, config) for response in row["responses"]]
-        if reason := drop_reason(responses, positive, config):
-            dropped[reason] += 1
-        else:
-            kept.append({**row, "responses": responses})
-    return kept, dict(dropped.most_common())
 
 
 def read_pairs(file: Path, count: int, skipped: Skipped | None = None) -> list[dict]:

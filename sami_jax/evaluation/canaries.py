@@ -141,7 +141,7 @@ class Canaries:
         kept = own_logprobs(self._config, model, params, self._set, first, self._mesh)
         judged = None
         if self._judge:
-            verdicts, whole = judged_replies(self._set, rows, self._judge)
+            verdicts, whole = judged_replies(self._config, self._set, rows, self._judge)
             judged = [share_followed(verdict) for verdict in verdicts], whole
         look = Signs.of(update, metrics, rows, kept, judged, model.tokenizer, self._config.canaries.refusals)
         look.write(folder / SIGNS)

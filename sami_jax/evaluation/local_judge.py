@@ -6,7 +6,7 @@ from pathlib import Path
 from sami_jax.contrast.scoring import score
 from sami_jax.data.batches import ContrastExample
 from sami_jax.errors import UserError
-from sami_jax.evaluation.judging import LikelihoodJudge
+from sami_jax.evaluation.asking import LikelihoodJudge
 from sami_jax.models.pretrained import open_model
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 
@@ -17,6 +17,8 @@ PRIME = "Final Response:"
 def local_judge(folder: Path, batch_size: int, dtype: str, chat: bool = True) -> LikelihoodJudge:
     """Asks which of A and B the model would write after "Final Response:", of its reply where its tokenizer has a chat template.
 
+    Its weights are in memory while it is asked.
+
     Args:
       chat: use that template.
     Raises:
@@ -24,7 +26,6 @@ def local_judge(folder: Path, batch_size: int, dtype: str, chat: bool = True) ->
     """
     model = open_model(folder).chatting_if_it_can() if chat else open_model(folder)
     mesh = make_mesh(ALL_DEVICES)
-    params = model.load(mesh, dtype)
     answers = tuple(tuple(model.tokenizer.encode(answer, add_special_tokens=False)) for answer in ANSWERS)
     limit = model.config.max_positions - max(map(len, answers))
 
@@ -40,6 +41,7 @@ def local_judge(folder: Path, batch_size: int, dtype: str, chat: bool = True) ->
         return tuple(ids)
 
     def scores(prompts: Sequence[str]) -> Iterator[tuple[int, tuple[float, float]]]:
+        params = model.load(mesh, dtype) if prompts else {}
         examples = [ContrastExample((ids, ids), answers) for ids in map(encode, prompts)]
         for place, summed in score(params, model.config, examples, mesh, batch_size):
             yield place, (float(summed[0, 0]), float(summed[0, 1]))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,12 @@ from ml_collections import ConfigDict
 from sami_jax.contrast import objective
 from sami_jax.contrast.likelihood import normalized
 from sami_jax.contrast.scoring import score, tracked
-from sami_jax.data.jsonl import read_jsonl
+from sami_jax.data.jsonl import read_jsonl, write_jsonl
 from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.templates import encode_prompt
-from sami_jax.evaluation.judges import Judge
+from sami_jax.evaluation.echo import echoes
+from sami_jax.evaluation.judges import Judge, Reply
 from sami_jax.evaluation.statistics import mean_interval
 from sami_jax.ground.display import doing
 from sami_jax.models.pretrained import ModelFolder
@@ -97,45 +99,69 @@ def measure(
     Returns:
       scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
       pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries. With `filter.keep_after`,
-      "unanswered" is the share of texts in which no response follows it. "prompts_with_query_cut" and
+      "unanswered" is the share of texts in which no response follows it. "echo" is the share of responses that repeat their
+      constitution. "prompts_with_query_cut" and
       "training_prompts_with_query_cut" count where a query was cut to fit: as it was asked, and as it was scored. "principles" has
       following and wins of each principle, by id: intervals of the set are over queries, for these principles, and say nothing
       of others.
     """
     rows, cut = _sample(config, model, params, evaluation_set, mesh, folder)
     metrics: dict = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
+    metrics["echo"] = float(np.mean([echoes(row["response"], row["constitution"]) for row in rows]))
     metrics["prompts_with_query_cut"] = cut
     if config.filter.keep_after:
         metrics["unanswered"] = float(np.mean([not row["response"] for row in rows]))
     metrics |= _information(config, model, params, evaluation_set, rows, mesh)
     if judge is None:
         return metrics
+    baseline = baseline_folder and read_jsonl(baseline_folder / f"{evaluation_set.name}.jsonl")
+    return metrics | _judged(config, evaluation_set, rows, baseline, judge, folder)
+
+
+def _judged(
+    config: ConfigDict,
+    evaluation_set: EvaluationSet,
+    rows: list[dict],
+    baseline: list[dict] | None,
+    judge: Judge,
+    folder: Path,
+) -> dict:
+    """What a judge finds in a model's responses, beside the base's where there are these."""
     by_query = [query.id for query, _ in _tasks(evaluation_set)]
-    verdicts, whole = judged_replies(evaluation_set, rows, judge)
-    baseline = None
-    if baseline_folder is not None:
-        file = baseline_folder / f"{evaluation_set.name}.jsonl"
-        baseline, _ = judged_replies(evaluation_set, read_jsonl(file), judge)
-    shares = None if baseline is None else [share_followed(verdict) for verdict in baseline]
-    metrics |= _followed([share_followed(verdict) for verdict in verdicts], shares, by_query)
+    verdicts, whole = judged_replies(config, evaluation_set, rows, judge)
+    write_jsonl(folder / f"{evaluation_set.name}.verdicts.jsonl", [{"followed": verdict} for verdict in verdicts])
+    before = None if baseline is None else judged_replies(config, evaluation_set, baseline, judge)[0]
+    metrics = _followed(verdicts, before, by_query)
+    metrics["judged"] = sum(map(bool, verdicts))
     metrics["well_formed"] = float(np.mean(whole))
     metrics["principles"] = {}
     for id in sorted({id for verdict in verdicts for id in verdict}):
-        stated = [place for place, verdict in enumerate(verdicts) if id in verdict]
-        ours = [float(verdicts[place][id]) for place in stated]
-        theirs = None if baseline is None else [float(baseline[place][id]) for place in stated]
-        found = _followed(ours, theirs, [by_query[place] for place in stated])
-        metrics["principles"][id] = {"responses": len(stated)} | found
+        own = [_only(verdict, id) for verdict in verdicts]
+        found = _followed(own, before and [_only(verdict, id) for verdict in before], by_query)
+        metrics["principles"][id] = {"responses": sum(map(bool, own))} | found
     return metrics
 
 
-def _followed(ours: Sequence[float], theirs: Sequence[float] | None, by_query: Sequence[str]) -> dict:
-    """Following, and wins over a baseline where there is one, of shares of statements followed, one a response."""
+def _only(verdict: dict[str, bool], id: str) -> dict[str, bool]:
+    return {id: verdict[id]} if id in verdict else {}
+
+
+def _followed(
+    verdicts: Sequence[dict[str, bool]], before: Sequence[dict[str, bool]] | None, by_query: Sequence[str]
+) -> dict:
+    """Following, and wins over a baseline where there is one, of the responses that have a verdict."""
     found = {}
-    found["following"], *found["following_interval"] = mean_interval(ours, by_query)
-    if theirs is not None:
-        outcomes = [0.5 + 0.5 * float(np.sign(one - other)) for one, other in zip(ours, theirs, strict=True)]
-        found["win_rate"], *found["win_rate_interval"] = mean_interval(outcomes, by_query)
+    ours = np.array([share_followed(verdict) for verdict in verdicts])
+    there = np.flatnonzero(~np.isnan(ours))
+    if not len(there):
+        return found
+    clusters = [by_query[place] for place in there.tolist()]
+    found["following"], *found["following_interval"] = mean_interval(ours[there], clusters)
+    if before is not None:
+        outcomes = 0.5 + 0.5 * np.sign(ours - np.array([share_followed(verdict) for verdict in before]))
+        if len(there := np.flatnonzero(~np.isnan(outcomes))):
+            clusters = [by_query[place] for place in there.tolist()]
+            found["win_rate"], *found["win_rate_interval"] = mean_interval(outcomes[there], clusters)
     return found
 
 
@@ -236,16 +262,43 @@ def _estimates(s_sum: jax.Array, lengths: jax.Array, normalize: str) -> tuple[di
 
 
 def judged_replies(
-    evaluation_set: EvaluationSet, rows: list[dict], judge: Judge
+    config: ConfigDict, evaluation_set: EvaluationSet, rows: Sequence[dict], judge: Judge
 ) -> tuple[list[dict[str, bool]], list[bool]]:
-    """For each response: principle id -> whether the stated side is followed; and whether it is well formed."""
-    verdicts, whole = [], []
-    for (query, constitution), row in zip(_tasks(evaluation_set), rows, strict=True):
-        verdicts.append(judge.followed(query.text, row["response"], composing.stated(constitution)))
-        whole.append(judge.well_formed(query.text, row["response"]))
+    """For each response: principle id -> whether the stated side is followed, {} where the judge was not asked or gave no verdict;
+    and whether it is well formed.
+
+    A judge that is to be asked about a bounded number is asked about queries drawn by lot, the same ones for every model. A
+    response that repeats its constitution follows nothing, whatever a judge would say, and is not well formed.
+    """
+    replies = [
+        Reply(query.text, constitution, row["response"], row["finish_reason"] == "stop")
+        for (query, constitution), row in zip(_tasks(evaluation_set), rows, strict=True)
+    ]
+    echoed = [echoes(reply.response, composing.text(reply.constitution)) for reply in replies]
+    verdicts: list[dict[str, bool]] = [{} for _ in replies]
+    asked = []
+    for place in _drawn(config, evaluation_set, judge.most):
+        if echoed[place]:
+            stated = composing.stated(replies[place].constitution)
+            verdicts[place] = {id: False for id in stated if judge.knows(id)}
+        else:
+            asked.append(place)
+    for place, verdict in zip(asked, judge.followed([replies[place] for place in asked]), strict=True):
+        verdicts[place] = verdict
+    whole = [not echo and judge.well_formed(reply) for echo, reply in zip(echoed, replies, strict=True)]
     return verdicts, whole
 
 
+def _drawn(config: ConfigDict, evaluation_set: EvaluationSet, most: int | None) -> list[int]:
+    """Places of the responses that are judged: all of some queries."""
+    queries, count = len(evaluation_set.queries), len(evaluation_set.constitutions[0])
+    if most is None or most >= queries * count:
+        return list(range(queries * count))
+    seed = random.Random(f"{config.seed}/judged/{evaluation_set.name}")
+    chosen = sorted(seed.sample(range(queries), max(1, most // count)))
+    return [query * count + place for query in chosen for place in range(count)]
+
+
 def share_followed(verdict: dict[str, bool]) -> float:
-    """Of the principles that a constitution states."""
-    return sum(verdict.values()) / len(verdict)
+    """Of the principles that a constitution states and the judge decided on; NaN where there is none."""
+    return sum(verdict.values()) / len(verdict) if verdict else math.nan

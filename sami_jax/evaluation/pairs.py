@@ -79,10 +79,10 @@ class Question:
         pair = self.pair
         first, second = (pair.baseline, pair.test) if self.baseline_first else (pair.test, pair.baseline)
         texts = {"query": pair.query, "constitution": pair.constitution, "first": first, "second": second}
-        return PROMPT.format(code=_code(texts.values()), **texts)
+        return PROMPT.format(code=code_for(texts.values()), **texts)
 
 
-def _code(texts) -> str:
+def code_for(texts) -> str:
     """A mark that is in none of the texts, and the same for the same texts."""
     joined = "\n".join(texts)
     code = hashlib.sha256(joined.encode()).hexdigest()[:12]

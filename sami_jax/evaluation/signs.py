@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
 from sami_jax.data.jsonl import read_json, write_json
+from sami_jax.evaluation.echo import echoes
 
 GRAM = 4  # tokens; a reply that repeats itself repeats runs of this length
 OPENING = 80  # characters of a reply in which it refuses, if it does
-RULES = 6  # each may fire by chance; length counts twice
+RULES = 7  # each may fire by chance; length counts twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Signs:
       update: after which it was taken; 0 is the base.
       mi_share: the posterior bound on the mutual information, as a share of its cap.
       replies: by sign, [Q, 2] values: of each query the reply under principles, and the one under their antitheses.
-        well_formed, refusal, following: 0 or 1, following also between; tokens; repetition: a share; kept_logprob: mean log-likelihood
+        well_formed, refusal, echo, following: 0 or 1, following also between; tokens; repetition: a share; kept_logprob: mean log-likelihood
         per token, nats, of the base's reply under this model.
     """
 
@@ -55,7 +56,7 @@ class Signs:
           metrics: by `measure`.
           rows: the responses, two a query.
           kept: [Q, 2], kept_logprob.
-          judged: by `judged_replies`. Without a judge, a response is taken for whole if it says something and ends by itself.
+          judged: following, NaN where there is no verdict, and whether a reply is whole: by `judged_replies`. Without a judge, a response is taken for whole if it says something and ends by itself.
           refusals: texts that mark a refusal.
         """
         texts = [row["response"] for row in rows]
@@ -64,10 +65,11 @@ class Signs:
             "well_formed": judged[1] if judged else ended,
             "tokens": [row["tokens"] for row in rows],
             "repetition": [repetition(tokenizer.encode(text, add_special_tokens=False)) for text in texts],
+            "echo": [echoes(row["response"], row["constitution"]) for row in rows],
             "refusal": [refuses(text, refusals) for text in texts],
             "kept_logprob": kept,
         }
-        if judged:
+        if judged and not np.isnan(judged[0]).all():
             found["following"] = judged[0]
         # Rounded as they are written: a look that is read back is the same.
         values = {name: np.asarray(each, float).reshape(-1, 2).round(6) for name, each in found.items()}
@@ -77,11 +79,14 @@ class Signs:
     def means(self) -> dict[str, float]:
         """By name, as canaries.jsonl, the metrics and the report have them."""
         names = {"tokens": "mean_tokens"}
-        found = {names.get(name, name): float(values.mean()) for name, values in self.replies.items()}
+        found = {names.get(name, name): float(np.nanmean(values)) for name, values in self.replies.items()}
         return found | {"mi_share": self.mi_share}
 
     def write(self, file: Path) -> None:
-        replies = {name: values.tolist() for name, values in self.replies.items()}
+        replies = {
+            name: [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+            for name, values in self.replies.items()
+        }
         write_json(file, dataclasses.asdict(self) | {"replies": replies})
 
     @classmethod
@@ -114,7 +119,7 @@ def fired(config: ConfigDict, before: Sequence[Signs], now: Signs) -> list[str]:
       before: earlier looks, the base's first.
     """
     c, base = config.canaries, before[0]
-    chance = c.false_alarms / (RULES * _looks(config))
+    chance = c.false_alarms / (RULES * looks(config))
     then, means = base.means, now.means
 
     def rises(sign: str, bound: float) -> bool:
@@ -135,21 +140,30 @@ def fired(config: ConfigDict, before: Sequence[Signs], now: Signs) -> list[str]:
         alarms.append(
             f"repetition: {means['repetition']:.0%} of a reply repeats itself, {then['repetition']:.0%} in the base"
         )
+    if rises("echo", c.echo_rise):
+        alarms.append(f"echo: {means['echo']:.0%} of replies repeat their constitution, {then['echo']:.0%} in the base")
     # A principle may ask for refusals, or its antithesis: a collapse refuses whatever is asked for.
     refusals = now.replies["refusal"] - base.replies["refusal"]
     if all(_certain(side[:, None], c.refusal_rise, chance) for side in refusals.T):
         alarms.append(
             f"refusal: {means['refusal']:.0%} of replies refuse, under principles and antitheses alike, {then['refusal']:.0%} in the base"
         )
-    if now.mi_share >= c.saturation and (fall := _fall(config, before, now, chance)):
-        alarms.append(f"saturation: the MI bound is at {now.mi_share:.0%} of its cap while {fall}")
+    if now.mi_share >= c.saturation and (wrong := _wrong(config, before, now, chance)):
+        alarms.append(f"saturation: the MI bound is at {now.mi_share:.0%} of its cap while {wrong}")
     return alarms
 
 
-def _fall(config: ConfigDict, before: Sequence[Signs], now: Signs, chance: float) -> str:
-    """What fell while the bound rose: of a judge's verdicts, where there is one; "" where nothing did."""
-    sign = "following" if "following" in now.replies else "kept_logprob"
-    best = max(before, key=lambda look: look.replies[sign].mean())
+def _wrong(config: ConfigDict, before: Sequence[Signs], now: Signs, chance: float) -> str:
+    """What went wrong while the bound rose: replies repeat their constitutions, or a judge's verdicts fell, or, where there is no
+    judge, the base's own replies became unlikely; "" where nothing did."""
+    echo = now.replies["echo"] - before[0].replies["echo"]
+    if _certain(echo, config.canaries.echo_rise / 2, chance):
+        return (
+            f"replies that repeat their constitution rose from {before[0].means['echo']:.0%} to {now.means['echo']:.0%}"
+        )
+    judged = all("following" in look.replies for look in (*before, now))
+    sign = "following" if judged else "kept_logprob"
+    best = max(before, key=lambda look: np.nanmean(look.replies[sign]))
     was, is_now = best.means[sign], now.means[sign]
     if sign == "following":
         bound, words = config.canaries.following_drop, f"following fell from {was:.0%} to {is_now:.0%}"
@@ -162,8 +176,10 @@ def _fall(config: ConfigDict, before: Sequence[Signs], now: Signs, chance: float
 
 def _certain(differences: np.ndarray, bound: float, chance: float) -> bool:
     """Whether the mean of differences [Q, ...] is above a bound, and above 0 by more than chance explains: by Student's t over
-    queries, whose replies belong together."""
-    by_query = differences.reshape(len(differences), -1).mean(axis=1)
+    queries, whose replies belong together. Replies without a verdict are left out."""
+    by_query = np.ma.masked_invalid(differences.reshape(len(differences), -1)).mean(axis=1).compressed()
+    if not len(by_query):
+        return False
     mean, count = by_query.mean(), len(by_query)
     if mean <= bound:
         return False
@@ -172,6 +188,6 @@ def _certain(differences: np.ndarray, bound: float, chance: float) -> bool:
     return bool(mean > scipy.special.stdtrit(count - 1, 1 - chance) * by_query.std(ddof=1) / math.sqrt(count))
 
 
-def _looks(config: ConfigDict) -> int:
+def looks(config: ConfigDict) -> int:
     """In a whole run."""
     return sum(math.ceil(config.train.updates[n - 1] / config.train.checkpoint_every) for n in iterations(config))

@@ -47,8 +47,8 @@ def stated(constitution: Constitution) -> dict[str, bool]:
     return {statement.id: statement.positive for statement in constitution}
 
 
-def read_stated(constitution: str, principles: Sequence[Principle]) -> dict[str, bool]:
-    """Like `stated`, of a constitution's text.
+def read(constitution: str, principles: Sequence[Principle]) -> Constitution:
+    """The inverse of `text`.
 
     Raises:
       UserError: a statement that is no wording of any principle.
@@ -59,7 +59,7 @@ def read_stated(constitution: str, principles: Sequence[Principle]) -> dict[str,
         raise UserError(
             f"{unknown[0]!r:.80} is stated, but is no wording of a known principle; give the principles it is from"
         )
-    return dict(sides[words] for words in found)
+    return tuple(Statement(*sides[words], words) for words in found)
 
 
 def split(

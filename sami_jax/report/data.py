@@ -1,13 +1,13 @@
-"""What a run's folder tells, gathered. No model is loaded; the only thing judged anew is what an exact judge can read off texts."""
+"""What a run's folder tells, gathered. No model is loaded, and nothing is judged anew."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sami_jax.data.jsonl import parse_measured, read_appended
 from sami_jax.data.shape import NUMBER, misfit, read_shaped
 from sami_jax.errors import UserError
-from sami_jax.evaluation.judges import MiniatureJudge
 from sami_jax.principles import constitutions as composing
 from sami_jax.provenance.audit import read_audit
 from sami_jax.provenance.manifest import AUDIT, read_statement
@@ -15,7 +15,6 @@ from sami_jax.provenance.verify import Verified, verify
 
 # Of an update, the share that must reach the weights as they are computed with: below it, rounding has the larger part.
 LEAST_EFFECTIVE = 0.5
-EXACT_JUDGE = "miniature"  # of config.evaluation.judge: the one that costs nothing and is never wrong
 MAIN_SET = "trained"
 # What is relied on in the files of an iteration.
 SHARE = (NUMBER, NUMBER)
@@ -33,6 +32,7 @@ MEASURED = {
 }
 SAMPLED = {"response": str, "tokens": int, "sampled_tokens?": int}
 ANSWER = SAMPLED | {"id": str | int, "query": str, "constitution": str}
+VERDICT = {"followed": {str: bool}}
 DROPPED = {"queries": int, "kept": int, "dropped": {str: int}}
 STOPPED = {"update": int, "last_good": int, "rules": [str]}
 EXPLAINED = {
@@ -62,6 +62,11 @@ class Iteration:
     def responses(self, name: str) -> list[dict]:
         """The responses to an evaluation set."""
         return _rows(self.folder / "evaluation" / f"{name}.jsonl", ANSWER)
+
+    def verdicts(self, name: str) -> Iterator[dict]:
+        """Of each of these responses, principle id -> whether the stated side is followed; {} where nobody judged."""
+        rows = _rows(self.folder / "evaluation" / f"{name}.verdicts.jsonl", VERDICT)
+        return itertools.chain((row["followed"] for row in rows), itertools.repeat({}))
 
     def sampled(self) -> list[dict]:
         """The responses that it was to be trained on."""
@@ -137,13 +142,12 @@ class Comparison:
 
     @property
     def outcome(self) -> float | None:
-        """1 where the trained model follows more of the statements, 0 where the base does, 0.5 for a tie."""
-        differences = []
-        for statement in self.statements:
-            if statement.base is None or statement.trained is None:
-                return None
-            differences.append(statement.trained - statement.base)
-        difference = sum(differences)
+        """1 where the trained model follows more of the statements that were judged, 0 where the base does, 0.5 for a tie; None
+        where none was judged in both."""
+        judged = [one for one in self.statements if one.base is not None and one.trained is not None]
+        if not judged:
+            return None
+        difference = sum(bool(one.trained) - bool(one.base) for one in judged)
         return 0.5 if difference == 0 else float(difference > 0)
 
 
@@ -168,19 +172,15 @@ def gather(workdir: Path) -> Run:
 
 
 def compare(run: Run, name: str) -> list[Comparison]:
-    """Every response to an evaluation set, the base's beside the trained model's, judged where the run's judge is exact."""
-    judge = MiniatureJudge() if run.predicate["config"]["evaluation"]["judge"] == EXACT_JUDGE else None
+    """Every response to an evaluation set, the base's beside the trained model's, with the judge's verdicts where there are any."""
     wordings = _wordings(run.predicate["principles"])
     found = []
     # Every model of a run answers the same prompts in the same order.
-    for base, trained in zip(*(one.responses(name) for one in run.both), strict=False):
+    both = [zip(one.responses(name), one.verdicts(name), strict=False) for one in run.both]
+    for (base, before), (trained, after) in zip(*both, strict=False):
         if (base["query"], base["constitution"]) != (trained["query"], trained["constitution"]):
             continue
         texts = composing.statements(base["constitution"])
-        sides = dict(wordings[text] for text in texts if text in wordings)
-        before, after = {}, {}
-        if judge and len(sides) == len(texts) and all(map(judge.knows, sides)):
-            before, after = (judge.followed(row["query"], row["response"], sides) for row in (base, trained))
         ids = [wordings.get(text, (None, None))[0] for text in texts]
         statements = [
             Statement(text, id, before.get(id or ""), after.get(id or "")) for text, id in zip(texts, ids, strict=True)

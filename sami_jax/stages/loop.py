@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
 from sami_jax.data.jsonl import parse_measured, read_json, write_json, write_jsonl
-from sami_jax.data.pairs import filter_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.replies import Replies
 from sami_jax.data.rows import Skipped
@@ -42,6 +41,7 @@ from sami_jax.report.write import write_report
 from sami_jax.sampling.decoding import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.stages.checkpoint import check_place
+from sami_jax.stages.filtering import filter_pairs
 from sami_jax.stages.finetuning import train, trained_model
 from sami_jax.stages.merging import MERGED, told_merge
 from sami_jax.stages.metrics import EVALUATION, tell_again, tell_evaluation

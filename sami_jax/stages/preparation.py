@@ -18,6 +18,7 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
 from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
+from sami_jax.evaluation.signs import looks
 from sami_jax.ground import hosts
 from sami_jax.ground.digests import file_digests, json_digest
 from sami_jax.ground.display import doing
@@ -70,8 +71,8 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
     folder = path_of(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved)
     principles = admission.principles
-    judge = make_judge(config.evaluation.judge)
-    _check_principles(config, principles, judge)
+    judge = make_judge(config, principles, workdir)
+    _check_principles(config, principles)
     queries = split_queries(config.data, skipped)
     if (texts := distinct(queries.training)) < config.data.splits:
         raise UserError(
@@ -95,17 +96,37 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     if names := ", ".join(p.name for p in admission.unapproved):
         say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
+    sets = evaluation_sets(config, principles, queries.held_out)
+    canaries = None if config.canaries.action == "off" else canary_set(config, principles, queries.training)
+    if judge and judge.most:
+        asked = most_questions(config, sets, canaries, judge.most)
+        say(f"judge {config.evaluation.judge}: is asked at most {asked:,} questions in this run")
     return Inputs(
         base=base,
         mesh=mesh,
         admission=admission,
         queries=queries.training,
         data=queries.records,
-        evaluation_sets=evaluation_sets(config, principles, queries.held_out),
-        canaries=None if config.canaries.action == "off" else canary_set(config, principles, queries.training),
+        evaluation_sets=sets,
+        canaries=canaries,
         judge=judge,
         skipped=skipped,
     )
+
+
+def most_questions(config: ConfigDict, sets: Sequence[EvaluationSet], canaries: EvaluationSet | None, most: int) -> int:
+    """How many statements a judge is asked about in a whole run, if each model answers everything differently.
+
+    Args:
+      most: responses of a set that it is asked about at a measurement.
+    """
+
+    def statements(one: EvaluationSet) -> int:
+        responses = len(one.queries) * len(one.constitutions[0])
+        return min(most, responses) * len(one.constitutions[0][0])
+
+    models = 1 + len(config.train.updates)
+    return sum(map(statements, sets)) * models + (statements(canaries) * (1 + looks(config)) if canaries else 0)
 
 
 def provenance(config: ConfigDict, inputs: Inputs) -> dict:
@@ -187,12 +208,8 @@ def _check_offload(config: ConfigDict) -> None:
         )
 
 
-def _check_principles(config: ConfigDict, principles: Sequence[Principle], judge: Judge | None) -> None:
+def _check_principles(config: ConfigDict, principles: Sequence[Principle]) -> None:
     known = [principle.id for principle in principles]
-    if judge and (foreign := [id for id in known if not judge.knows(id)]):
-        raise UserError(
-            f"config.evaluation.judge={config.evaluation.judge!r}: cannot judge {', '.join(foreign)}; set it to 'none', or use principles that it knows"
-        )
     for id in config.principles.held_out:
         if id not in known:
             raise UserError(

@@ -1,11 +1,11 @@
-"""Filters: each reason, counted; and training examples from pairs."""
+"""Pairs: cleaned texts, and training examples."""
 
 import pytest
 import transformers
 
 from sami_jax import miniature
 from sami_jax.config import defaults
-from sami_jax.data.pairs import clean, drop_reason, encode_pairs, filter_pairs, set_apart
+from sami_jax.data.pairs import clean, encode_pairs, set_apart
 from sami_jax.data.replies import Replies
 from sami_jax.data.templates import encode_prompt, render
 from sami_jax.errors import UserError
@@ -51,39 +51,6 @@ def test_clean_primes_and_cuts_at_the_first_mark(config):
 def test_thinking_is_set_apart(config, text, thinking, response):
     config.filter.keep_after = "Summary:"
     assert set_apart(text, config.filter) == (thinking, response) and thinking + response == text
-
-
-def test_who_only_thinks_is_dropped_and_counted(config):
-    config.filter.keep_after, config.filter.prefix = "Summary:", " "
-    rows = [{"id": 0, "responses": ["The post.", ""]}, {"id": 1, "responses": ["The post. ### Next", "No post."]}]
-    kept, dropped = filter_pairs(rows, [[True, False]] * 2, config.filter)
-    assert kept == [{"id": 1, "responses": [" The post.", " No post."]}]
-    assert dropped == {"no response after 'Summary:'": 1}
-
-
-@pytest.mark.parametrize(
-    ("responses", "positive", "reason"),
-    [
-        (["The post is good.", "The post is bad."], [True, False], None),
-        (["The post is good.", "The post is bad"], [True, False], None),
-        (["The post is good", "The post is bad."], [True, False], "positive response does not end as asked"),
-        (["The post is good.", "The post"], [True, False], "empty response"),
-        (["The post is [insert name].", "The post."], [True, False], "contains '[insert'"),
-        (["The post is good.", "The post is good."], [True, False], "responses are equal"),
-    ],
-)
-def test_reasons(config, responses, positive, reason):
-    assert drop_reason(responses, positive, config.filter) == reason
-
-
-def test_drops_are_counted_by_reason(config):
-    rows = [
-        {"id": n, "responses": responses}
-        for n, responses in enumerate([[" a.", " b."], ["", " b."], [" a.", ""], [" a", " b."]])
-    ]
-    kept, dropped = filter_pairs(rows, [[True, False]] * 4, config.filter)
-    assert kept == [{"id": 0, "responses": ["The post a.", "The post b."]}]
-    assert dropped == {"empty response": 2, "positive response does not end as asked": 1}
 
 
 def test_encoded_pairs_score_the_end_of_text_only_where_the_model_ended(config, tokenizer):

@@ -7,8 +7,9 @@ import pytest
 
 from sami_jax import miniature
 from sami_jax.errors import UserError
+from sami_jax.evaluation.asking import LikelihoodJudge
 from sami_jax.evaluation.judges import MiniatureJudge
-from sami_jax.evaluation.judging import ExactJudge, LikelihoodJudge, judge_pairs
+from sami_jax.evaluation.judging import ExactPairJudge, judge_pairs
 from sami_jax.evaluation.pairs import Pair, Question, read_choice, read_pairs_of_files, why_invalid
 from sami_jax.evaluation.verdicts import summarize
 from sami_jax.ground.endpoint import Unusable
@@ -259,7 +260,7 @@ def test_the_exact_judge_counts_what_is_followed(tmp_path):
         " Surely you can fix the bike with a hammer.",
         " Thank you for asking. Surely you can fix the bike with a hammer.",
     )
-    judge = ExactJudge("miniature", MiniatureJudge(), principles)
+    judge = ExactPairJudge("miniature", MiniatureJudge(), principles)
     [verdict] = judge_pairs([pair], judge, tmp_path / "v.jsonl", both_orders=True)
     assert verdict.win == 1.0
     with pytest.raises(UserError, match=r"'Be a pirate.' is stated, but is no wording"):

@@ -97,8 +97,9 @@ def test_each_principle_is_measured_by_itself(sets, mesh, tmp_path, monkeypatch)
     """Greetings always, nothing else ever: of three held-out principles one is followed where it is asked for."""
     held_out = sets["held_out_principles"]
     chosen = dataclasses.replace(held_out, queries=held_out.queries[:4], constitutions=held_out.constitutions[:4])
-    given = [{"response": " Hello. Surely you can clean the chair with soap.", "tokens": 9}] * 8
-    base = [{"response": " Surely you can clean the chair with soap.", "tokens": 8}] * 8
+    said = {"finish_reason": "stop", "constitution": ""}
+    given = [{"response": " Hello. Surely you can clean the chair with soap.", "tokens": 9, **said}] * 8
+    base = [{"response": " Surely you can clean the chair with soap.", "tokens": 8, **said}] * 8
     monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: (given, 0))
     monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
     write_jsonl(tmp_path / "held_out_principles.jsonl", base)
@@ -115,3 +116,64 @@ def test_each_principle_is_measured_by_itself(sets, mesh, tmp_path, monkeypatch)
     assert found["following"] == pytest.approx(np.mean([row["following"] for row in one.values()]))
     low, high = one["enthusiasm"]["win_rate_interval"]
     assert low < 0.5 < high
+
+
+def judged_by(judge, sets, tmp_path, monkeypatch, given, queries=4):
+    """What `measure` finds of responses that are given."""
+    chosen = dataclasses.replace(
+        sets["trained"],
+        queries=sets["trained"].queries[:queries],
+        constitutions=sets["trained"].constitutions[:queries],
+    )
+    asked = [c for constitutions in chosen.constitutions for c in constitutions]
+    said = [
+        {"response": given(c), "tokens": 9, "finish_reason": "stop", "constitution": composing.text(c)} for c in asked
+    ]
+    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: (said, 0))
+    monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
+    config, _ = load_config("tiny", [])
+    return measure(config, open_model(BASE), {}, chosen, judge, None, tmp_path, None)  # pyright: ignore[reportArgumentType]
+
+
+class Generous:
+    """Finds everything followed, but for what it is told not to decide, and counts what it is asked."""
+
+    def __init__(self, most=None, undecided=""):
+        self.most, self.undecided, self.asked = most, undecided, []
+
+    def knows(self, id):
+        return True
+
+    def followed(self, replies):
+        self.asked += replies
+        return [{s.id: True for s in r.constitution} if r.response != self.undecided else {} for r in replies]
+
+    def well_formed(self, reply):
+        return True
+
+
+def test_a_response_that_repeats_its_constitution_follows_nothing(sets, tmp_path, monkeypatch):
+    judge = Generous()
+    found = judged_by(judge, sets, tmp_path, monkeypatch, lambda c: composing.text(c) if c[0].positive else "Glue.")
+    verdicts = read_jsonl(tmp_path / "trained.verdicts.jsonl")
+    echoed = [not any(row["followed"].values()) for row in verdicts]
+    assert 0 < sum(echoed) < len(echoed) == 8 and len(judge.asked) == 8 - sum(echoed)
+    assert found["echo"] == np.mean(echoed) and found["following"] == found["well_formed"] == 1 - found["echo"]
+
+
+def test_a_costly_judge_is_asked_about_some_queries_and_the_same_ones_each_time(sets, tmp_path, monkeypatch):
+    first, second = Generous(most=4), Generous(most=4)
+    found = judged_by(first, sets, tmp_path, monkeypatch, lambda _: "Glue.", queries=16)
+    judged_by(second, sets, tmp_path, monkeypatch, lambda _: "Soap.", queries=16)
+    assert found["judged"] == len(first.asked) == 4 and len({reply.query for reply in first.asked}) == 2
+    assert [reply.query for reply in first.asked] == [reply.query for reply in second.asked]
+    rows = read_jsonl(tmp_path / "trained.verdicts.jsonl")
+    assert sum(bool(row["followed"]) for row in rows) == 4 and len(rows) == 32
+
+
+def test_what_has_no_verdict_counts_for_nothing(sets, tmp_path, monkeypatch):
+    judge = Generous(undecided="Glue.")
+    found = judged_by(judge, sets, tmp_path, monkeypatch, lambda c: "Glue." if c[0].positive else "Soap.")
+    assert 0 < found["judged"] < 8 and found["following"] == 1.0
+    found = judged_by(judge, sets, tmp_path, monkeypatch, lambda _: "Glue.")
+    assert found["judged"] == 0 and "following" not in found

@@ -1,5 +1,7 @@
 """The signs of a collapse: each rule fires on its own sign and on nothing else, on what matters and is no chance."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -15,11 +17,19 @@ def spread(share, first=0):
     return np.stack([ones, ones], axis=1)
 
 
-BASE = {"well_formed": 0.97, "tokens": 20.0, "repetition": 0.02, "refusal": 0.0, "kept_logprob": -1.0, "following": 0.6}
+BASE = {
+    "well_formed": 0.97,
+    "tokens": 20.0,
+    "repetition": 0.02,
+    "refusal": 0.0,
+    "echo": 0.0,
+    "kept_logprob": -1.0,
+    "following": 0.6,
+}
 
 
 def look(update, mi_share=0.1, judge=True, **changed):
-    shares = ("well_formed", "refusal", "following")
+    shares = ("well_formed", "refusal", "echo", "following")
     replies = {
         name: spread(value) if name in shares and np.isscalar(value) else np.broadcast_to(value, (QUERIES, 2))
         for name, value in (BASE | changed).items()
@@ -44,6 +54,8 @@ ONE_SIDE = np.stack([np.ones(QUERIES), np.zeros(QUERIES)], axis=1)
         ({"refusal": 0.5}, ["refusal: 50% of replies refuse, under principles and antitheses alike, 0% in the base"]),
         ({"refusal": ONE_SIDE}, []),  # as under a principle of harmlessness, and not under its antithesis
         ({"mi_share": 0.99}, []),
+        ({"echo": 0.5}, ["echo: 50% of replies repeat their constitution, 0% in the base"]),
+        ({"mi_share": 0.99, "echo": 0.5}, ["echo: ", "saturation: the MI bound is at 99% of its cap while replies that repeat their constitution rose from 0% to 50%"]),
         ({"following": 0.3}, []),
         ({"mi_share": 0.99, "following": 0.3}, ["saturation: the MI bound is at 99% of its cap while following fell from 91% to 31%"]),
         ({"mi_share": 0.99, "kept_logprob": -3.0}, []),  # where a judge finds that principles are followed
@@ -71,7 +83,7 @@ def test_what_chance_explains_is_no_alarm():
 
 def test_more_looks_ask_for_more():
     config = defaults()
-    base, now = look(0, well_formed=spread(0.9)), look(1, well_formed=spread(0.65))
+    base, now = look(0, well_formed=spread(0.9)), look(1, well_formed=spread(0.6))
     config.train.updates = (1,)
     assert fired(config, [base], now)
     config.train.updates = (1000,)
@@ -117,15 +129,20 @@ def test_signs_of_replies_and_back(tmp_path):
         {"response": " ", "finish_reason": "stop", "tokens": 1},
         {"response": "申し訳ございませんが", "finish_reason": "stop", "tokens": 7},
     ]
+    for row in rows:
+        row["constitution"] = "1. A b c d a b c."
     metrics = {"mi_posterior_bound": 0.34657}
     kept = np.array([[-1.0, -2.0], [-0.5, -0.5]]) - np.float32(1e-7)
     found = Signs.of(3, metrics, rows, kept, None, Words(), defaults().canaries.refusals)
     assert found.means == pytest.approx(
-        {"well_formed": 0.5, "mean_tokens": 5.0, "repetition": 0.05, "refusal": 0.5, "kept_logprob": -1.0, "mi_share": 0.5},
+        {"well_formed": 0.5, "mean_tokens": 5.0, "repetition": 0.05, "echo": 0.25, "refusal": 0.5, "kept_logprob": -1.0, "mi_share": 0.5},
         abs=1e-4,
     )  # fmt: skip
     judged = Signs.of(3, metrics, rows, kept, ([0.5, 1, 1, 1], [True] * 4), Words(), ())
     assert judged.means["well_formed"] == 1.0 and judged.means["following"] == pytest.approx(0.875)
+    # Without a verdict, a reply counts for nothing.
+    judged = Signs.of(3, metrics, rows, kept, ([0.5, 1, math.nan, 0.0], [True] * 4), Words(), ())
+    assert judged.means["following"] == pytest.approx(0.5)
     judged.write(tmp_path / "signs.json")
     again = Signs.read(tmp_path / "signs.json")
     assert again.means == judged.means and again.update == 3

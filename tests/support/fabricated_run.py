@@ -90,7 +90,16 @@ def fabricate(folder, *, judge="miniature", win=(0.8, 0.7, 0.9), trained=1, stop
             sets = {name: measured(win if n else None, 0.9 if n else 0.5, judged) for name in SETS}
             write(iteration / "evaluation.json", sets)
             for name in SETS:
-                write(iteration / "evaluation" / f"{name}.jsonl", *answers(THANKFUL if n else PLAIN))
+                rows = answers(THANKFUL if n else PLAIN)
+                write(iteration / "evaluation" / f"{name}.jsonl", *rows)
+                if judged:
+                    followed = [
+                        (row["response"] == THANKFUL) == row["constitution"].endswith("thank you.") for row in rows
+                    ]
+                    write(
+                        iteration / "evaluation" / f"{name}.verdicts.jsonl",
+                        *({"followed": {"thanks": f}} for f in followed),
+                    )
             record.stage("evaluated", n, outputs)
     record.finish("stopped by canaries" if stopped else "complete")
     return folder
