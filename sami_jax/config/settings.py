@@ -152,9 +152,7 @@ def defaults() -> ConfigDict:
     # Training never sees what a judge says. `checks` are in the principles' files; a folder's model, or a server's, is asked.
     c.evaluation.judge = "none"  # none | checks | miniature | a model's folder | its name at evaluation.endpoint
     c.evaluation.endpoint = ""  # base URL of an OpenAI-compatible server that has the judge
-    c.evaluation.api = (
-        "chat"  # of that server: chat | completions, for base models; of a folder: whether its template is used
-    )
+    c.evaluation.api = "chat"  # of that server: chat | completions; of a folder: whether its template is used
     c.evaluation.key_variable = "OPENAI_API_KEY"  # environment variable that holds the server's key
     c.evaluation.timeout = 120.0  # seconds that a request may take
     c.evaluation.concurrency = 8  # requests at a time
