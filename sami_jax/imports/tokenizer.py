@@ -60,9 +60,10 @@ def read_tokenizer(file: Path, metadata: Metadata) -> Read:
     settings: dict[str, Any] = {name: vocabulary.tokens[id] for name, id in named.items() if id is not None}
     if (template := metadata.text("tokenizer.chat_template", None)) is not None:
         settings["chat_template"] = template
-    ids = {f"{name}_id": id for name, id in named.items() if id is not None and name != "unk_token"}
+    ids: dict[str, Any] = {f"{name}_id": id for name, id in named.items() if id is not None and name != "unk_token"}
+    ids["eos_token_id"] = _ends(file, metadata, len(vocabulary.tokens))
     _check_known(metadata)
-    return Read(tokenizer, settings, ids | {"eos_token_id": _ends(file, metadata, len(vocabulary.tokens))})
+    return Read(tokenizer, settings, ids)
 
 
 def _vocabulary(file: Path, metadata: Metadata) -> _Vocabulary:
