@@ -136,7 +136,8 @@ def _rows(stream, one: Planned) -> Iterator[np.ndarray]:
         number = min(step, count - first)
         content = np.frombuffer(stream.read(number * row_bytes), np.uint8).reshape(number, row_bytes)
         kept = one.tensor.kind.name in _KEPT
-        rows = content.view(one.stored[0]) if kept else dequantize(content, one.tensor.kind)
+        with np.errstate(all="ignore"):  # numbers that are none are told by who writes them
+            rows = content.view(one.stored[0]) if kept else dequantize(content, one.tensor.kind)
         if one.heads:
             rows = rows.reshape(-1, head // 2, 2, width).swapaxes(1, 2)
         yield rows.reshape(number, width)
