@@ -26,11 +26,14 @@ from sami_jax.data.shape import misfit
 from sami_jax.data.templates import render, user_template
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
-from sami_jax.export.huggingface import check_replaceable, copy_companions, export
+from sami_jax.export.gguf import gguf_entries, write_gguf
+from sami_jax.export.huggingface import copy_companions, export
+from sami_jax.ground.digests import file_digest
 from sami_jax.ground.terminal import say, show
 from sami_jax.models.adapters import folded, read_record, unchanged_share
+from sami_jax.models.files import check_replaceable
 from sami_jax.models.huggingface import read_config
-from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.models.pretrained import ModelFolder, open_model, without_weights
 from sami_jax.provenance.manifest import MANIFEST, read_statement
 from sami_jax.report.model_card import PRINCIPLES, SETTINGS, write_card
 from sami_jax.sampling.decoding import SamplingOptions
@@ -112,6 +115,8 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
     mesh = make_mesh(ALL_DEVICES)
     config = read_config(side_files)
     model_config, frozen = read_record(arguments.checkpoint, config, mesh)
+    model = without_weights(side_files, config) if arguments.gguf else None
+    entries = gguf_entries(model) if model else {}
     step, params = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
     if model_config.adapter:
         params = folded(model_config, frozen, params, mesh)
@@ -127,8 +132,15 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
 
     export(params, config, arguments.output, write_side_files, np.dtype(arguments.dtype))
     _write_card(arguments.checkpoint.parent, arguments.output)
-    tell_programs(arguments, {"checkpoint": int(step), "output": str(arguments.output)})
-    show(f"checkpoint {step}: {arguments.output}")
+    told = {"checkpoint": int(step), "output": str(arguments.output)}
+    if model:
+        file = arguments.output / f"model-{arguments.gguf}.gguf"
+        principles = side_files / PRINCIPLES
+        digest = {"sami.principles.sha256": file_digest(principles)} if principles.is_file() else {}
+        write_gguf(params, model, arguments.gguf, file, entries | digest)
+        told["gguf"] = str(file)
+    tell_programs(arguments, told)
+    show(f"checkpoint {step}: {arguments.output}" + (f", {told['gguf']}" if model else ""))
 
 
 def _write_card(iteration: Path, model: Path) -> None:

@@ -153,6 +153,9 @@ def add_verbs(verbs) -> None:
     export.add_argument("--checkpoint", type=any_path, required=True, help="a run's iteration_N/checkpoints")
     export.add_argument("--output", type=new_folder, required=True, help="folder to write, in Hugging Face format")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    export.add_argument(
+        "--gguf", choices=("f32", "f16", "bf16", "q8_0"), help="write a GGUF file of these numbers into the folder, too"
+    )
 
     verify = add_verb(verbs, "verify", _verify, "is all that a run left as it was recorded?", "sami verify runs/tiny")
     verify.add_argument("run", type=any_path, help="a run's folder")

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,7 +19,6 @@ import safetensors.numpy
 
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import read_shaped
-from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.display import doing
 from sami_jax.models.config import ModelConfig
@@ -68,12 +67,6 @@ def export(
         hosts.once(begin)
         _write_weights(params, partial, dtype, max_shard_bytes)
         hosts.once(finish)
-
-
-def check_replaceable(output: Path) -> None:
-    """Raises UserError where `export` would put a model in the place of something else."""
-    if output.exists() and not (output / "config.json").is_file():
-        raise UserError(f"{output}: holds no model that could be replaced; give a folder that is not there yet")
 
 
 def copy_companions(source: Path) -> Callable[[Path], None]:
@@ -128,7 +121,7 @@ def _without_ids_from(settings: dict, limit: int) -> dict:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Planned:
+class Planned:
     """A tensor of the files to come."""
 
     name: str
@@ -138,8 +131,14 @@ class _Planned:
     dtype: np.dtype
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """In the file."""
+        own = self.weight.shape[len(self.place) :]
+        return to_hf_layout(np.broadcast_to(np.empty((), np.int8), own), self.layout).shape
+
+    @property
     def nbytes(self) -> int:
-        return math.prod(self.weight.shape[len(self.place) :]) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def gathered(self, wanted: bool) -> np.ndarray | None:
         """Cast before it leaves its devices."""
@@ -148,16 +147,21 @@ class _Planned:
         return None if array is None else np.ascontiguousarray(to_hf_layout(array, self.layout))
 
 
-def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[_Planned]]:
-    """The tensors of each file, in the order of the tree."""
-    files: list[list[_Planned]] = [[]]
+def planned_tensors(params: dict, dtype) -> Iterator[Planned]:
+    """In the order of the tree."""
     for keys, leaf in leaves(params):
         name, layout = TENSORS[keys]
         for place in np.ndindex(leaf.shape[: stacked(name)]):
-            tensor = _Planned(numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
-            if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
-                files.append([])
-            files[-1].append(tensor)
+            yield Planned(numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
+
+
+def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[Planned]]:
+    """The tensors of each file."""
+    files: list[list[Planned]] = [[]]
+    for tensor in planned_tensors(params, dtype):
+        if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
+            files.append([])
+        files[-1].append(tensor)
     return files
 
 

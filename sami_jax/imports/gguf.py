@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from sami_jax.data.jsonl import write_json, write_text
 from sami_jax.errors import UserError
-from sami_jax.export.huggingface import check_replaceable
 from sami_jax.ground.digests import file_digest
 from sami_jax.ground.disk import check_space
 from sami_jax.ground.display import doing
@@ -17,6 +16,7 @@ from sami_jax.imports.header import read_header
 from sami_jax.imports.shape import read_shape
 from sami_jax.imports.tokenizer import read_tokenizer
 from sami_jax.imports.weights import common_dtype, planned, write_weights
+from sami_jax.models.files import check_replaceable
 from sami_jax.models.pretrained import GENERATION, open_model
 from sami_jax.models.tensors import SINGLE_FILE
 

@@ -94,10 +94,16 @@ def _rope_scaling(file: Path, tensor: Tensor, config: ModelConfig) -> RopeScalin
     half = config.head_dim // 2
     if tensor.kind.name == "F32" and tensor.shape == (half,):
         factors = np.fromfile(file, "<f4", half, offset=tensor.offset)
-        turns = config.rope_theta ** -(np.arange(half) / half) / (2 * np.pi)
         for scaling in _PUBLISHED:
-            low, high = scaling.low_frequency, scaling.high_frequency
-            kept = np.clip((scaling.original_positions * turns - low) / (high - low), 0, 1)
-            if np.allclose(factors, 1 / (kept + (1 - kept) / scaling.factor), rtol=1e-4, atol=0):
+            if np.allclose(factors, rope_factors(scaling, config.rope_theta, config.head_dim), rtol=1e-4, atol=0):
                 return scaling
     raise UserError(f"{file}: tensor {ROPE_FACTORS} holds no rope scaling that is known; take the model's own folder")
+
+
+def rope_factors(scaling: RopeScaling, theta: float, head_dim: int) -> np.ndarray:
+    """[head_dim / 2], by how much each wavelength is stretched."""
+    half = head_dim // 2
+    turns = scaling.original_positions * theta ** -(np.arange(half) / half) / (2 * np.pi)  # within the context before
+    low, high = scaling.low_frequency, scaling.high_frequency
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    return 1 / (kept + (1 - kept) / scaling.factor)

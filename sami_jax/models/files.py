@@ -93,6 +93,12 @@ def put_companions(source: Path, output: Path, tokenizer: Mapping[str, str] | No
         (output / name).write_text(content, encoding="utf-8")
 
 
+def check_replaceable(output: Path) -> None:
+    """Raises UserError where a new model folder would take the place of something else."""
+    if output.exists() and not (output / "config.json").is_file():
+        raise UserError(f"{output}: holds no model that could be replaced; give a folder that is not there yet")
+
+
 def refuse_pointer(file: Path) -> None:
     """Raises UserError where git's large-file storage left a note in place of the file."""
     with open(file, "rb") as stream:

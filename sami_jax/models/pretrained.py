@@ -121,22 +121,32 @@ def open_model(folder: Path | str, attention: str = "xla", prompt: ConfigDict | 
       UserError: what `read_config` and `check_weights` raise; no tokenizer; no end-of-text token; no chat template where the
         model is to chat, or one that tells no reply from its prompt.
     """
-    from sami_jax.models.tokenizer import load_tokenizer  # heavy import, only needed once a model is opened
-
     folder = Path(folder)
     if holds_adapters(folder):
         return open_model(base_of(folder), attention, prompt).with_adapter(folder)
     config = tied_as_stored(folder, dataclasses.replace(read_config(folder), attention=attention))
     check_weights(folder, config)
     _say_what_is_left_over(folder)
-    tokenizer, filed = load_tokenizer(folder, config.vocab_size)
-    ends = _end_tokens(folder, tokenizer, config.vocab_size)
-    model = ModelFolder(folder, config, tokenizer, ends, tokenizer_files=filed)
+    model = without_weights(folder, config)
     if prompt and prompt.chat:
         model = model.chatting(prompt.system, prompt.date)
         if model.chat:
             model.chat.check_replies()
     return model
+
+
+def without_weights(folder: Path, config: ModelConfig) -> ModelFolder:
+    """A model whose weights need not be in the folder, as of a checkpoint.
+
+    Raises:
+      UserError: no tokenizer; no end-of-text token.
+    """
+    from sami_jax.models.tokenizer import load_tokenizer  # heavy import, only needed once a model is opened
+
+    tokenizer, filed = load_tokenizer(folder, config.vocab_size)
+    return ModelFolder(
+        folder, config, tokenizer, _end_tokens(folder, tokenizer, config.vocab_size), tokenizer_files=filed
+    )
 
 
 def _say_what_is_left_over(folder: Path) -> None:

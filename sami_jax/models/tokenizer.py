@@ -183,7 +183,7 @@ def _by_its_file(
     if (folder / FILE).is_file():
         own = tokenizers.Tokenizer.from_file(str(folder / FILE))
         _check_named(folder, read, own.get_vocab())
-        if (text := _difference(backend, own)) is None:
+        if (text := difference(backend, own)) is None:
             return backend, False
         say(
             f"WARNING: {folder}: {type(read).__name__}, as {SETTINGS} or config.json has it, reads {text!r:.40} otherwise "
@@ -200,7 +200,7 @@ def _by_its_file(
     return backend, True
 
 
-def _difference(one: tokenizers.Tokenizer, own: tokenizers.Tokenizer) -> str | None:
+def difference(one: tokenizers.Tokenizer, own: tokenizers.Tokenizer) -> str | None:
     """A text that `one` reads to other ids than `own`, or spells otherwise; None where none is found."""
     for tokenizer in (one, own):
         tokenizer.no_padding()
@@ -323,7 +323,7 @@ def _filed_anew(
     files = {FILE: own.to_str(pretty=True), SETTINGS: json.dumps(settings, indent=2, ensure_ascii=False) + "\n"}
     with _folder_with(folder, files) as served:
         tokenizer = _opened(transformers.AutoTokenizer, served)
-        if (text := _difference(tokenizer.backend_tokenizer, own)) is not None:
+        if (text := difference(tokenizer.backend_tokenizer, own)) is not None:
             raise UserError(
                 f"{folder}: transformers reads a model of this config.json by {type(tokenizer).__name__}, whatever {SETTINGS} says, "
                 f"and {text!r:.40} to other ids than {FILE}; take a {FILE} of that class"

@@ -56,20 +56,20 @@ def byte_vocabulary() -> dict:
 
 
 @functools.cache
-def pieces() -> sentencepiece.SentencePieceProcessor:
-    """A SentencePiece model of BPE with bytes, trained on the same texts."""
+def pieces(bytes_too: bool = True) -> sentencepiece.SentencePieceProcessor:
+    """A SentencePiece model of BPE, trained on the same texts; without bytes, rare characters are unknown to it."""
     made = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 3), model_writer=made, model_type="bpe", vocab_size=640, byte_fallback=True,
+        sentence_iterator=iter(TEXTS * 3), model_writer=made, model_type="bpe", vocab_size=640 if bytes_too else 400, byte_fallback=bytes_too,
         character_coverage=0.98, normalization_rule_name="identity", remove_extra_whitespaces=False,
         split_digits=True, minloglevel=2,
     )  # fmt: skip
     return sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
 
 
-def piece_vocabulary() -> dict:
+def piece_vocabulary(bytes_too: bool = True) -> dict:
     """Entries of that model, as llama.cpp's converter takes them from it."""
-    made = pieces()
+    made = pieces(bytes_too)
     ids = range(made.get_piece_size())
     kinds = [
         UNKNOWN if made.is_unknown(id) else CONTROL if made.is_control(id) else BYTE if made.is_byte(id) else NORMAL

@@ -1,0 +1,154 @@
+"""Writes a GGUF file, which llama.cpp and what is built on it serve, a tensor at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sami_jax.errors import UserError
+from sami_jax.export.gguf_tokenizer import check_tokenizer, tokenizer_entries
+from sami_jax.export.huggingface import planned_tensors
+from sami_jax.ground import hosts
+from sami_jax.ground.display import doing
+from sami_jax.ground.terminal import say
+from sami_jax.imports.shape import ROPE_FACTORS, rope_factors
+from sami_jax.models.config import ModelConfig
+from sami_jax.models.pretrained import ModelFolder
+
+# Of GGUF, by our families.
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+
+
+def gguf_entries(model: ModelFolder) -> dict[str, Any]:
+    """What a file says of the model, by key; its weights need not be there yet.
+
+    Raises:
+      UserError: a family or a tokenizer that the format has no name for; the package is not installed.
+    """
+    try:
+        import gguf  # noqa: F401 - without it, none of the rest
+    except ImportError:
+        raise UserError("GGUF files need the gguf package: pip install 'sami_jax[gguf]'") from None
+    config = model.config
+    if config.family not in ARCHITECTURES:
+        raise UserError(
+            f"{model.folder}: no GGUF is written of {config.family}, only of {', '.join(ARCHITECTURES)}; leave it out"
+        )
+    entries = _shape_entries(config) | tokenizer_entries(model)
+    check_tokenizer(model, entries)
+    return entries
+
+
+def write_gguf(params: dict, model: ModelFolder, kind: str, output: Path, entries: dict[str, Any]) -> None:
+    """Writes the file, which appears whole or not at all.
+
+    Args:
+      params: weights on any devices.
+      kind: f32, f16, bf16 or q8_0, of matrices. Vectors stay float32; matrices whose rows are no whole blocks of q8_0 become float16.
+      entries: by `gguf_entries`, and what else the file is to say.
+    Raises:
+      UserError: a weight that `kind` cannot hold.
+    """
+    import gguf
+
+    arch, partial = ARCHITECTURES[model.config.family], output.with_name(output.name + ".partial")
+    writer = gguf.GGUFWriter(None, arch)
+    for key, value in entries.items():
+        add_entry(writer, key, value)
+    tensors = list(_tensors(params, model.config, kind))
+    for name, tensor, kept in tensors:
+        block, block_bytes = gguf.GGML_QUANT_SIZES[kept]
+        size = int(np.prod(tensor.shape)) // block * block_bytes
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kept)
+    try:
+        with doing(f"writing {output}"):
+            if hosts.first():
+                writer.write_header_to_file(partial)
+                writer.write_kv_data_to_file()
+                writer.write_ti_data_to_file()
+            for name, tensor, kept in tensors:
+                if (array := tensor.gathered(wanted=hosts.first())) is not None:
+                    writer.write_tensor_data(_made(name, array, kept, model))
+            writer.close()
+            hosts.once(lambda: partial.replace(output))
+    finally:
+        hosts.once(lambda: partial.unlink(missing_ok=True))
+
+
+def _shape_entries(config: ModelConfig) -> dict[str, Any]:
+    arch, context = ARCHITECTURES[config.family], config.max_positions
+    if config.sliding_window and config.sliding_window < context:
+        context = config.sliding_window
+        say(
+            f"its window of {context} tokens has no place in GGUF: the file's context is cut to that, where both are the same"
+        )
+    return {
+        f"{arch}.context_length": context,
+        f"{arch}.embedding_length": config.d_model,
+        f"{arch}.feed_forward_length": config.d_ff,
+        f"{arch}.block_count": config.n_layers,
+        f"{arch}.attention.head_count": config.n_heads,
+        f"{arch}.attention.head_count_kv": config.n_kv_heads,
+        f"{arch}.attention.key_length": config.head_dim,
+        f"{arch}.attention.value_length": config.head_dim,
+        f"{arch}.attention.layer_norm_rms_epsilon": config.norm_epsilon,
+        f"{arch}.rope.freq_base": config.rope_theta,
+        f"{arch}.rope.dimension_count": config.head_dim,
+        f"{arch}.vocab_size": config.vocab_size,
+    }
+
+
+class _Factors:
+    """The tensor by which llama.cpp stretches wavelengths; it is no weight of ours."""
+
+    def __init__(self, factors: np.ndarray):
+        self.factors, self.shape = factors, factors.shape
+
+    def gathered(self, wanted: bool) -> np.ndarray | None:
+        return self.factors if wanted else None
+
+
+def _tensors(params: dict, config: ModelConfig, kind: str) -> Iterator[tuple[str, Any, Any]]:
+    """Names, what is to be gathered, and the type to write it in."""
+    from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, get_tensor_name_map
+
+    arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[config.family])
+    names = get_tensor_name_map(arch, config.n_layers)
+    if config.rope_scaling:
+        factors = rope_factors(config.rope_scaling, config.rope_theta, config.head_dim)
+        yield ROPE_FACTORS, _Factors(factors.astype(np.float32)), GGMLQuantizationType.F32
+    for tensor in planned_tensors(params, np.float32):
+        base, _, ending = tensor.name.rpartition(".")
+        kept = "F32" if len(tensor.shape) == 1 else kind.upper()
+        if kept == "Q8_0" and tensor.shape[-1] % 32:
+            kept = "F16"
+        yield f"{names.get_name(base)}.{ending}", tensor, GGMLQuantizationType[kept]
+
+
+def _made(name: str, array: np.ndarray, kept: Any, model: ModelFolder) -> np.ndarray:
+    """A tensor as it is written."""
+    from gguf import quantize
+
+    heads = {"attn_q": model.config.n_heads, "attn_k": model.config.n_kv_heads}.get(name.split(".")[-2], 0)
+    if heads and ARCHITECTURES[model.config.family] == "llama":  # neighbours are turned there, where halves are here
+        array = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+    with np.errstate(over="ignore"):
+        made = quantize(np.ascontiguousarray(array), kept)
+    if kept.name in ("F16", "Q8_0") and np.abs(array).max() > np.finfo(np.float16).max:
+        raise UserError(f"{model.folder}: tensor {name} holds weights beyond {kept.name}; export as bf16 or f32")
+    return made
+
+
+def add_entry(writer: Any, key: str, value: Any) -> None:
+    """Adds an entry, of the type that llama.cpp's own converter gives it."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)

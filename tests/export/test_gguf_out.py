@@ -1,0 +1,122 @@
+"""GGUF files that are written: read again, they are the model they were made from."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from support.gguf_files import byte_vocabulary, entries_of, piece_vocabulary, random_model, tensors_of
+from support.gguf_files import write_gguf as write_by_hand
+from zoo.zoo_texts import TEXTS
+
+from sami_jax import miniature
+from sami_jax.errors import UserError
+from sami_jax.export.gguf import gguf_entries, write_gguf
+from sami_jax.imports.gguf import import_gguf
+from sami_jax.imports.header import read_header
+from sami_jax.models.pretrained import ModelFolder, open_model
+
+LLAMA_3 = {"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 8192}  # fmt: skip
+CASES = {
+    "llama": ("llama", "gpt-2", {}),
+    "llama, tied, digits": ("llama", "smollm", dict(tied=True)),
+    "llama 3": ("llama", "llama-bpe", {}),
+    "tekken": ("llama", "tekken", {}),
+    "pieces": ("llama", None, {}),
+    "qwen2": ("qwen2", "qwen2", dict(tied=True)),
+    "qwen3": ("qwen3", "qwen2", {}),
+}
+
+
+def folder_of(place: Path, arch: str, pre: str | None, **options) -> Path:
+    vocabulary = piece_vocabulary() if pre is None else byte_vocabulary() | {"tokenizer.ggml.pre": pre}
+    model = random_model(arch, len(vocabulary["tokenizer.ggml.tokens"]), **options)
+    file = write_by_hand(place / "first.gguf", arch, vocabulary | entries_of(model, arch), tensors_of(model, arch))
+    import_gguf(file, place / "first")
+    return place / "first"
+
+
+def written(model: ModelFolder, mesh, place: Path, kind: str = "f32") -> Path:
+    write_gguf(model.load(mesh), model, kind, place / "second.gguf", gguf_entries(model))
+    return place / "second.gguf"
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(("arch", "pre", "options"), CASES.values(), ids=CASES)
+def test_read_again_it_is_the_same(arch, pre, options, tmp_path, mesh):
+    model = open_model(folder_of(tmp_path, arch, pre, **options))
+    import_gguf(written(model, mesh, tmp_path), tmp_path / "second")
+    again = open_model(tmp_path / "second")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        np.testing.assert_array_equal(after[name], weight, name)
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "second" / name).read_text()) == json.loads(
+            (tmp_path / "first" / name).read_text()
+        )
+    assert [again.tokenizer.encode(text) for text in TEXTS] == [model.tokenizer.encode(text) for text in TEXTS]
+    assert again.end_tokens == model.end_tokens
+    assert getattr(again.tokenizer, "chat_template", None) == getattr(model.tokenizer, "chat_template", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "largest"), [("f16", np.float16, 0), ("bf16", ml_dtypes.bfloat16, 0), ("q8_0", np.float32, 4e-3)]
+)
+def test_fewer_bits(kind, dtype, largest, tmp_path, mesh):
+    model = open_model(folder_of(tmp_path, "llama", "gpt-2"))
+    import_gguf(written(model, mesh, tmp_path, kind), tmp_path / "second")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    for name, weight in before.items():
+        kept = weight if weight.ndim == 1 else weight.astype(dtype)
+        assert np.abs(after[name].astype(np.float32) - kept.astype(np.float32)).max() <= largest, name
+
+
+def test_rope_of_llama_3_1(tmp_path, mesh):
+    model = open_model(folder_of(tmp_path, "llama", "llama-bpe"))
+    config = json.loads((model.folder / "config.json").read_text()) | {"rope_parameters": LLAMA_3}
+    (model.folder / "config.json").write_text(json.dumps(config))
+    import_gguf(written(open_model(model.folder), mesh, tmp_path), tmp_path / "second")
+    assert (
+        open_model(tmp_path / "second").config.rope_scaling == open_model(model.folder).config.rope_scaling is not None
+    )
+
+
+def test_a_window_is_said_and_the_context_cut_to_it(tmp_path, mesh, capsys):
+    model = open_model(folder_of(tmp_path, "llama", "llama-bpe"))
+    config = json.loads((model.folder / "config.json").read_text()) | {"model_type": "mistral", "sliding_window": 16}
+    (model.folder / "config.json").write_text(json.dumps(config))
+    file = written(open_model(model.folder), mesh, tmp_path)
+    assert "window of 16 tokens" in capsys.readouterr().err
+    assert read_header(file).metadata.count("llama.context_length") == 16
+
+
+def test_what_cannot_be_written_is_refused(tmp_path, mesh):
+    with pytest.raises(UserError, match="its tokenizer is of the kind WordLevel"):
+        gguf_entries(open_model(miniature.BASE))
+    model = open_model(folder_of(tmp_path, "llama", "gpt-2"))
+    with pytest.raises(UserError, match="no GGUF is written of mixtral"):
+        gguf_entries(dataclasses.replace(model, config=dataclasses.replace(model.config, family="mixtral")))
+    state = json.loads((model.folder / "tokenizer.json").read_text())
+    cuts = state["pre_tokenizer"]["pretokenizers"]
+    for changed in (
+        state | {"normalizer": {"type": "Lowercase"}},
+        state | {"pre_tokenizer": {"type": "Whitespace"}},
+        state | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, *cuts]}},
+        state | {"added_tokens": [token | {"lstrip": True} for token in state["added_tokens"]]},
+    ):
+        (model.folder / "tokenizer.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"GGUF has no name|GGUF file would not give"):
+            gguf_entries(open_model(model.folder))
+    params = model.load(mesh)
+    params["embedding"] = params["embedding"] * 1e6
+    with pytest.raises(UserError, match=r"tensor token_embd\.weight holds weights beyond F16"):
+        write_gguf(params, model, "f16", tmp_path / "large.gguf", {})
+    assert not list(tmp_path.glob("large*"))
