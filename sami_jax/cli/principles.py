@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from sami_jax.cli.options import add_verb, any_path, tell_programs, with_endpoint, with_results
+from sami_jax.cli.options import add_verb, any_path, tell_programs, with_endpoint, with_results, with_skipping
 from sami_jax.errors import UserError
 from sami_jax.ground.paths import path_of
 
@@ -79,7 +79,21 @@ def add_verbs(verbs) -> None:
     diff.add_argument("before", metavar="ID@VERSION|DIR")
     diff.add_argument("after", metavar="ID@VERSION|DIR")
 
-    add_verb(sub, "check", _check, "find mistakes, near-duplicates, missing approvals", "sami principles check")
+    check = add_verb(
+        sub,
+        "check",
+        _check,
+        "find mistakes, near-duplicates, missing approvals; try the files' checks on responses",
+        "sami principles check --responses runs/demo/iteration_1/responses.jsonl",
+    )
+    check.add_argument(
+        "--responses",
+        type=any_path,
+        metavar="FILE",
+        help='try the checks on these: JSONL of {"id", "query", "constitution", "response"}, a run\'s responses or pairs',
+    )
+    check.add_argument("--show", type=int, default=0, metavar="N", help="examples of each outcome, with --responses")
+    with_skipping(check)
 
     bring = add_verb(
         sub,
@@ -199,7 +213,10 @@ def _show(arguments: argparse.Namespace) -> None:
 
     principles = read_principles(arguments.folder)
     chosen = [find(principles, name, arguments.folder) for name in arguments.name]
-    tell_programs(arguments, [dataclasses.asdict(p) | {"status": status(p, principles)} for p in chosen])
+    tell_programs(
+        arguments,
+        [dataclasses.asdict(p) | {"check": p.check and p.check.sides, "status": status(p, principles)} for p in chosen],
+    )
     for principle in chosen:
         print_principle(principle, principles)
 
@@ -249,6 +266,11 @@ def _diff(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     import dataclasses
 
+    if arguments.responses:
+        from sami_jax.cli.trying import try_on_responses
+
+        return try_on_responses(arguments)
+
     from sami_jax.ground.terminal import show
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.lint import check
@@ -257,15 +279,14 @@ def _check(arguments: argparse.Namespace) -> None:
     findings = check(arguments.folder)
     tell_programs(arguments, [dataclasses.asdict(finding) for finding in findings])
     for finding in findings:
-        show(
-            f"{'error' if finding.error else 'warning'}: {finding.where}: {finding.text}",
-            "red" if finding.error else "yellow",
-        )
+        kind, style = ("error", "red") if finding.error else ("note", "dim") if finding.note else ("warning", "yellow")
+        show(f"{kind}: {finding.where}: {finding.text}", style)
     if errors := sum(finding.error for finding in findings):
         raise UserError(f"{arguments.folder}: {errors} error(s); mend the files named above")
     used = current(read_principles(arguments.folder))
     waiting = [p.name for p in used if own_status(p) != "approved"]
-    show(f"{len(used)} principles, {len(findings)} warning(s); not approved: {', '.join(waiting) or 'none'}")
+    warnings = sum(not finding.note for finding in findings)
+    show(f"{len(used)} principles, {warnings} warning(s); not approved: {', '.join(waiting) or 'none'}")
 
 
 def _import(arguments: argparse.Namespace) -> None:

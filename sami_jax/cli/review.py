@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sami_jax.errors import UserError
 from sami_jax.ground.terminal import cell, results, say, show, show_table
+from sami_jax.principles.checks.conditions import canonical
 from sami_jax.principles.differences import differences
 from sami_jax.principles.files import add_review, file_of, read_principle, read_principles, write_principle
 from sami_jax.principles.lint import closest, text_errors
@@ -115,6 +116,10 @@ def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> 
     source = principle.source
     facts = {
         "source": f"{source.kind} {source.name}".strip(),
+        **{
+            f"check, {side}": canonical(given)
+            for side, given in (principle.check.sides if principle.check else {}).items()
+        },
         "tags": ", ".join(principle.tags),
         "notes": principle.notes,
     }
@@ -148,13 +153,17 @@ def _notes(principle: Principle, all_versions: Sequence[Principle]) -> list[str]
 def _edit(folder: Path, principle: Principle, principles: Sequence[Principle]) -> Principle:
     """In $VISUAL or $EDITOR where there is one, else text by text. An approved text stays, beside its next version."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    phrasings = (
-        _edit_in(editor, principle) if editor and sys.stdin.isatty() else tuple(map(_edit_line, principle.phrasings))
-    )
-    if phrasings is None or phrasings == principle.phrasings:
+    if editor and sys.stdin.isatty():
+        wanted = _edit_in(editor, principle)
+    else:
+        wanted = dataclasses.replace(principle, phrasings=tuple(map(_edit_line, principle.phrasings)))
+    if (wanted.phrasings, wanted.check) == (principle.phrasings, principle.check):
         show("unchanged")
         return principle
-    changed = edited(principle, phrasings)
+    if wanted.phrasings == principle.phrasings:  # another check of the same text, whose reviews stay
+        changed = dataclasses.replace(principle, check=wanted.check)
+    else:
+        changed = dataclasses.replace(edited(principle, wanted.phrasings), check=wanted.check)
     taken = [p.version for p in principles if p.id == principle.id]
     if changed.version != principle.version and changed.version in taken:
         changed = dataclasses.replace(changed, version=max(taken) + 1)
@@ -167,16 +176,18 @@ def _edit_line(wording: tuple[str, str]) -> tuple[str, str]:
     return text, _ask("antithesis (enter keeps it): ") or wording[1]
 
 
-def _edit_in(editor: str, principle: Principle) -> tuple[tuple[str, str], ...] | None:
+def _edit_in(editor: str, principle: Principle) -> Principle:
+    """The principle with what came out of the editor as its texts and check; as it was where that is none."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{principle.id}.yaml"
         write_principle(file, dataclasses.replace(principle, reviews=()))
         try:
             subprocess.run([*shlex.split(editor), str(file)], check=True)
-            return read_principle(file).phrasings
+            written = read_principle(file)
+            return dataclasses.replace(principle, phrasings=written.phrasings, check=written.check)
         except (OSError, ValueError, subprocess.CalledProcessError, UserError) as error:
             say(f"not changed: {error}")
-            return None
+            return principle
 
 
 def _ask_choice() -> str:

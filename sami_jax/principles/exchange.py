@@ -3,13 +3,17 @@
 definitions      one JSON file, {"concise": {"definition": "...", "antithesis": "..."}, ...}
 constitutions    a folder of JSON files, each two numbered lists, "positive" and "negative", with "identifiers" that
                  tell for each line which principle it states ("pos concise") or whose antithesis ("neg concise")
-csv              one row a wording: id, version, principle, antithesis, tags, notes; read as any table of rows is (data/rows.py)
+csv              one row a wording: id, version, principle, antithesis, tags, notes, check (as JSON); read as any table of rows
+                 is (data/rows.py)
+
+Only the last can hold checks; those of a folder stay there, whatever is imported into it.
 """
 
 import csv
 import dataclasses
 import io
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,14 @@ from sami_jax.data.jsonl import read_json, write_json, write_text
 from sami_jax.data.rows import read_file
 from sami_jax.errors import UserError
 from sami_jax.ground.disk import hidden
+from sami_jax.principles.checks.check import Checks
+from sami_jax.principles.checks.conditions import canonical
 from sami_jax.principles.constitutions import numbered, statements
 from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
 from sami_jax.principles.principle import Principle, Source, current, edited
 
 FORMATS = ("csv", "definitions", "constitutions")
-COLUMNS = ("id", "version", "principle", "antithesis", "tags", "notes")
+COLUMNS = ("id", "version", "principle", "antithesis", "tags", "notes", "check")
 # A constitutions folder holds every order and every set of antitheses: of more principles it would be thousands of files.
 MOST_IN_CONSTITUTIONS = 3
 
@@ -56,7 +62,7 @@ def merge(folder: Path, incoming: Sequence[Principle]) -> dict[str, list[str]]:
     """Writes imported principles into a folder of principle files, and loses nothing that was there.
 
     A text that is there already is left alone. A changed one replaces a text that nobody approved; beside an approved
-    one it becomes the next version.
+    one it becomes the next version. A check replaces the one that was there; approvals stay, for they are of the text.
 
     Returns:
       names of principles by what became of them: "new", "changed", "next version", "unchanged".
@@ -69,10 +75,13 @@ def merge(folder: Path, incoming: Sequence[Principle]) -> dict[str, list[str]]:
         if not there:
             kind, written = "new", principle
         elif same:
-            kind, written = "unchanged", same[-1]
+            check = principle.check or same[-1].check
+            kind = "unchanged" if check == same[-1].check else "changed"
+            written = dataclasses.replace(same[-1], check=check)
         else:
             latest = max(there, key=lambda p: p.version)
             written = edited(latest, principle.phrasings)
+            written = dataclasses.replace(written, check=principle.check or latest.check)
             kind = "changed" if written.version == latest.version else "next version"
         if kind != "unchanged":
             write_principle(file_of(folder, written), written)
@@ -191,9 +200,19 @@ def _read_rows(file: Path) -> list[Principle]:
             key[1],
             tags=tuple(cells["tags"].split() if tags is None else tags),
             notes=cells["notes"],
+            check=_check(row.get("check"), f"{file}: row {number}"),
         )
         principles[key] = dataclasses.replace(known, phrasings=(*known.phrasings, wording))
     return list(principles.values())
+
+
+def _check(cell, where: str) -> Checks | None:
+    """What a column holds: JSON in a text, or what that says."""
+    try:
+        content = json.loads(from_cell(cell)) if isinstance(cell, str) and cell.strip() else cell
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: check is no JSON ({error}); mend it") from None
+    return None if content is None or content == "" else Checks.parse(content, where)
 
 
 def _as_text(value) -> str:
@@ -208,6 +227,7 @@ def _csv(principles: Sequence[Principle]) -> str:
     writer.writeheader()
     for p in principles:
         for text, antithesis in p.phrasings:
-            cells = (p.id, str(p.version), text, antithesis, " ".join(p.tags), p.notes)
+            check = canonical(p.check.sides) if p.check else ""
+            cells = (p.id, str(p.version), text, antithesis, " ".join(p.tags), p.notes, check)
             writer.writerow(dict(zip(COLUMNS, map(to_cell, cells), strict=True)))
     return stream.getvalue()

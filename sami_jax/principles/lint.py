@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sami_jax.errors import UserError
+from sami_jax.principles.checks.overlap import overlaps
 from sami_jax.principles.files import principle_files, read_principle
 from sami_jax.principles.principle import Principle, approved_otherwise, current, own_status
 
@@ -20,6 +21,7 @@ class Finding:
     where: str  # a file name
     text: str
     error: bool  # else a warning
+    note: bool = False  # or less than that: to be known, not mended
 
 
 def check(folder: Path) -> list[Finding]:
@@ -36,12 +38,14 @@ def check(folder: Path) -> list[Finding]:
             findings.append(Finding(file.name, str(error).removeprefix(f"{file}: "), True))
     for name, principle in files.items():
         findings += [Finding(name, text, error) for text, error in _own(name, principle)]
+        found = overlaps(principle.check) if principle.check else []
+        findings += [Finding(name, f"check: {overlap.text}", False, not overlap.both) for overlap in found]
     for (name, one), (twin, other) in itertools.combinations(files.items(), 2):
         if one.name == other.name:
             findings.append(Finding(name, f"{one.name} is in {twin} too; give each its own id or version", True))
     newest = set(current(list(files.values())))
     findings += _near_duplicates({name: p for name, p in files.items() if p in newest})
-    return sorted(findings, key=lambda finding: (not finding.error, finding.where))
+    return sorted(findings, key=lambda finding: (not finding.error, finding.note, finding.where))
 
 
 def _own(name: str, principle: Principle) -> Iterator[tuple[str, bool]]:
