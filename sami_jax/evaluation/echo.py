@@ -7,6 +7,8 @@ Thresholds, in words (a character of a script without spaces is half a word): a 
 words on, or where it is a whole line of WHOLE words or more; at LONG words it is an echo whatever the length of the line.
 """
 
+import itertools
+import unicodedata
 from collections.abc import Sequence
 
 from sami_jax.principles.checks.reply import plain, unmarked, words_of
@@ -14,6 +16,7 @@ from sami_jax.principles.checks.scripts import UNSPACED, script_of
 
 ECHO = 0.5  # score from which a reply is an echo
 SHORTEST, WHOLE, LONG = 5.0, 4.0, 10.0  # words
+ENOUGH = 20_000  # tokens of a reply that are read
 GRAM = 3  # tokens; a run in common is looked for from so many on
 
 
@@ -31,28 +34,37 @@ def echo_score(response: str, constitution: str) -> float:
     """
     lines = [tokens for line in constitution.splitlines() if (tokens := _tokens(line))]
     said = [tokens for line in response.splitlines() if (tokens := _tokens(line))]
-    reply = [token for tokens in said for token in tokens]
+    reply = [token for tokens in said for token in tokens][:ENOUGH]
     if not lines or not reply:
         return 0.0
-    whole = _words(reply)
     copied = sum(_words(tokens) for tokens in said if tokens in lines and _words(tokens) > 1)
-    score, covered = copied / whole, [False] * len(reply)
+    before = [0.0, *itertools.accumulate(map(_word, reply))]  # words in front of each token
+    score, ends = min(1.0, copied / before[-1]), [0] * len(reply)
     for line in lines:
         length = _words(line)
         for start, end in _common_runs(reply, line):
-            run = _words(reply[start:end])
+            run = before[end] - before[start]
             if run >= SHORTEST or (run == length and run >= WHOLE):
-                covered[start:end] = [True] * (end - start)
+                ends[start] = max(ends[start], end)
                 score = max(score, run / length, ECHO if run >= LONG else 0.0)
-    return max(score, _words([token for token, one in zip(reply, covered, strict=True) if one]) / whole)
+    covered, reached = 0.0, 0
+    for start, end in enumerate(ends):
+        if end > reached:
+            covered += before[end] - before[max(start, reached)]
+            reached = end
+    return max(score, covered / before[-1])
 
 
 def _tokens(line: str) -> list[str]:
-    return words_of(plain(unmarked(line)))
+    return words_of(plain(unmarked(unicodedata.normalize("NFKC", line))))
+
+
+def _word(token: str) -> float:
+    return 0.5 if len(token) == 1 and script_of(token) in UNSPACED else 1.0
 
 
 def _words(tokens: Sequence[str]) -> float:
-    return sum(0.5 if len(token) == 1 and script_of(token) in UNSPACED else 1.0 for token in tokens)
+    return sum(map(_word, tokens))
 
 
 def _common_runs(reply: Sequence[str], line: Sequence[str]) -> list[tuple[int, int]]:

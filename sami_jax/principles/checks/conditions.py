@@ -18,7 +18,7 @@ from sami_jax.principles.checks.reply import Reply, plain
 MOST_CONDITIONS = 200
 MOST_TEXTS = 1_000
 MOST_LETTERS = 10_000  # of all texts
-MOST_STEPS = 4_000  # of all patterns, see `patterns.size`
+MOST_STEPS = 2_000  # of all patterns, see `patterns.size`
 DEEPEST = 8  # conditions within conditions
 MOST_COUNTED = 1_000_000
 BOUNDS = ("at_least", "at_most", "exactly")

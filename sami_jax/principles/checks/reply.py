@@ -7,12 +7,12 @@ import unicodedata
 from sami_jax.errors import UserError
 from sami_jax.principles.checks.scripts import UNSPACED, script_of
 
-LONGEST = 100_000  # characters of a response, some 25,000 tokens; every search ends within about a second
+PIECE = 2_000  # characters of a line that are cut into sentences at once: the time for it grows with their square
+LONGEST = 50_000  # characters of a response, some 12,000 tokens; every search ends within about a second
 
 CODE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.DOTALL | re.MULTILINE)
-NUMBERED = re.compile(r"^\s*(?:\*\*|__)?(?:\(?\d{1,3}[.)、．]|\(?[a-zA-Z]\))(?:\*\*|__)?\s*(?=\S)")
-# A number with a full stop wants a space: "3.5 litres" is no item.
-TIGHT = re.compile(r"^\s*(?:\*\*|__)?\(?(?:\d{1,3}\.|[a-zA-Z0-9]{1,3}\))(?=\S)")
+# "3.5 litres" is no item: only a mark of full width needs no space behind it.
+NUMBERED = re.compile(r"^\s*(?:\*\*|__)?(?:\(?(?:\d{1,3}[.)]|[a-zA-Z]\))(?:\*\*|__)?\s+|\d{1,3}[、．]\s*)(?=\S)")
 BULLETED = re.compile(r"^\s*(?:[-*+•‣▪●◦–]\s+|・\s*)(?=\S)")
 HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(?=\S)")
 QUOTE = re.compile(r"^\s*>\s?")
@@ -62,14 +62,12 @@ class Reply:
     @functools.cached_property
     def sentences(self) -> list[str]:
         """A line break ends one; so each item of a list and each heading is one at least. Code has none."""
-        import sentencex
+        from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
-        found = []
-        for line in self.prose.splitlines():
-            for sentence in sentencex.segment("en", unmarked(line)):  # pyright: ignore[reportAttributeAccessIssue]
-                if words_of(sentence):
-                    found.append(sentence.strip())
-        return found
+        lines = [unmarked(line) for line in self.prose.splitlines()]
+        pieces = [line[start : start + PIECE] for line in lines for start in range(0, len(line), PIECE)]
+        found = [sentence.strip() for piece in pieces for sentence in segment("en", piece)]
+        return [sentence for sentence in found if words_of(sentence)]
 
     @functools.cached_property
     def paragraphs(self) -> list[str]:
@@ -78,7 +76,7 @@ class Reply:
 
     @functools.cached_property
     def numbered_items(self) -> int:
-        return sum(is_numbered(line) for line in self.prose.splitlines())
+        return sum(NUMBERED.match(line) is not None for line in self.prose.splitlines())
 
     @functools.cached_property
     def bulleted_items(self) -> int:
@@ -110,13 +108,9 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text)
 
 
-def is_numbered(line: str) -> bool:
-    return NUMBERED.match(line) is not None and TIGHT.match(line) is None
-
-
 def unmarked(line: str) -> str:
     """A line without the mark of a list's item, a heading or a quotation in front of it."""
     line = QUOTE.sub("", line)
-    for mark in (HEADING, BULLETED):
+    for mark in (HEADING, BULLETED, NUMBERED):
         line = mark.sub("", line)
-    return NUMBERED.sub("", line) if is_numbered(line) else line
+    return line

@@ -27,6 +27,7 @@ SECTION = re.compile(r"^\s*\**section\s+(?:\d|[ivx]+\b)", re.IGNORECASE)
 POSTSCRIPT = re.compile(r"^[^\w\n]*(?:p\.\s?p\.\s?s|p\.\s?s|pps|ps)(?:\.|:|\b)(?=\W)", re.IGNORECASE | re.MULTILINE)
 TITLE = re.compile(r"\s*(?:#{1,6}[ \t]+\S|\*\*[^\n*]+\*\*[ \t]*(?:\n|\Z))")
 FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+DIGRAPHS = "ǅǈǋǲ"  # of a capital and a small letter in one
 QUOTED = {'"': '"', "“": "”", "”": "”", "„": "“”", "«": "»", "»": "«", "「": "」", "『": "』"}
 
 
@@ -116,11 +117,11 @@ def has_postscript(reply: Reply) -> bool:
 
 
 def all_lower(reply: Reply) -> bool:
-    return any(c.islower() for c in reply.text) and not any(c.isupper() or c.istitle() for c in reply.text)
+    return any(c.islower() for c in reply.text) and not any(c.isupper() or c in DIGRAPHS for c in reply.text)
 
 
 def all_capital(reply: Reply) -> bool:
-    return any(c.isupper() for c in reply.text) and not any(c.islower() or c.istitle() for c in reply.text)
+    return any(c.isupper() for c in reply.text) and not any(c.islower() or c in DIGRAPHS for c in reply.text)
 
 
 def capital_words(reply: Reply) -> int:
