@@ -1,5 +1,8 @@
 """Every word of checks, with responses on both sides of its border."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sami_jax.errors import UserError
@@ -150,8 +153,11 @@ def follows(word: str, given, text: str) -> bool:
     return one
 
 
-def test_every_word_is_in_the_table():
+def test_every_word_is_in_the_table_and_in_the_documentation():
     assert set(TABLE) == set(WORDS)
+    section = (Path(__file__).parents[2] / "docs/principles.md").read_text(encoding="utf-8").split("### All words")[1]
+    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == set(WORDS)
 
 
 @pytest.mark.parametrize(("word", "given", "text", "expected"), CASES)
