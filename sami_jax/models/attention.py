@@ -4,7 +4,7 @@ Scores and softmax are in float32. Shapes: queries [N, T, H, head_dim], keys and
 query heads share one key head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -38,14 +38,8 @@ def causal_attention(
       sizes: bounds of packed rows. Between the longest prefix and the longest response before a block lie keys that none
         of its queries sees: they are never touched.
     """
-    total = positions.shape[1]
-    size = max(SMALLEST_BLOCK, -(-total // BLOCKS))
     blocks = []
-    for start in range(0, total, size):
-        queries = slice(start, min(start + size, total))
-        seen = [slice(0, queries.stop)]
-        if sizes is not None and (own := start - sizes.response) > sizes.prefix:
-            seen = [slice(0, sizes.prefix), slice(own, queries.stop)]
+    for queries, seen in _blocks(positions.shape[1], sizes):
         places = np.concatenate([np.arange(part.start, part.stop) for part in seen])
         mask = jnp.asarray(np.arange(queries.start, queries.stop)[:, None] >= places[None])[None]
         if window is not None:
@@ -59,6 +53,32 @@ def causal_attention(
         return jnp.concatenate(out, axis=1), (k, v)
 
     return attend
+
+
+def score_bytes(heads: int, total: int, sizes: Sizes | None = None) -> int:
+    """What `causal_attention` holds of one row in float32 for the gradient of a layer, bytes: a number for each query, each key that
+    it looks at, and each head.
+
+    Args:
+      total, sizes: of the row, tokens.
+    """
+    looks = (_length(queries) * sum(map(_length, seen)) for queries, seen in _blocks(total, sizes))
+    return 4 * heads * sum(looks)
+
+
+def _blocks(total: int, sizes: Sizes | None) -> Iterator[tuple[slice, list[slice]]]:
+    """Queries that are taken together, and the keys that any of them sees."""
+    size = max(SMALLEST_BLOCK, -(-total // BLOCKS))
+    for start in range(0, total, size):
+        queries = slice(start, min(start + size, total))
+        seen = [slice(0, queries.stop)]
+        if sizes is not None and (own := start - sizes.response) > sizes.prefix:
+            seen = [slice(0, sizes.prefix), slice(own, queries.stop)]
+        yield queries, seen
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start
 
 
 def _hidden_from(owners: jax.Array, key_owners: jax.Array) -> jax.Array:

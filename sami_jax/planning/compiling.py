@@ -132,6 +132,11 @@ class Programs:
         """Queries."""
         return self.config.train.batch_size // self.config.train.microbatches
 
+    def together(self) -> float:
+        """Rows of a microbatch that a device computes together."""
+        at_once = self.config.train.constitutions_at_once or self.texts.count
+        return self.microbatch() * at_once / batch_shards(self.mesh)
+
     def total(self) -> dict:
         """The sum of the microbatches' gradients, float32."""
         return jax.tree.map(

@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 import jax
 
+from sami_jax.data.packing import Sizes
+from sami_jax.models import attention
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params
+
+LARGE_SCORES = 0.1  # of a device's memory: from then on, what attention holds is worth a line
 
 
 class Weights(NamedTuple):
@@ -68,6 +72,19 @@ def cache_bytes(config: ModelConfig, positions: int) -> int:
     """Keys and values of one row in bfloat16."""
     kept = min(positions, config.sliding_window or positions)
     return 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * kept
+
+
+def score_bytes(config: ModelConfig, texts: Texts, rows: float, tensor: int) -> float:
+    """Attention's scores in a microbatch, bytes on each device: what XLA's attention holds of a layer, and kernels do not.
+
+    Args:
+      rows: of the microbatch that a device computes together.
+      tensor: devices that heads are split over.
+    """
+    responses = texts.count * texts.response
+    sizes = Sizes(texts.prefix, texts.response, responses)
+    of_row = attention.score_bytes(config.n_heads, texts.prefix + responses, sizes)
+    return rows * of_row / tensor if config.attention == "xla" else 0.0
 
 
 def fsdp_bytes(config: ModelConfig, devices: int) -> float:

@@ -13,7 +13,7 @@ from sami_jax.planning import costs
 from sami_jax.planning.compiling import Buffer, Compiled, Programs, bytes_on_each, largest_weights
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.topology import DATA_CENTER_NETWORK, Topology
-from sami_jax.sharding import make_mesh
+from sami_jax.sharding import TENSOR_AXIS, make_mesh
 
 # Shares of the peaks that times are estimated with. They are assumed, not measured: the first real run tells better.
 FLOPS_SHARE, BANDWIDTH_SHARE, LINKS_SHARE = 0.5, 0.7, 0.4
@@ -69,6 +69,7 @@ class Plan:
     phases: tuple[Phase, ...]
     programs: tuple[Compiled, ...]  # none where the state alone does not fit
     largest: tuple[Buffer, ...]  # that lie in memory at the fullest time
+    scores: float  # bytes on each device: attention's scores in a microbatch, where no kernel spares them
     flops: float  # of an update, in all
     least_sent: float  # bytes by each device in a microbatch, if all shared the weights, at the least
     times: Times | None
@@ -112,6 +113,7 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
         phases=(Phase("training state", 0, state + gradient, 0),),
         programs=(),
         largest=tuple(largest_weights(programs.state)),
+        scores=costs.score_bytes(model, texts, programs.together(), mesh.shape[TENSOR_AXIS]),
         flops=costs.update_flops(model, texts, config.train.batch_size),
         least_sent=costs.fsdp_bytes(model, len(topology.devices) // topology.slices),
         times=None,

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from sami_jax.ground.terminal import show, show_table
+from sami_jax.planning.costs import LARGE_SCORES
 from sami_jax.planning.plan import Plan, Times
 from sami_jax.planning.suggest import Suggestion
 from sami_jax.planning.topology import GIB
@@ -34,6 +35,10 @@ def show_plan(plan: Plan, price: float | None) -> None:
         f"{abs(left) / GIB:.2f} GiB {'to spare' if left >= 0 else 'too much'}",
         style=verdict[1],
     )
+    if plan.scores > LARGE_SCORES * topology.chip.memory:
+        show(
+            f"config.model.attention='xla' holds {plan.scores / GIB:.2f} GiB of attention's scores in a microbatch; 'splash' holds none"
+        )
     if not plan.fits:
         show("largest buffers then, on each device:")
         for buffer in plan.largest:
@@ -69,6 +74,7 @@ def as_json(plan: Plan, suggestion: Suggestion | None, price: float | None) -> d
         "fullest": {"phase": plan.fullest.name, "bytes": plan.fullest.peak},
         "state": plan.state,
         "gradient": plan.gradient,
+        "attention_scores": plan.scores,
         "phases": [dataclasses.asdict(phase) | {"peak": phase.peak} for phase in plan.phases],
         "programs": [dataclasses.asdict(program) for program in plan.programs],
         "largest": [dataclasses.asdict(buffer) for buffer in plan.largest],

@@ -26,14 +26,18 @@ from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import say
 from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.models.adapters import adapted
+from sami_jax.models.config import ModelConfig
 from sami_jax.models.files import model_files
 from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.planning import costs
+from sami_jax.planning.costs import Texts
+from sami_jax.planning.topology import GIB
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
-from sami_jax.sharding import make_mesh
+from sami_jax.sharding import TENSOR_AXIS, batch_shards, make_mesh
 from sami_jax.tracking.trackers import check_trackers
 
 
@@ -87,6 +91,9 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     adapted(base.config, config.lora)
     _check_attention(config, base)
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if bill := attention_bill(config, base.config, mesh, memory):
+        say(f"WARNING: {bill}")
     _check_offload(config)
     longest = config.prompt.max_tokens + config.sampling.max_new_tokens
     if longest > base.config.max_positions:
@@ -199,6 +206,26 @@ def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
         raise UserError(
             f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
         )
+
+
+def attention_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh, memory: int | None) -> str | None:
+    """What XLA's attention takes of a device's memory in the longest microbatch, and what takes less; None where it is little.
+
+    Args:
+      memory: of a device, bytes; None where nobody knows.
+    """
+    texts = Texts(config.prompt.max_tokens, config.sampling.max_new_tokens, config.constitutions.count)
+    at_once = config.train.constitutions_at_once or texts.count
+    rows = config.train.batch_size / config.train.microbatches * at_once / batch_shards(mesh)
+    scores = costs.score_bytes(model, texts, rows, mesh.shape[TENSOR_AXIS])
+    if memory is None or scores <= costs.LARGE_SCORES * memory:
+        return None
+    kernel = {"gpu": "'cudnn'", "tpu": "'splash'"}.get(mesh.devices.flat[0].platform)
+    leaner = "more config.train.microbatches, or fewer config.train.constitutions_at_once, take less"
+    return (
+        f"config.model.attention='xla': scores of attention take up to {scores / GIB:.1f} of a device's {memory / GIB:.1f} GiB in training; "
+        + (f"{kernel} holds none; else {leaner}" if kernel else leaner)
+    )
 
 
 def _check_offload(config: ConfigDict) -> None:

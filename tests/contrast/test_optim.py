@@ -159,14 +159,15 @@ def test_an_optimizer_decays_as_its_authors_have_it_unless_told(name, theirs):
     def direction(**more) -> np.ndarray:
         rule, params = make_optimizer(config_of(name, clip_norm=1e9, **more).optim), {"w": jnp.ones(3)}
         state, moved = rule.init(params), []
-        for gradient in ([1.0, 1.0, 1.0], [-0.2, -0.05, 3.0]):  # Lion's sign turns at b2 from 0.98 and from 0.995
+        for gradient in ([1.0, 1.0, 1.0], [-0.2, -0.05, 3.0]):  # Lion's sign turns at a b2 between 0.99 and 0.999
             updates, state = rule.update({"w": jnp.array(gradient)}, state, params)
             moved.append(updates["w"])
         return np.stack(moved)
 
-    np.testing.assert_array_equal(direction(), direction(b2=theirs))
-    for another in {0.95, 0.99, 0.999} - {theirs}:
-        assert (direction() != direction(b2=another)).any()
+    found = direction()
+    np.testing.assert_array_equal(found, direction(b2=theirs))
+    (another,) = {0.99, 0.999} - {theirs}
+    assert (found != direction(b2=another)).any()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -1,0 +1,44 @@
+"""What is said before a run begins."""
+
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from sami_jax.config import defaults
+from sami_jax.models.published import SHAPES
+from sami_jax.planning.topology import GIB
+from sami_jax.sharding import MESH_AXES
+from sami_jax.stages.preparation import attention_bill
+
+LONG = 31_000  # tokens of a prompt
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "said"),
+    [
+        (
+            "gpu",
+            {},
+            "take up to 134.8 of a device's 80.0 GiB in training; 'cudnn' holds none; else more config.train.microbatches, or",
+        ),
+        (
+            "tpu",
+            {},
+            "take up to 134.8 of a device's 80.0 GiB in training; 'splash' holds none; else more config.train.microbatches, or",
+        ),
+        ("gpu", {"train.constitutions_at_once": 1}, "take up to 67.4 of"),
+        ("gpu", {"train.microbatches": 8}, "take up to 269.5 of"),
+        ("gpu", {"prompt.max_tokens": 1024}, None),
+        ("cpu", {}, "GiB in training; more config.train.microbatches, or"),
+    ],
+)
+def test_the_bill_of_long_rows_is_named(platform, changes, said):
+    config = defaults()
+    config.update_from_flattened_dict({"prompt.max_tokens": LONG} | changes)
+    devices = np.full((1, 8, 1, 1), SimpleNamespace(platform=platform), object)
+    mesh = Mock(devices=devices, shape=dict(zip(MESH_AXES, devices.shape, strict=True)))
+    bill = attention_bill(config, SHAPES["mistral-7b"], mesh, 80 * GIB)
+    assert said in bill if said else bill is None
+    assert attention_bill(config, SHAPES["mistral-7b"], mesh, None) is None
