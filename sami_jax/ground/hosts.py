@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,8 @@ LOST_AFTER = 45  # seconds without a sign of life after which a process is taken
 LOST = "another process of this run was lost; start the same command again on all hosts, it continues"
 LOST_STATUS = 4
 STARTING = 300  # seconds in which all processes must have come
-PATIENCE = 3600  # seconds that the others wait while the first reads or writes
+PATIENCE = 3600  # seconds, at least, that the others wait while the first reads or writes ...
+SLOWEST = 50e6  # ... and bytes/s of the slowest disk whose work they wait for
 TOGETHER = 10  # seconds in which processes that end by the same error come to it
 
 
@@ -44,8 +45,10 @@ class _World:
 
 
 _ALONE = _World()
-_world = _ALONE
+_world = _ALONE  # of the program, which is alone within `once`
+_joined = _ALONE  # of the process
 _numbers = itertools.count()  # of meetings: the same in all processes
+_patience = float(PATIENCE)
 _native: Any = None  # file that holds what native code has printed
 _handler = None  # must live as long as the process
 
@@ -62,7 +65,7 @@ def join(
     Raises:
       UserError: nobody tells who the others are, or they did not come.
     """
-    global _world
+    global _world, _joined
     import jax
     from jax._src.distributed import global_state
 
@@ -89,7 +92,7 @@ def join(
         raise UserError(
             f"{where}: the processes did not find together ({str(error).splitlines()[0][:200]}); start all within {STARTING} s, the first on that host"
         ) from None
-    _world = _World(global_state.process_id, global_state.num_processes, global_state.client, lost_after)
+    _world = _joined = _World(global_state.process_id, global_state.num_processes, global_state.client, lost_after)
 
 
 def index() -> int:
@@ -105,11 +108,22 @@ def first() -> bool:
     return _world.index == 0
 
 
+def expect(size: int) -> None:
+    """From here on, waits as long as a slow disk takes for so many bytes, written and read back. All processes call this."""
+    global _patience
+    _patience = max(_patience, PATIENCE + 2 * size / SLOWEST)
+
+
+def patience() -> int:
+    """Milliseconds that a process waits for another."""
+    return int(_patience * 1000)
+
+
 def meet() -> None:
     """Waits until all processes are here."""
     if _world.count > 1:
         with _waiting():
-            _world.client.wait_at_barrier(f"sami/{next(_numbers)}", PATIENCE * 1000)
+            _world.client.wait_at_barrier(f"sami/{next(_numbers)}", patience())
 
 
 def _waiting() -> contextlib.AbstractContextManager[None]:
@@ -136,10 +150,35 @@ def once(action: Callable[[], T]) -> T:
         finally:
             _world = world
         world.client.key_value_set(key, json.dumps(told))
-    told = json.loads(world.client.blocking_key_value_get(key, PATIENCE * 1000))
+    told = json.loads(world.client.blocking_key_value_get(key, patience()))
     if "error" in told:
         raise UserError(told["error"])
     return told["value"]
+
+
+def shared(
+    items: Callable[[], list[str]], action: Callable[[Sequence[str]], dict[str, T]], meeting: str | None = None
+) -> dict[str, T]:
+    """What `action` makes of items (content for JSON), by item and in their order, in all processes; each does its share.
+
+    Args:
+      items: called in the first process, whose list all go by.
+      meeting: a name that all give and nobody gave before, from a thread beside the program, which has no number among the others.
+    """
+    world = _joined if meeting else _world
+    if world.count == 1:
+        return action(items())
+    if meeting is None:
+        meet()
+    key = f"sami/{meeting or next(_numbers)}"
+    if world.index == 0:
+        world.client.key_value_set(f"{key}/items", json.dumps(items()))
+    everything = json.loads(world.client.blocking_key_value_get(f"{key}/items", patience()))
+    world.client.key_value_set(f"{key}/{world.index}", json.dumps(action(everything[world.index :: world.count])))
+    found: dict[str, T] = {}
+    for index in range(world.count):
+        found |= json.loads(world.client.blocking_key_value_get(f"{key}/{index}", patience()))
+    return {item: found[item] for item in everything}
 
 
 def anywhere(here: bool) -> bool:

@@ -18,7 +18,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import misfit, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
-from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.digests import file_digests, files_below, json_digest, shared_digests
 from sami_jax.ground.display import doing
 from sami_jax.ground.redaction import redact, redacted
 from sami_jax.ground.version import PACKAGE, VERSION
@@ -132,17 +132,26 @@ class RunRecord:
         if self.audit.last(event, iteration=iteration):
             return False
         with doing(f"hashing what was {event}"):
-            files = hosts.once(lambda: file_digests([file for file in outputs if file.exists()], self._workdir))
+            there = hosts.once(lambda: [str(file) for file in outputs if file.exists()])
+            files = shared_digests(map(Path, there), self._workdir)
         self.audit.add(event, iteration=iteration, **facts, files=files)
         return True
 
     def publish(self, model: Path) -> None:
         """Makes the files of a model folder subjects of the manifest, once: what was published is not measured again."""
         published = {subject["name"] for subject in self._subjects}
-        with doing(f"hashing {model}"):
-            found = hosts.once(lambda: file_digests([model], self._workdir))
-        if new := [name for name in found if name not in published]:
-            self._subjects += [{"name": name, "digest": {"sha256": found[name]}} for name in new]
+
+        def unpublished() -> list[str]:
+            return [
+                str(file)
+                for file in files_below([model])
+                if file.relative_to(self._workdir).as_posix() not in published
+            ]
+
+        if new := hosts.once(unpublished):
+            with doing(f"hashing {model}"):
+                found = shared_digests(map(Path, new), self._workdir)
+            self._subjects += [{"name": name, "digest": {"sha256": digest}} for name, digest in found.items()]
             self._write()
 
     def finish(self, status: str) -> None:

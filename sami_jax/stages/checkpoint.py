@@ -11,6 +11,7 @@ damaged: both are set aside, loudly, and the newest one that is whole is taken.
 
 import concurrent.futures
 import fnmatch
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from sami_jax.contrast.update import TrainState, abstract_state, state_shardings
 from sami_jax.data.jsonl import replace_text
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
-from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.digests import files_below, json_digest, shared_digests
 from sami_jax.ground.disk import check_space
 from sami_jax.ground.display import doing
 from sami_jax.ground.finite import check_finite
@@ -39,6 +40,7 @@ from sami_jax.sharding import put
 SIDE_FILES = "model"  # config.json and tokenizer of the model being trained, so that a checkpoint can be exported alone
 SEAL, DAMAGED = "seal.json", "damaged"
 KEPT = 2  # newest checkpoints
+_seals = itertools.count()  # the same in all processes
 _UNWRITABLE = "\\"  # native code takes it for the sign between folders, and would write elsewhere
 _PATIENCE = 86_400  # s a save may take. Orbax counts by the wall clock, which jumps where a machine has slept
 
@@ -110,11 +112,13 @@ class Checkpoints:
         step, content = int(state.step), {"params": state.params, "optimizer": state.opt_state}
         check_finite(state.params, f"update {step} was not saved")
         self.settle()
-        check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(content)), "a checkpoint")
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(content))
+        hosts.expect(size)
+        check_space(self.folder, size, "a checkpoint")
         self._keep.step = keep
         items = {name: ocp.args.StandardSave(tree) for name, tree in content.items()}
         self._manager.save(step, args=ocp.args.Composite(**items))
-        self._pending = self._sealer.submit(self._seal, step, _arrays(content))
+        self._pending = self._sealer.submit(self._seal, step, _arrays(content), next(_seals))
 
     def restore_latest(
         self, model_config: ModelConfig, config: ConfigDict, mesh: jax.sharding.Mesh
@@ -126,7 +130,7 @@ class Checkpoints:
         """
         self.settle()
         with doing(f"checking {self.folder}"):
-            step = hosts.once(self._newest_whole)
+            step = self._newest_whole()
         self._manager.reload()
         if step is None:
             return None
@@ -146,12 +150,13 @@ class Checkpoints:
         for later in [found for found in self._manager.all_steps() if found > step]:
             self._manager.delete(later)
 
-    def _seal(self, step: int, arrays: dict[str, str]) -> None:
-        """Runs beside the training, once the checkpoint is whole; of many processes, in the first."""
+    def _seal(self, step: int, arrays: dict[str, str], number: int) -> None:
+        """Runs beside the training, once the checkpoint is whole; of many processes each reads its share, and the first writes."""
         self._manager.wait_until_finished()
+        folder = self.folder / str(step)
+        files = _digests(folder, f"seal/{number}")
         if hosts.first():
-            folder = self.folder / str(step)
-            content = {"files": _digests(folder), "arrays": arrays}
+            content = {"files": files, "arrays": arrays}
             replace_text(folder / SEAL, json.dumps({**content, "digest": json_digest(content)}, indent=1))
 
     def settle(self) -> None:
@@ -168,16 +173,21 @@ class Checkpoints:
             ) from error
 
     def _newest_whole(self) -> int | None:
-        for step in _steps(self.folder):
-            if (fault := _fault(self.folder / str(step))) is None:
+        hosts.expect(hosts.once(lambda: sum(file.stat().st_size for file in files_below([self.folder]))))
+        for step in hosts.once(lambda: list(_steps(self.folder))):
+            fault = _fault(self.folder / str(step))
+            if fault is None:
                 return step
-            aside = self.folder / DAMAGED / str(step)
-            while aside.exists():
-                aside = aside.with_name(aside.name + "+")
-            aside.parent.mkdir(exist_ok=True)
-            (self.folder / str(step)).rename(aside)
-            say(f"  WARNING: checkpoint of update {step}: {fault}; set aside: {aside}")
+            hosts.once(lambda step=step, fault=fault: self._set_aside(step, fault))
         return None
+
+    def _set_aside(self, step: int, fault: str) -> None:
+        aside = self.folder / DAMAGED / str(step)
+        while aside.exists():
+            aside = aside.with_name(aside.name + "+")
+        aside.parent.mkdir(exist_ok=True)
+        (self.folder / str(step)).rename(aside)
+        say(f"  WARNING: checkpoint of update {step}: {fault}; set aside: {aside}")
 
 
 class _Keep:
@@ -218,30 +228,37 @@ def _steps(folder: Path) -> Iterator[int]:
     yield from sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
 
 
-def _digests(checkpoint: Path) -> dict[str, str]:
-    found = file_digests([checkpoint], checkpoint)
+def _digests(checkpoint: Path, meeting: str | None = None) -> dict[str, str]:
+    """Of a checkpoint's files; all processes call this, and read a share each."""
+    found = shared_digests([checkpoint], checkpoint, meeting)
     return {name: digest for name, digest in found.items() if name != SEAL}
 
 
 def _fault(checkpoint: Path) -> str | None:
-    """What keeps a checkpoint from being restored; None where it is whole."""
-    file = checkpoint / SEAL
-    if not file.is_file():
-        return f"{SEAL} is missing: it was not finished, or somebody removed it"
-    try:
-        seal = json.loads(file.read_text(encoding="utf-8"))
-        sealed = seal["files"]
-        if seal["digest"] != json_digest({"files": sealed, "arrays": seal["arrays"]}):
-            return f"{SEAL} was changed"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{SEAL} is damaged"
-    found = _digests(checkpoint)
+    """What keeps a checkpoint from being restored; None where it is whole. All processes call this."""
+    seal = hosts.once(lambda: _sealed(checkpoint / SEAL))
+    if isinstance(seal, str):
+        return seal
+    sealed, found = seal["files"], _digests(checkpoint)
     for name in sorted(found.keys() | sealed.keys()):
         if found.get(name) != sealed.get(name):
             return f"{name} " + (
                 "is missing" if name not in found else "was changed" if name in sealed else "was added"
             )
     return None
+
+
+def _sealed(file: Path) -> dict | str:
+    """What a seal says, or what is wrong with it."""
+    if not file.is_file():
+        return f"{SEAL} is missing: it was not finished, or somebody removed it"
+    try:
+        seal = json.loads(file.read_text(encoding="utf-8"))
+        if seal["digest"] != json_digest({"files": seal["files"], "arrays": seal["arrays"]}):
+            return f"{SEAL} was changed"
+        return {"files": dict(seal["files"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{SEAL} is damaged"
 
 
 def _check_arrays(folder: Path, wanted: dict[str, str]) -> None:

@@ -74,7 +74,7 @@ def run(
     check_place(workdir)
     inputs = prepare(config, workdir, allow_unapproved, skipped)
     with lock_folder(workdir):
-        made_from = provenance(config, inputs)
+        made_from = provenance(config, inputs, workdir)
         record = RunRecord(workdir, made_from, devices(), force_resume)
         with open_trackers(config, workdir) as trackers:
             trackers.describe(redacted(record.config), made_from["principles"])

@@ -20,7 +20,7 @@ from sami_jax.evaluation.judges import Judge, make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
 from sami_jax.evaluation.signs import looks
 from sami_jax.ground import hosts
-from sami_jax.ground.digests import file_digests, json_digest
+from sami_jax.ground.digests import json_digest, remembered_digests
 from sami_jax.ground.display import doing
 from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import say
@@ -39,6 +39,8 @@ from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
 from sami_jax.sharding import TENSOR_AXIS, batch_shards, make_mesh
 from sami_jax.tracking.trackers import check_trackers
+
+REMEMBERED = ".digests.json"  # in a run's folder: of the base's files, while they stay as they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     hosts.check_shared(workdir)
     base = open_model(_base_folder(config, workdir), config.model.attention, config.prompt)
+    hosts.expect(sum(file.stat().st_size for file in model_files(base.folder)))
     if base.adapter:
         raise UserError(
             f"config.model.path={config.model.path!r}: holds adapters, and training begins with a whole model; give the model that they "
@@ -136,8 +139,8 @@ def most_questions(config: ConfigDict, sets: Sequence[EvaluationSet], canaries: 
     return sum(map(statements, sets)) * models + (statements(canaries) * (1 + looks(config)) if canaries else 0)
 
 
-def provenance(config: ConfigDict, inputs: Inputs) -> dict:
-    """What a run is made from, for its manifest."""
+def provenance(config: ConfigDict, inputs: Inputs, workdir: Path) -> dict:
+    """What a run is made from, for its manifest. What the base's files hold is remembered in `workdir`."""
     admitted = inputs.admission.record() | {"principles": principle_records(config, inputs)}
     plan = [
         {
@@ -148,7 +151,8 @@ def provenance(config: ConfigDict, inputs: Inputs) -> dict:
         for chosen in inputs.evaluation_sets
     ]
     with doing(f"hashing {inputs.base.folder}"):
-        base_files = hosts.once(lambda: file_digests(model_files(inputs.base.folder), inputs.base.folder))
+        base, memory = inputs.base.folder, workdir / REMEMBERED
+        base_files = hosts.once(lambda: remembered_digests(model_files(base), base, memory))
     return {
         "config": recorded(config),
         "seed": config.seed,

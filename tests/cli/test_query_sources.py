@@ -101,7 +101,7 @@ def test_what_was_read_is_what_the_manifest_gets(tmp_path):
     (tmp_path / "q.csv").write_text("query\n" + "".join(f"How do I fix chair {n}?\n" for n in range(40)))
     config, _ = load_config("tiny", [f"--config.data.queries={tmp_path}/q.csv", "--config.mesh.data=8"])
     inputs = preparation.prepare(config, tmp_path / "w", False)
-    made_from = preparation.provenance(config, inputs)
+    made_from = preparation.provenance(config, inputs, tmp_path)
     assert made_from["inputs"]["queries"]["path"] == f"{tmp_path}/q.csv"
     assert made_from["inputs"]["queries"]["rows"] == made_from["inputs"]["queries"]["queries"] == 40
     assert made_from["inputs"]["eval_queries"]["columns"] == ["query"]

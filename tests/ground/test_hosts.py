@@ -90,6 +90,13 @@ try:
     hosts.once(wrong)
 except UserError as error:
     assert str(error) == "wrong"
+def numbered(items):
+    return {item: [index, hosts.count()] for item in items}
+assert hosts.shared(lambda: ["c", "a", "b"] if index == 0 else [], numbered) == {"c": [0, 2], "a": [1, 2], "b": [0, 2]}
+beside = hosts.shared(lambda: ["x", "y"], lambda items: {item: index for item in items}, "a meeting")
+assert beside == {"x": 0, "y": 1}
+# A thread beside the program takes no notice of what the first does alone.
+assert hosts.once(lambda: hosts._joined.count) == 2
 array = np.arange(48.0).reshape(16, 3)
 sharding.BLOCK_BYTES = 5 * array[0].nbytes  # blocks of 5, 5, 5 and 1 rows
 assert (gathered(put(array, mesh, ("batch", None))) == array).all()
