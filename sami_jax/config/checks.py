@@ -151,7 +151,7 @@ def validate(config: ConfigDict) -> None:
         "optim.weight_decay": 0.0,
         "train.batch_size": 1,
         "train.microbatches": 1,
-        "train.checkpoint_every": 1,
+        "train.checkpoint_every": 0,
         "train.max_skipped_updates": 0,
         "train.shapes": 1,
         "train.bucket": 1,

@@ -12,6 +12,12 @@ from sami_jax.models.decoder import abstract_params
 
 LARGE_SCORES = 0.1  # of a device's memory: from then on, what attention holds is worth a line
 
+# Checkpoints: what a run is taken to have. Assumed, and the same everywhere, so that a run may go on with other devices.
+SMALL_STATE = 2**30  # bytes that are saved in a moment, anywhere
+DISK = 0.5e9  # bytes/s, written and read back
+COMPUTING = 1e15  # FLOP/s of all devices together
+SAVING = 0.05  # share of the updates' time
+
 
 class Weights(NamedTuple):
     """Numbers of weights."""
@@ -55,6 +61,20 @@ def update_flops(config: ModelConfig, texts: Texts, queries: int, recomputed: bo
     pairs += texts.count * (texts.response * texts.prefix + texts.response * (texts.response + 1) / 2)
     forward = matmuls + rows * pairs * _attention(config)
     return forward * (4 if recomputed else 3)
+
+
+def updates_between_checkpoints(update: float, state: int, updates: int) -> int:
+    """How often a stage of so many updates saves its state: at most a twentieth of their time goes into it, but once in its midst
+    and once at its end it does, so that canaries find something that they can fall back to.
+
+    Args:
+      update: FLOPs of one.
+      state: bytes.
+    """
+    if state <= SMALL_STATE:
+        return 1
+    seldom = math.ceil(state / DISK / (SAVING * update / COMPUTING))
+    return min(seldom, -(-updates // 2))
 
 
 def prefill_flops(config: ModelConfig, tokens: int) -> float:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sami_jax.config.checks import validate
 from sami_jax.contrast.optim import decay
-from sami_jax.contrast.update import HOST_MEMORY, check_microbatches
+from sami_jax.contrast.update import HOST_MEMORY, abstract_state, check_microbatches
 from sami_jax.data.queries import Query
 from sami_jax.data.rows import Skipped
 from sami_jax.data.splits import distinct, split_queries
@@ -63,7 +63,7 @@ class Inputs:
 
 
 def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: Skipped | None = None) -> Inputs:
-    """Reads and checks everything a run needs.
+    """Reads and checks everything a run needs. Puts a number where `config.train.checkpoint_every` is 0.
 
     Args:
       skipped: takes bad rows of queries; None refuses them.
@@ -104,6 +104,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
             f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
             f"{base.config.max_positions} tokens at most; lower one of them"
         )
+    _choose_checkpoints(config, adapted(base.config, config.lora))
     if names := ", ".join(p.name for p in admission.unapproved):
         say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
     sets = evaluation_sets(config, principles, queries.held_out)
@@ -230,6 +231,21 @@ def attention_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Me
         f"config.model.attention='xla': scores of attention take up to {scores / GIB:.1f} of a device's {memory / GIB:.1f} GiB in training; "
         + (f"{kernel} holds none; else {leaner}" if kernel else leaner)
     )
+
+
+def _choose_checkpoints(config: ConfigDict, model: ModelConfig) -> None:
+    if config.train.checkpoint_every:
+        return
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state(model, config)))
+    texts = Texts(config.prompt.max_tokens, config.sampling.max_new_tokens, config.constitutions.count)
+    recomputed = config.train.remat == "full"
+    update = costs.update_flops(dataclasses.replace(model, adapter=None), texts, config.train.batch_size, recomputed)
+    every = costs.updates_between_checkpoints(update, state, max(config.train.updates))
+    config.train.checkpoint_every = every
+    if every > 1:
+        say(
+            f"  a checkpoint every {every} updates, and at the end of each iteration: one takes {state / GIB:.0f} GiB (config.train.checkpoint_every)"
+        )
 
 
 def _check_offload(config: ConfigDict) -> None:

@@ -27,6 +27,14 @@ def test_of_a_mixture_the_chosen_experts_count():
     assert mixture.total / 1e9 == pytest.approx(46.7, abs=0.1)
 
 
+def test_large_states_are_saved_seldom():
+    """An update of 100 PFLOP takes 100 s, of which 5 are for saving: 2.5 GB."""
+    every = costs.updates_between_checkpoints
+    assert every(1e9, 2**30, 16) == 1  # in a moment
+    assert every(100e15, 2 * 10**9, 16) == 1 and every(100e15, 7 * 10**9, 16) == 3
+    assert every(100e15, 847 * 10**9, 6) == 3 and every(100e15, 847 * 10**9, 1) == 1  # in its midst, and at its end
+
+
 def test_an_update_by_hand():
     texts = Texts(prefix=10, response=4, count=2)
     weights = costs.count_weights(SMALL)

@@ -5,12 +5,37 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from support.small_model import SMALL
 
 from sami_jax.config import defaults
+from sami_jax.models.adapters import adapted
 from sami_jax.models.published import SHAPES
 from sami_jax.planning.topology import GIB
 from sami_jax.sharding import MESH_AXES
-from sami_jax.stages.preparation import attention_bill
+from sami_jax.stages.preparation import _choose_checkpoints, attention_bill, recorded
+
+
+@pytest.mark.parametrize(
+    ("changes", "every", "said"),
+    [
+        (
+            {},
+            3,
+            "  a checkpoint every 3 updates, and at the end of each iteration: one takes 81 GiB (config.train.checkpoint_every)\n",
+        ),
+        ({"lora.rank": 16}, 1, ""),  # of adapters
+        ({"train.checkpoint_every": 2}, 2, ""),
+    ],
+)
+def test_checkpoints_are_as_seldom_as_they_are_large(changes, every, said, capsys):
+    config = defaults()
+    config.update_from_flattened_dict(changes)
+    _choose_checkpoints(config, adapted(SHAPES["mistral-7b"], config.lora))
+    assert recorded(config)["train"]["checkpoint_every"] == every and capsys.readouterr().err == said
+    config.train.checkpoint_every = 0
+    _choose_checkpoints(config, SMALL)
+    assert config.train.checkpoint_every == 1
+
 
 LONG = 31_000  # tokens of a prompt
 
