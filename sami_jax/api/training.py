@@ -12,7 +12,7 @@ from sami_jax import config as configs
 from sami_jax.api.arguments import Texts, encode_examples
 from sami_jax.api.model import Model
 from sami_jax.config.checks import validate
-from sami_jax.contrast.update import TrainState, check_microbatches, init_state, make_update
+from sami_jax.contrast.update import TrainState, check_microbatches, init_state, make_update, needs_base
 from sami_jax.data.batches import TrainingBatches
 from sami_jax.data.jsonl import parse_measured, read_json
 from sami_jax.errors import UserError
@@ -30,7 +30,7 @@ class Training:
     config: ConfigDict
     state: TrainState  # what is trained, the optimizer's moments, and how many updates were made
     frozen: dict  # the weights beside adapters; {} where all weights are trained
-    reference: dict | None  # base weights of the KL term; None where objective.kl_weight is 0
+    reference: dict | None  # base weights, where the objective or its KL term needs them
     program: Callable  # of the update, from `make_update`
 
     @property
@@ -76,7 +76,7 @@ def begin(model: Model, config: ConfigDict) -> Training:
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}
     reference = None
-    if config.objective.kl_weight:
+    if needs_base(config):
         reference = frozen or _copied(model.params, config.train.compute_dtype)
     dtype = config.train.param_dtype
     trained = init_adapters(shape, config.seed, model.mesh, dtype) if shape.adapter else _copied(model.params, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sami_jax.config.settings import defaults
+from sami_jax.contrast.family import FAMILY
 from sami_jax.contrast.optim import OPTIMIZERS, OWN_DECAY
 from sami_jax.data.chat import is_date
 from sami_jax.data.sources import check_sources
@@ -116,6 +117,7 @@ def validate(config: ConfigDict) -> None:
         "model.export_dtype": ("float32", "bfloat16"),
         "model.attention": BACKENDS,
         "constitutions.rule": tuple(RULES),
+        "objective.name": tuple(FAMILY),
         "objective.normalize": ("mean", "sum"),
         "optim.name": tuple(OPTIMIZERS),
         "optim.moment_dtype": ("float32", "bfloat16"),
@@ -143,6 +145,8 @@ def validate(config: ConfigDict) -> None:
         "sampling.batch_size": 1,
         "objective.row_weight": 0.0,
         "objective.column_weight": 0.0,
+        "objective.margin": 0.0,
+        "objective.sft_weight": 0.0,
         "objective.kl_weight": 0.0,
         "objective.balance_weight": 0.0,
         "objective.router_z_weight": 0.0,
@@ -166,7 +170,8 @@ def validate(config: ConfigDict) -> None:
         "evaluation.judged": 1,
     }.items():
         check_number(field, low)
-    for field in ("evaluation.timeout", "optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha"):
+    above_zero = ("objective.beta", "optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha")
+    for field in ("evaluation.timeout", *above_zero):
         check_number(field, 0.0, above=True)
     check_number("constitutions.principles", 1, 16)  # their sides are listed, 2**16 at most
     for field in ("sampling.top_p", "evaluation.top_p"):
@@ -184,11 +189,12 @@ def validate(config: ConfigDict) -> None:
     check_number("optim.b1", 0.0, 0.999999)
     if config.optim.b2 != OWN_DECAY:
         check("optim.b2", 0.0 <= config.optim.b2 <= 0.999999, "from 0.0 to 0.999999, or -1 for the optimizer's own")
-    check(
-        "objective.row_weight",
-        config.objective.row_weight + config.objective.column_weight > 0,
-        "above 0 where column_weight is 0",
-    )
+    o = config.objective
+    contrasts = o.row_weight + o.column_weight > 0
+    check("objective.row_weight", contrasts or o.sft_weight > 0, "above 0 where column_weight and sft_weight are 0")
+    for field in ("over_base", "squared"):
+        check(f"objective.{field}", contrasts or not o[field], "False where row_weight and column_weight are 0")
+    check("objective.margin", not (o.margin and o.squared), "0 where squared is True: its target is 1/2")
     check(
         "train.updates",
         len(config.train.updates) > 0 and all(u >= 1 for u in config.train.updates),

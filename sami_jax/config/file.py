@@ -10,8 +10,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from sami_jax.config.settings import config_folder
+from sami_jax.contrast.family import FAMILY
 from sami_jax.errors import UserError
 from sami_jax.ground.paths import path_of
+
+OBJECTIVE = "--config.objective.name"
 
 
 def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
@@ -44,6 +47,9 @@ def load_config(spec: str, overrides: list[str]) -> tuple[ConfigDict, str]:
             )
     # Of a field that is given twice the last holds, as for any option; tuples would be joined.
     last = {override.partition("=")[0]: override for override in overrides}
+    name = last.get(OBJECTIVE, "").partition("=")[2]
+    if name in FAMILY:  # all of its row, whatever a file says of single fields; those given here still win
+        config.objective.update(FAMILY[name]._asdict())
     argv, values = ["sami", *last.values()], flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=True, sys_argv=argv)
     try:

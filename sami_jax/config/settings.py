@@ -4,10 +4,15 @@ Files in configs/ start from `defaults()` and change fields. Sources: (P) the pa
 code; (ours) a choice made here, with its reason.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference
 
+from sami_jax.contrast.family import FAMILY
 from sami_jax.data.chat import DATE
 from sami_jax.errors import UserError
 from sami_jax.ground.version import PACKAGE
@@ -93,11 +98,19 @@ def defaults() -> ConfigDict:
     c.filter.keep_equal = False  # keep queries whose responses are all equal: no contrast to learn
 
     c.objective = ConfigDict()
-    c.objective.normalize = "mean"  # mean over response tokens (R) | sum (P, as written)
+    # Sets the fields up to sft_weight, but for those that are set themselves: a row of contrast/family.py.
+    c.objective.name = "sami"  # sami (P) | sami-base | dpo | mipo | simpo | ipo | sft; table: docs/method.md
+    named = functools.partial(_named, c.objective.get_ref("name"))  # evaluated when it is asked for
+    c.objective.normalize = named("normalize")  # mean over response tokens (R) | sum (P, as written)
+    c.objective.beta = named("beta")  # scale of the critic, X = beta (S - R): an inverse temperature (P: 1)
+    c.objective.over_base = named("over_base")  # take off R, the base's own log-likelihoods (P: no)
+    c.objective.row_weight = named("row_weight")  # of the contrast over responses (P: both one half)
+    c.objective.column_weight = named("column_weight")  # of the contrast over constitutions
+    c.objective.squared = named("squared")  # leads are to be 1/2 in X, by squares, in place of cross-entropies (IPO)
+    c.objective.margin = named("margin")  # by which X must lead, in its units, to count as level (SimPO's gamma)
+    c.objective.sft_weight = named("sft_weight")  # of the mean log-likelihood a token of own responses, nats (ours)
     c.objective.score_eos = False  # score the end-of-text token where a response ended by itself (R: no; chats: always)
-    c.objective.row_weight = 0.5  # of the contrast over responses (P: both one half)
-    c.objective.column_weight = 0.5  # of the contrast over constitutions
-    c.objective.kl_weight = 0.0  # beta of KL(policy || base), nats (P: 0 in every published run)
+    c.objective.kl_weight = 0.0  # of KL(policy || base), nats (P, which calls it beta: 0 in every published run)
     c.objective.balance_weight = 0.0  # of the load-balancing loss of a mixture of experts, which is 1 at best (Switch)
     c.objective.router_z_weight = 0.0  # of the squared logsumexp of its router's logits (ST-MoE: 1e-3)
 
@@ -171,12 +184,27 @@ def defaults() -> ConfigDict:
     return c
 
 
+class _Lookup(NamedTuple):
+    """How a lazy field is computed, in the shape that ml_collections wants."""
+
+    fn: Callable  # of the field's own default and the values of args
+    args: tuple[FieldReference, ...]
+
+
+def _named(name: FieldReference, field: str) -> FieldReference:
+    """A field of the objective: what its name says, whenever that is set, until the field is set itself."""
+
+    def of_name(default, name: str):
+        return getattr(FAMILY[name], field) if name in FAMILY else default
+
+    return FieldReference(getattr(FAMILY["sami"], field), op=_Lookup(of_name, (name,)))
+
+
 def paper_training(config: ConfigDict) -> None:
     """Sampling and training as published for mistral-7b, but that moves to its bfloat16 weights are rounded by chance."""
     config.sampling.temperature = 0.0  # greedy (P)
     config.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
     config.sampling.max_new_tokens = 350  # tokens (P)
-    config.objective.normalize = "mean"  # over response tokens (R)
     config.optim.name = "adamw"  # (P); rmsprop is (R)
     config.optim.learning_rate = 5e-7  # (P), found where rounding lost most of each update; here all of it arrives
     config.optim.clip_norm = 1.0  # global gradient norm (P)

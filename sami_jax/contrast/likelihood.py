@@ -22,6 +22,7 @@ Arrays = jax.Array | np.ndarray
 
 class Likelihoods(NamedTuple):
     summed: jax.Array  # [B, C, C] float32, log p(y_j | c_i, x_b)
+    base: jax.Array | None  # [B, C, C] float32, `summed` of the reference
     kl: jax.Array | None  # [B, C] float32, KL(policy || reference) summed over the tokens of y_i under c_i, nats
     router: RouterLosses | None  # of a mixture of experts, means over tokens and layers
     accumulator: dict | None  # the one that was given
@@ -33,6 +34,8 @@ def likelihoods(
     batch: ContrastBatch,
     *,
     reference: dict | None = None,
+    over_base: bool = False,
+    divergence: bool = True,
     compute_dtype="float32",
     remat: str = "none",
     at_once: int = 0,
@@ -42,7 +45,9 @@ def likelihoods(
 
     Args:
       params: weights in any dtype; cast to `compute_dtype` where they are used, so that gradients add up in theirs.
-      reference: weights for the KL term, without adapters.
+      reference: weights of the base, without adapters. They go through the rows once, whatever is wanted of them.
+      over_base: of the reference, compute every response under every constitution.
+      divergence: of the reference, compute the KL to it.
       remat: key of `stack.REMAT_POLICIES`.
       at_once: constitutions computed together. The rest wait for their turn and are computed again in the backward pass, so
         that memory is that of `at_once`. Divides C; 0 takes all.
@@ -57,12 +62,17 @@ def likelihoods(
         g = numbers.shape[0]
         rows = _rows(tokens, prefix_lengths, batch)
         logprobs, scored, packed = _logprobs(model, rows, compute_dtype, remat, accumulator)
-        kl = None
-        if reference is not None:
-            other = bind(dataclasses.replace(config, adapter=None), reference)
-            kl = _own_kl(model, other, rows, packed.hidden, jnp.tile(numbers, b)).reshape(b, g)
         summed = _by_response(logprobs, scored.owners, count).reshape(b, g, count)
-        return packed.accumulator, (summed, kl, packed.router)
+        base = kl = None
+        if reference is not None:
+            other, seen = bind(dataclasses.replace(config, adapter=None), reference), None
+            if over_base:
+                logprobs, _, seen = _logprobs(other, rows, compute_dtype)
+                base = _by_response(logprobs, scored.owners, count).reshape(b, g, count)
+            if divergence:
+                kl = _own_kl(model, other, rows, packed.hidden, seen and seen.hidden, jnp.tile(numbers, b))
+                kl = kl.reshape(b, g)
+        return packed.accumulator, (summed, base, kl, packed.router)
 
     everything = (batch.tokens, batch.prefix_lengths, jnp.arange(count))
     if at_once in (0, count):
@@ -74,9 +84,9 @@ def likelihoods(
         return jnp.moveaxis(x.reshape(shape), axis, 0)
 
     groups = tuple(in_groups(x, axis) for x, axis in zip(everything, (1, 1, 0), strict=True))
-    accumulator, (summed, kl, router) = jax.lax.scan(jax.checkpoint(some), accumulator, groups)
-    summed, kl = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), (summed, kl))
-    return Likelihoods(summed, kl, jax.tree.map(jnp.mean, router), accumulator)
+    accumulator, (*by_row, router) = jax.lax.scan(jax.checkpoint(some), accumulator, groups)
+    summed, base, kl = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), by_row)
+    return Likelihoods(summed, base, kl, jax.tree.map(jnp.mean, router), accumulator)
 
 
 def plain_likelihoods(
@@ -158,17 +168,31 @@ def _by_response(x: jax.Array, owners: jax.Array, count: int) -> jax.Array:
     return jnp.sum(jnp.where(mine, x[:, :, None], 0.0), axis=1)
 
 
-def _own_kl(model: Decoder, reference: Decoder, rows: PackedRows, hidden: jax.Array, numbers: jax.Array) -> jax.Array:
+def _own_kl(
+    model: Decoder,
+    reference: Decoder,
+    rows: PackedRows,
+    hidden: jax.Array,
+    reference_hidden: jax.Array | None,
+    numbers: jax.Array,
+) -> jax.Array:
     """KL over the whole vocabulary, [N] float32, summed over the tokens of response `numbers[n]` of row n.
 
     The authors' code averages over prompt and padding positions too; here only response tokens count.
+
+    Args:
+      hidden: those that predict the rows' scored tokens.
+      reference_hidden: the reference's; where None, it reads the one response of each row that is wanted.
     """
     alone = rows.alone(numbers)
     scored = alone.scored()
     offsets = jnp.take_along_axis(rows.starts, numbers[:, None], axis=1) - rows.prefix_lengths[:, None]
     places = jnp.minimum(offsets + jnp.arange(alone.sizes.responses)[None], hidden.shape[1] - 1)
     own = _at(hidden, places)
-    other = _at(reference.packed(alone, hidden.dtype).hidden, scored.predictors)
+    if reference_hidden is None:
+        other = _at(reference.packed(alone, hidden.dtype).hidden, scored.predictors)
+    else:
+        other = _at(reference_hidden, places)
     d = hidden.shape[-1]
     per_token = divergences(own.reshape(-1, d), model.table(), other.reshape(-1, d), reference.table())
     per_token = per_token.reshape(places.shape)

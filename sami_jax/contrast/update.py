@@ -64,34 +64,52 @@ def sami_loss(
       params: master weights, frozen ones included.
       batch: B queries.
       config: a run's config, of which `objective` and `train` are read.
-      reference: base weights for the KL term; None where its weight is 0.
+      reference: base weights; None where nothing `needs_base`.
       accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; comes back as it is.
     """
+    wanted, lengths = config.objective, batch.response_lengths
     found = likelihoods(
         params,
         model_config,
         batch,
         reference=reference,
+        over_base=wanted.over_base,
+        divergence=wanted.kl_weight > 0,
         compute_dtype=config.train.compute_dtype,
         remat=config.train.remat,
         at_once=config.train.constitutions_at_once,
         accumulator=accumulator,
     )
-    s = normalized(found.summed, batch.response_lengths, config.objective.normalize)
-    loss = jnp.mean(objective.contrastive_loss(s, config.objective.row_weight, config.objective.column_weight))
+    s = normalized(found.summed, lengths, wanted.normalize)
+    base = None if found.base is None else normalized(found.base, lengths, wanted.normalize)
+    loss = jnp.mean(objective.critic_loss(s, base, wanted))
     metrics = {
         "contrastive_loss": loss,
         **jax.tree.map(jnp.mean, objective.estimates(s, found.summed)),
-        "own_logprob": jnp.mean(jnp.diagonal(s, axis1=-2, axis2=-1)),
+        "own_logprob": jnp.mean(objective.own(s)),
     }
+    if base is not None:
+        metrics |= {
+            "own_over_base": jnp.mean(objective.own(s - base)),
+            "row_accuracy_over_base": jnp.mean(objective.row_accuracy(s - base)),
+            "column_accuracy_over_base": jnp.mean(objective.column_accuracy(s - base)),
+        }
+    if wanted.sft_weight:
+        metrics["sft_loss"] = -jnp.mean(objective.own(normalized(found.summed, lengths, "mean")))
+        loss = loss + wanted.sft_weight * metrics["sft_loss"]
     if found.kl is not None:
-        metrics["kl"] = jnp.mean(jnp.sum(found.kl, axis=1) / jnp.maximum(jnp.sum(batch.response_lengths, axis=1), 1))
-        loss = loss + config.objective.kl_weight * metrics["kl"]
+        metrics["kl"] = jnp.mean(jnp.sum(found.kl, axis=1) / jnp.maximum(jnp.sum(lengths, axis=1), 1))
+        loss = loss + wanted.kl_weight * metrics["kl"]
     if found.router is not None:
         metrics |= {"router_balance": found.router.balance, "router_z": found.router.z}
-        loss = loss + config.objective.balance_weight * found.router.balance
-        loss = loss + config.objective.router_z_weight * found.router.z
+        loss = loss + wanted.balance_weight * found.router.balance
+        loss = loss + wanted.router_z_weight * found.router.z
     return loss, metrics | {"loss": loss}, found.accumulator
+
+
+def needs_base(config: ConfigDict) -> bool:
+    """Whether an update computes with the base's weights too."""
+    return config.objective.over_base or config.objective.kl_weight > 0
 
 
 def accumulate(

@@ -72,7 +72,7 @@ class Programs:
         """A microbatch's gradient, added to those before it."""
         c = self.config
         total = self.total() if c.train.microbatches > 1 else None
-        reference = self.weights() if c.objective.kl_weight else None
+        reference = self.weights() if update.needs_base(c) else None
         arguments = (self.state.params, self.frozen(), total, self._batch(), reference)
         return self._compile("microbatch", update.programs(self.model, c, self.mesh).add, *arguments)
 

@@ -48,19 +48,27 @@ def count_weights(config: ModelConfig) -> Weights:
     return Weights(total, chosen, config.d_model * config.vocab_size)
 
 
-def update_flops(config: ModelConfig, texts: Texts, queries: int, recomputed: bool = False) -> float:
+def update_flops(
+    config: ModelConfig, texts: Texts, queries: int, base_responses: int = 0, recomputed: bool = False
+) -> float:
     """Forward and backward, three times the forward's, of prefixes that are shared and responses that are scored.
 
     Args:
+      base_responses: of each row, that the base reads too: C, 1, or 0 where it reads no row.
       recomputed: count also the forward that the backward pass does again under remat "full".
     """
-    weights = count_weights(config)
-    rows, responses = queries * texts.count, texts.count * texts.response
+    rows = queries * texts.count
+    base = _forward_flops(config, texts, rows, base_responses) if base_responses else 0
+    return _forward_flops(config, texts, rows, texts.count) * (4 if recomputed else 3) + base
+
+
+def _forward_flops(config: ModelConfig, texts: Texts, rows: int, count: int) -> float:
+    """Of rows of one prompt and `count` responses, each of which sees the prompt and itself."""
+    weights, responses = count_weights(config), count * texts.response
     matmuls = 2 * rows * (weights.blocks * (texts.prefix + responses) + weights.unembedding * responses)
     pairs = texts.prefix * (texts.prefix + 1) / 2
-    pairs += texts.count * (texts.response * texts.prefix + texts.response * (texts.response + 1) / 2)
-    forward = matmuls + rows * pairs * _attention(config)
-    return forward * (4 if recomputed else 3)
+    pairs += count * (texts.response * texts.prefix + texts.response * (texts.response + 1) / 2)
+    return matmuls + rows * pairs * _attention(config)
 
 
 def updates_between_checkpoints(update: float, state: int, updates: int) -> int:

@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
-from sami_jax.contrast.update import check_microbatches
+from sami_jax.contrast.update import check_microbatches, needs_base
 from sami_jax.models.adapters import adapted
 from sami_jax.models.config import ModelConfig
 from sami_jax.planning import costs
@@ -114,7 +114,7 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
         programs=(),
         largest=tuple(largest_weights(programs.state)),
         scores=costs.score_bytes(model, texts, programs.together(), mesh.shape[TENSOR_AXIS]),
-        flops=costs.update_flops(model, texts, config.train.batch_size),
+        flops=costs.update_flops(model, texts, config.train.batch_size, _base_responses(config, texts)),
         least_sent=costs.fsdp_bytes(model, len(topology.devices) // topology.slices),
         times=None,
     )
@@ -129,12 +129,17 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     return dataclasses.replace(plan, largest=tuple(largest[: len(plan.largest)]), times=times)
 
 
+def _base_responses(config: ConfigDict, texts: Texts) -> int:
+    """Responses of each row that the base reads in an update: for the KL term its own alone."""
+    return texts.count if config.objective.over_base else int(config.objective.kl_weight > 0)
+
+
 def _phases(config: ConfigDict, programs: Programs, compiled: dict[str, Compiled]) -> tuple[Phase, ...]:
     state = programs.state
     frozen = bytes_on_each(programs.frozen())
     optimizer = bytes_on_each(state.opt_state)
-    # The base is in memory beside the state, as weights that adapters are trained on, or for the KL term.
-    base = frozen or (bytes_on_each(programs.weights()) if config.objective.kl_weight else 0)
+    # The base is in memory beside the state: adapters are trained on it, or the objective compares with it.
+    base = frozen or (bytes_on_each(programs.weights()) if needs_base(config) else 0)
     resident = {"self-check": optimizer + (0 if frozen else base), "microbatch": optimizer, "optimizer": base}
     phases = [_phase(f"{STAGES[name]}: {name}", resident.get(name, 0), one) for name, one in compiled.items()]
     if config.canaries.action != "off":
@@ -169,7 +174,9 @@ def _times(
     weights = 2 * costs.count_weights(model).total
     tensor = programs.mesh.shape["tensor"] * programs.mesh.shape["expert"]
     queries = programs.microbatch()
-    microbatch = seconds(costs.update_flops(model, texts, queries, recomputed=True), 6 * weights / tensor, "microbatch")
+    flops = costs.update_flops(model, texts, queries, _base_responses(config, texts), recomputed=True)
+    moved = (7 if needs_base(config) else 6) * weights / tensor
+    microbatch = seconds(flops, moved, "microbatch")
     if topology.slices > 1:  # each slice's gradients, in bfloat16, are added up over the slower network
         weights_here = sum(leaf.size for leaf in jax.tree.leaves(programs.state.params)) / (devices / topology.slices)
         microbatch += 2 * 2 * weights_here / DATA_CENTER_NETWORK

@@ -48,7 +48,15 @@ PLACES = ("model.path", "principles.path", "data.queries", "data.eval_queries")
 # Config fields that say who is told of a run, not what it is.
 FOLLOWERS = ("track.to", "track.project", "track.name")
 # Config fields that are younger than some runs, which go on as if they had been made with these values.
-YOUNGER = {"config.prompt.date": DATE}
+YOUNGER = {
+    "config.prompt.date": DATE,
+    "config.objective.name": "sami",
+    "config.objective.beta": 1.0,
+    "config.objective.over_base": False,
+    "config.objective.squared": False,
+    "config.objective.margin": 0.0,
+    "config.objective.sft_weight": 0.0,
+}
 
 # What readers rely on in a statement.
 CONTENT = {

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state, make_update
+from sami_jax.contrast.update import TrainState, check_shared_prefix, init_state, make_update, needs_base
 from sami_jax.data.batches import ContrastExample, TrainingBatches
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.data.pairs import encode_pairs, read_pairs
@@ -101,7 +101,7 @@ def _train(
         write_record(folder / "checkpoints", model_config, base.folder, config.train.compute_dtype)
         say(f"  adapters of rank {model_config.adapter.rank} on {', '.join(model_config.adapter.targets)}")
     reference = None
-    if config.objective.kl_weight:
+    if needs_base(config):
         reference = frozen or base.load(mesh, config.train.compute_dtype)
     principles = principle_records(config, inputs)
 

@@ -1,5 +1,6 @@
 """Every shipped config is valid, and every field of the defaults carries its comment."""
 
+import copy
 import inspect
 import math
 import re
@@ -10,6 +11,7 @@ import pytest
 from sami_jax import config as config_lib
 from sami_jax.config import load_config
 from sami_jax.config.checks import validate
+from sami_jax.contrast.family import FAMILY, Member
 from sami_jax.errors import UserError
 from sami_jax.evaluation.measure import split_principles
 from sami_jax.principles.files import read_principles
@@ -134,6 +136,53 @@ def test_types_and_ranges_are_checked(override, words):
     config, _ = load_config("tiny", [f"--config.{override}"])
     with pytest.raises(UserError, match=re.escape(words)):
         validate(config)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_name_sets_its_row_of_the_objective_and_single_fields_win(name):
+    def row(config):
+        return Member(*(config.objective[field] for field in Member._fields))
+
+    by_line, _ = load_config("tiny", [f"--config.objective.name={name}"])
+    validate(by_line)
+    in_file = config_lib.defaults()
+    in_file.objective.name = name
+    assert row(by_line) == row(in_file) == FAMILY[name] and by_line.objective.kl_weight == 0.1
+    order = [f"--config.objective.name={name}", "--config.objective.beta=0.25"]
+    for overrides in (order, order[::-1]):
+        assert row(load_config("tiny", overrides)[0]) == FAMILY[name]._replace(beta=0.25)
+    in_file.objective.name, in_file.objective.beta = "sami", 0.25
+    in_file.objective.name = name
+    assert row(copy.deepcopy(in_file)) == FAMILY[name]._replace(beta=0.25)
+
+
+def test_a_name_on_the_command_line_wins_over_single_fields_of_a_file(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        START + "    c.objective.row_weight = 0.9\n    c.objective.name = 'dpo'\n    return c\n", encoding="utf-8"
+    )
+    assert load_config(str(file), [])[0].objective.row_weight == 0.9
+    changed = load_config(str(file), ["--config.objective.name=mipo"])[0].objective
+    assert Member(*(changed[field] for field in Member._fields)) == FAMILY["mipo"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["name=dpp"], "config.objective.name='dpp': must be one of sami, sami-base, dpo, mipo, simpo, ipo, sft; did you mean 'dpo'?"),
+        (["beta=0.0"], "config.objective.beta=0.0: must be above 0.0"),
+        (["margin=-1.0"], "config.objective.margin=-1.0: must be at least 0.0"),
+        (["row_weight=0.0", "column_weight=0.0"], "config.objective.row_weight=0.0: must be above 0 where column_weight and sft_weight are 0"),
+        (["name=sft", "over_base=True"], "config.objective.over_base=True: must be False where row_weight and column_weight are 0"),
+        (["name=sft", "squared=True"], "config.objective.squared=True: must be False where row_weight and column_weight are 0"),
+        (["name=ipo", "margin=1.0"], "config.objective.margin=1.0: must be 0 where squared is True: its target is 1/2"),
+    ],
+)  # fmt: skip
+def test_objectives_that_contradict_themselves_are_refused(overrides, words):
+    config, _ = load_config("tiny", [f"--config.objective.{override}" for override in overrides])
+    with pytest.raises(UserError) as refused:
+        validate(config)
+    assert str(refused.value) == words
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_how_much_of_small_updates_the_forward_pass_takes_up(
     config.train.update({"param_dtype": param_dtype, "rounding": rounding, "compute_dtype": compute_dtype})
     start = on_the_grid(small_params)
     exact = defaults()
-    exact.update(config)
+    exact.update(config.copy_and_resolve_references())
     exact.train.update({"param_dtype": "float32", "compute_dtype": "bfloat16"})
     params, logged = some_updates(start, config, mesh, 6)
     assert low < np.mean([metrics["effective_update"] for metrics in logged]) < high

@@ -108,8 +108,8 @@ def test_s_equals_that_of_the_folded_model(small, small_params, mesh):
 
 
 @pytest.mark.slow
-def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, config):
-    config.objective.kl_weight = 0.5
+def test_the_frozen_model_is_the_base_of_the_objective(small, small_params, mesh, config):
+    config.objective.kl_weight, config.objective.over_base = 0.5, True
     batch = random_batch(4, 4, 2)
     fresh = init_adapters(small, 0, mesh, "float32")
     adapters = grown(fresh)
@@ -117,10 +117,11 @@ def test_the_kl_term_is_taken_to_the_frozen_model(small, small_params, mesh, con
     def metrics(params, model_config):
         return sami_loss(params, model_config, batch, config, small_params)[1]
 
-    assert float(metrics(joined(small_params, fresh), small)["kl"]) == pytest.approx(0, abs=1e-6)
-    kl = float(metrics(joined(small_params, adapters), small)["kl"])
-    whole = folded(small, small_params, adapters, mesh)
-    assert kl > 0.01 and kl == pytest.approx(float(metrics(whole, SMALL)["kl"]), rel=1e-4)
+    first, moved = (metrics(joined(small_params, trained), small) for trained in (fresh, adapters))
+    whole = metrics(folded(small, small_params, adapters, mesh), SMALL)
+    for name in ("kl", "own_over_base"):
+        assert float(first[name]) == pytest.approx(0, abs=1e-6)
+        assert abs(float(moved[name])) > 0.01 and float(moved[name]) == pytest.approx(float(whole[name]), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -44,6 +44,11 @@ def test_an_update_by_hand():
     attention = 4 * pairs * 4 * 8 * 2  # scores and their use, each 2 FLOPs a head's dimension, 4 heads of 8, 2 layers
     assert costs.update_flops(SMALL, texts, 3) == 3 * (matmuls + attention)
     assert costs.update_flops(SMALL, texts, 3, recomputed=True) == 4 * (matmuls + attention)
+    # The base reads the same rows once, or of each row one response alone.
+    assert costs.update_flops(SMALL, texts, 3, base_responses=2) == 4 * (matmuls + attention)
+    alone = 2 * rows * ((10 + 4) * weights.blocks + 4 * weights.unembedding)
+    alone += 4 * rows * (55 + 4 * 10 + 10) * 4 * 8 * 2
+    assert costs.update_flops(SMALL, texts, 3, base_responses=1) == 3 * (matmuls + attention) + alone
 
 
 def test_a_window_bounds_the_cache():
