@@ -9,8 +9,8 @@ from sami_jax.data.rows import Skipped, read_rows
 from sami_jax.errors import UserError
 from sami_jax.evaluation.echo import echoes
 from sami_jax.evaluation.statistics import mean_interval
+from sami_jax.principles import constitutions as composing
 from sami_jax.principles.checks.check import Checks
-from sami_jax.principles.constitutions import read_stated
 from sami_jax.principles.principle import Principle, current
 
 # A line of a run's responses or pairs, or of what `sami sample` writes.
@@ -108,7 +108,7 @@ def _tried(
     principles: Sequence[Principle],
 ) -> list[tuple[str, Tried]]:
     prompt = query if isinstance(query, str) else ""
-    stated = read_stated(constitution, principles) if constitution else dict.fromkeys(checked)
+    stated = composing.stated(composing.read(constitution, principles)) if constitution else dict.fromkeys(checked)
     echo = bool(constitution) and echoes(response, constitution or "")
     found = []
     for name in stated.keys() & checked.keys():
