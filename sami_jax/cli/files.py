@@ -19,7 +19,7 @@ from sami_jax.data.batches import ContrastExample
 from sami_jax.data.chat import DATE, is_date
 from sami_jax.data.dialogue import Message, messages_in, of_messages
 from sami_jax.data.fields import BadRow, absent, list_in, plain_id
-from sami_jax.data.jsonl import parse_measured, read_json, write_jsonl
+from sami_jax.data.jsonl import parse_measured, read_json, write_jsonl, write_text
 from sami_jax.data.replies import sampled_lists
 from sami_jax.data.rows import read_rows
 from sami_jax.data.shape import misfit
@@ -28,6 +28,7 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
 from sami_jax.export.gguf import gguf_entries, write_gguf
 from sami_jax.export.huggingface import copy_companions, export
+from sami_jax.export.modelfile import modelfile
 from sami_jax.ground.digests import file_digest
 from sami_jax.ground.terminal import say, show
 from sami_jax.models.adapters import folded, read_record, unchanged_share
@@ -139,6 +140,12 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
         digest = {"sami.principles.sha256": file_digest(principles)} if principles.is_file() else {}
         write_gguf(params, model, arguments.gguf, file, entries | digest)
         told["gguf"] = str(file)
+        if content := modelfile(model, file.name):
+            write_text(arguments.output / "Modelfile", content)
+        else:
+            say(
+                "no Modelfile: the model's chat template, if it has one, cannot be told in Ollama's language of templates"
+            )
     tell_programs(arguments, told)
     show(f"checkpoint {step}: {arguments.output}" + (f", {told['gguf']}" if model else ""))
 
