@@ -2,22 +2,31 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from support.complaint import complaint
 from support.gguf_files import byte_vocabulary, entries_of, piece_vocabulary, random_model, tensors_of
 from support.gguf_files import write_gguf as write_by_hand
 from zoo.zoo_texts import TEXTS
 
 from sami_jax import miniature
+from sami_jax.cli import main
+from sami_jax.config import defaults
+from sami_jax.contrast.update import init_state
 from sami_jax.errors import UserError
 from sami_jax.export.gguf import gguf_entries, write_gguf
+from sami_jax.export.huggingface import copy_companions
+from sami_jax.ground.digests import file_digest
 from sami_jax.imports.gguf import import_gguf
 from sami_jax.imports.header import read_header
 from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.stages.checkpoint import Checkpoints
 
 LLAMA_3 = {"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 8192}  # fmt: skip
@@ -96,6 +105,45 @@ def test_a_window_is_said_and_the_context_cut_to_it(tmp_path, mesh, capsys):
     file = written(open_model(model.folder), mesh, tmp_path)
     assert "window of 16 tokens" in capsys.readouterr().err
     assert read_header(file).metadata.count("llama.context_length") == 16
+
+
+@pytest.fixture
+def checkpoint(tmp_path, mesh) -> Path:
+    """Of a model that GGUF can tell, before its first update."""
+    base = folder_of(tmp_path, "llama", "gpt-2")
+    (base / "principles.json").write_text("[]")
+    model, folder = open_model(base), tmp_path / "checkpoints"
+
+    def write_side_files(output: Path) -> None:
+        copy_companions(base)(output)
+        shutil.copyfile(base / "principles.json", output / "principles.json")
+
+    with jax.set_mesh(mesh), Checkpoints(folder, write_side_files) as checkpoints:
+        checkpoints.save(init_state(model.load(mesh), model.config, defaults(), mesh))
+    return folder
+
+
+def test_a_checkpoint_with_its_principles_and_modelfile(checkpoint, tmp_path, capsys):
+    argv = ["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--gguf", "f16", "--json"]
+    assert main(argv) == 0
+    file = tmp_path / "out/model-f16.gguf"
+    assert json.loads(capsys.readouterr().out)["gguf"] == str(file)
+    assert read_header(file).metadata.text("sami.principles.sha256") == file_digest(
+        checkpoint.parent / "first/principles.json"
+    )
+    assert (tmp_path / "out/Modelfile").read_text().startswith("FROM ./model-f16.gguf\nTEMPLATE ")
+    import_gguf(file, tmp_path / "second")
+    for name, weight in weights(tmp_path / "out").items():
+        kept = weight if weight.ndim == 1 else weight.astype(np.float16)
+        np.testing.assert_array_equal(weights(tmp_path / "second")[name], kept, name)
+
+
+def test_a_checkpoint_that_gguf_cannot_tell_leaves_nothing(checkpoint, tmp_path, capsys):
+    file = next(checkpoint.rglob("tokenizer.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pre_tokenizer": {"type": "Whitespace"}}))
+    argv = ["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--gguf", "f16"]
+    assert "GGUF has no name" in complaint(capsys, *argv)
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_what_cannot_be_written_is_refused(tmp_path, mesh):
