@@ -79,6 +79,18 @@ def test_half_a_line_is_the_border():
     assert echo_score(" ".join(line.split()[:7]), f"1. {line}") == 1  # but for a reply that is nothing else
 
 
+def test_ten_words_of_a_long_line_are_an_echo():
+    line = " ".join(f"word{n}" for n in range(40))
+    answer = " and then there came much more that had nothing to do with it at all, and more, and more"
+    assert echoes(" ".join(line.split()[5:15]) + answer, line)
+    assert not echoes(" ".join(line.split()[5:14]) + answer, line)
+
+
+def test_a_reply_is_read_up_to_a_length():
+    first, later = "word " * 10_000, "word " * 20_000
+    assert echoes(first + RULES, RULES) and not echoes(later + RULES, RULES)
+
+
 def test_the_order_of_the_statements_does_not_matter():
     first, second = RULES.split("\n")
     for _, reply in (*ECHOES.values(), *ANSWERS.values()):

@@ -64,6 +64,7 @@ def test_pairs_of_a_run_and_bare_responses(tmp_path):
     write_jsonl(pairs, [{"id": 1, "constitutions": [a for a, _ in SHORT.phrasings] * 2, "responses": ["Yes.", FIVE]}])
     (trial,) = try_checks(pairs, PRINCIPLES)
     assert (trial.side, trial.responses, trial.followed) == ("principle", 2, 1)
+    assert trial.interval == (0, 1)  # both are of one query
     write_jsonl(bare, [{"id": 1, "response": "Yes."}, {"id": 2, "response": FIVE}])
     counts = [(trial.name, trial.side, trial.responses, trial.followed) for trial in try_checks(bare, PRINCIPLES)]
     assert counts[:2] == [("ask@1", "principle", 2, 0), ("ask@1", "antithesis", 2, 2)]

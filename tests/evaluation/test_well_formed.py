@@ -33,6 +33,7 @@ def test_whole(response):
         "Put it into\x1bwater.",
         "Put it \ud800 in.",
         "I do not know. " * 10,
+        "I do not know what to say. " * 3,
         "the the the the the the the the the the the the the the the the the",
         "Well, ha" + "ha" * 30,
         "Good!" + "!" * 40,

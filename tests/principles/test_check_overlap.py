@@ -51,16 +51,30 @@ def test_a_gap_is_a_note(principle, antithesis, words):
 @pytest.mark.parametrize(
     ("principle", "antithesis"),
     [
-        ({"sentences": {"at_most": 2}}, {"sentences": {"at_least": 2}}),
         ("numbered_items", "bulleted_items"),
         ({"contains_any": "zebra"}, {"contains_any": "lion"}),  # in no ordinary text: the check names them
         ({"begins_with": "ahoy"}, {"ends_with": "farewell"}),
+        ({"contains_any": "zebra"}, {"sentences": {"at_most": 2}}),
         ({"contains_none": "zebra"}, {"questions": True}),
     ],
 )
 def test_texts_that_follow_both_are_shown(principle, antithesis):
     both = [text for both, text in found(principle, antithesis) if both]
     assert len(both) == 1 and both[0].startswith("a response can follow both sides, for example ")
+
+
+@pytest.mark.parametrize(
+    ("principle", "antithesis", "span"),
+    [
+        ({"sentences": {"at_most": 2}}, {"sentences": {"at_least": 2}}, "2"),
+        ({"words": {"at_least": 700}}, {"words": {"at_least": 600}}, "700 or more"),
+        ({"words": {"at_least": 600}}, {"words": {"at_most": 700}}, "600 to 700"),
+    ],
+)
+def test_numbers_that_follow_both_are_told(principle, antithesis, span):
+    word = next(iter(principle))
+    both = [text for both, text in found(principle, antithesis) if both]
+    assert both == [f"responses with {span} {word} follow both sides; let one of them exclude the other"]
 
 
 def test_a_condition_that_always_holds_is_named():

@@ -1,7 +1,6 @@
 """Where a check does not tell its two sides apart: texts that follow both, and texts that follow neither.
 
-Decided where both sides set bounds on the same number or the same texts; else tried, on ordinary texts and on those that the
-check itself names.
+Both are tried, on ordinary texts and on those that the check itself names; where both sides count the same, their bounds tell.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from sami_jax.principles.checks.check import Checks
-from sami_jax.principles.checks.conditions import All, Condition, Node, Not, leaves
+from sami_jax.principles.checks.conditions import Condition, Node, Not, leaves
 from sami_jax.principles.checks.samples import ORDINARY
 from sami_jax.principles.checks.vocabulary import SHARES
 
@@ -37,21 +36,10 @@ def overlaps(check: Checks) -> list[Overlap]:
     ][:1]
     if _opposite(one, other):
         return found
-    own, theirs = (dict(_bounds(side)) for side in (one, other))
-    exclusive = any(min(own[w][1], theirs[w][1]) < max(own[w][0], theirs[w][0]) for w in own.keys() & theirs.keys())
-    if not exclusive:
-        found += _both(check)
-    if (
-        isinstance(one, Condition)
-        and isinstance(other, Condition)
-        and one.word == other.word
-        and one.bounds
-        and other.bounds
-    ):
-        found += _gap(one.word, one.bounds, other.bounds)
-    else:
-        found += _neither(check)
-    return found
+    if isinstance(one, Condition) and isinstance(other, Condition) and one.word == other.word:
+        if one.bounds and other.bounds:
+            return found + _shared(one.word, one.bounds, other.bounds) + _gap(one.word, one.bounds, other.bounds)
+    return found + _both(check) + _neither(check)
 
 
 def _opposite(one: Node, other: Node) -> bool:
@@ -63,19 +51,13 @@ def _opposite(one: Node, other: Node) -> bool:
     return sorted(json.loads(one.given)) == sorted(json.loads(other.given))
 
 
-def _bounds(node: Node) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Bounds that every response that follows a side keeps to, by what is counted."""
-    if isinstance(node, Condition) and node.bounds:
-        yield node.word, node.bounds
-    elif isinstance(node, All):
-        for part in node.parts:
-            yield from _bounds(part)
-    elif isinstance(node, Not) and isinstance(node.part, Condition) and node.part.bounds:
-        low, high = node.part.bounds
-        if low <= 0:
-            yield node.part.word, (high + 1, math.inf)
-        elif high == math.inf:
-            yield node.part.word, (0, low - 1)
+def _shared(word: str, one: tuple[float, float], other: tuple[float, float]) -> list[Overlap]:
+    """What lies within the bounds of both sides."""
+    low, high = max(one[0], other[0]), min(one[1], other[1])
+    if low > high:
+        return []
+    span = f"{low:g}" if low == high else f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    return [Overlap(f"responses with {span} {word} follow both sides; let one of them exclude the other", True)]
 
 
 def _gap(word: str, one: tuple[float, float], other: tuple[float, float]) -> list[Overlap]:
