@@ -36,9 +36,10 @@ def overlaps(check: Checks) -> list[Overlap]:
     ][:1]
     if _opposite(one, other):
         return found
-    if isinstance(one, Condition) and isinstance(other, Condition) and one.word == other.word:
-        if one.bounds and other.bounds:
-            return found + _shared(one.word, one.bounds, other.bounds) + _gap(one.word, one.bounds, other.bounds)
+    counted = [(side.word, side.bounds) for side in (one, other) if isinstance(side, Condition) and side.bounds]
+    if len(counted) == 2 and counted[0][0] == counted[1][0]:
+        (word, bounds), (_, others) = counted
+        return found + _shared(word, bounds, others) + _gap(word, bounds, others)
     return found + _both(check) + _neither(check)
 
 
