@@ -29,11 +29,11 @@ from sami_jax.contrast.update import init_state, make_update
 from sami_jax.data.batches import ContrastExample, Shape, pack, shape_for
 from sami_jax.models.adapters import adapted, init_adapters
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.decoder import abstract_params, init_params, layer_weights
+from sami_jax.models.decoder import abstract_params, init_params
 from sami_jax.models.published import SHAPES
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts
-from sami_jax.sampling.decoding import SamplingOptions, decode_tokens, empty_slots, keeps_stacked
+from sami_jax.sampling.decoding import SamplingOptions, decode_tokens, empty_slots, keeps_stacked, laid_out
 from sami_jax.sharding import make_mesh
 
 MISTRAL_7B = SHAPES["mistral-7b"]
@@ -234,10 +234,8 @@ def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) 
     options = SamplingOptions(temperature=0.0, max_new_tokens=2 * STEPS)
     static = {"config": config, "options": options, "end_tokens": (config.vocab_size,)}
     positions = CONTEXT + 2 * STEPS
-    with jax.set_mesh(mesh):
-        stacked = keeps_stacked(mesh)
-        layers = params["blocks"] if stacked else layer_weights(params)
-        slots = empty_slots(config, options, batch, positions, jnp.bfloat16, stacked)
+    with jax.set_mesh(mesh), laid_out(params, mesh) as layers:
+        slots = empty_slots(config, options, batch, positions, jnp.bfloat16, keeps_stacked(mesh))
         going = np.zeros(batch, bool)
         slots = slots._replace(position=jnp.full(batch, CONTEXT, jnp.int32), sampled=jnp.ones(batch, jnp.int32))
 

@@ -133,6 +133,11 @@ def batch_shards(mesh) -> int:
     return _shards(mesh, "batch")
 
 
+def weight_shards(mesh) -> int:
+    """Over how many devices weights are split that are gathered where they are used."""
+    return _shards(mesh, "embed")
+
+
 def shards_here(logical_axis: str) -> int:
     """Inside jit: over how many devices of the mesh that was set an axis is split; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

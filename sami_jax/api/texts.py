@@ -138,7 +138,7 @@ def sample(
         mesh=model.mesh,
         batch_size=batch_size,
     )
-    texts = (Reply(response.text, response.token_ids, response.finish_reason) for response in responses)
+    texts = iter([Reply(response.text, response.token_ids, response.finish_reason) for response in responses])
     return [[next(texts) for _ in own] for own in constitutions]
 
 

@@ -4,9 +4,10 @@ The module is split once: everything else handles `params`, a plain nested dict 
 `ModelConfig` inside jit (`bind(config, params)(tokens, ...)`), which costs nothing at run time.
 """
 
+import contextlib
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -203,11 +204,35 @@ def bind(config: ModelConfig, params: dict) -> Decoder:
     return nnx.merge(_abstract(config)[0], params)
 
 
+def whole(params: dict, layers: Layers) -> dict:
+    """Params to bind where the blocks go by themselves, as `layers`: what stands for them is not looked at."""
+    return params | {"blocks": layers if isinstance(layers, dict) else layers[0]}
+
+
+@contextlib.contextmanager
+def layers_apart(params: dict) -> Iterator[list[dict]]:
+    """The blocks' weights with arrays of their own for each layer. Until the block is left `params` lacks them, so that they lie in
+    memory once, unless somebody else holds them; they are moved a weight at a time."""
+    leaves, structure = jax.tree.flatten(params.pop("blocks"))
+    shardings, columns = [leaf.sharding for leaf in leaves], []
+    while leaves:
+        columns.append(_unstacked(leaves.pop(0)))
+    layers = [structure.unflatten(layer) for layer in zip(*columns, strict=True)]
+    try:
+        yield layers
+    finally:
+        layers.clear()
+        stacked = [_stacked(columns.pop(0), sharding) for sharding in shardings]
+        params["blocks"] = structure.unflatten(stacked)
+
+
 @jax.jit
-def layer_weights(params: dict) -> list[dict]:
-    """A copy of the blocks' weights with arrays of their own for each layer."""
-    count = jax.tree.leaves(params["blocks"])[0].shape[0]
-    return [jax.tree.map(operator.itemgetter(layer), params["blocks"]) for layer in range(count)]
+def _unstacked(weight: jax.Array) -> list[jax.Array]:
+    return list(weight)
+
+
+def _stacked(weights: list[jax.Array], sharding) -> jax.Array:
+    return jax.jit(jnp.stack, out_shardings=sharding)(weights)
 
 
 def logical_axes(config: ModelConfig) -> dict:

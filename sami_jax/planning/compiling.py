@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from sami_jax.contrast import scoring, update
@@ -152,10 +153,14 @@ class Programs:
         if self.model.adapter:  # sampled from as they are trained: beside the base
             params = joined(params, self._cast(self.state.params))
         positions = self.prompt + self.config.sampling.max_new_tokens
-        static = (self.model, self._options(), self.rows, positions, self.dtype, decoding.keeps_stacked(self.mesh))
+        stacked = decoding.keeps_stacked(self.mesh)
+        layers = params.pop("blocks")
+        if not stacked:
+            layers = [jax.tree.map(_one_of, layers)] * self.model.n_layers
+        static = (self.model, self._options(), self.rows, positions, self.dtype, stacked)
         with jax.set_mesh(self.mesh):
             slots = jax.eval_shape(functools.partial(decoding.empty_slots, *static))
-        return params, params["blocks"], _placed(slots, decoding.slots_shardings(slots, self.mesh))
+        return params, layers, _placed(slots, decoding.slots_shardings(slots, self.mesh))
 
     def weights(self) -> dict:
         """All of the base's, in the compute dtype."""
@@ -229,6 +234,12 @@ def _sizes(tree) -> Iterator[tuple[int, jax.ShapeDtypeStruct]]:
             for dimension in shape:
                 size *= dimension
             yield size, leaf
+
+
+def _one_of(stacked: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """One layer of a stacked weight."""
+    spec = PartitionSpec(*stacked.sharding.spec[1:])
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype, sharding=NamedSharding(stacked.sharding.mesh, spec))
 
 
 def _placed(leaves, shardings):

@@ -96,6 +96,23 @@ def decode_flops(config: ModelConfig, rows: int, context: float) -> float:
     return rows * (2 * (weights.blocks + weights.unembedding) + _attention(config) * context)
 
 
+def gathered_bytes(config: ModelConfig, itemsize: int, shards: int, tensor: int) -> float:
+    """What each device is sent at every token that is decoded, where weights are split and gathered where they are used.
+
+    Args:
+      itemsize: bytes of a weight.
+      shards, tensor: devices over which weights are split for gathering, and for good.
+    """
+    weights = count_weights(config)
+    return (
+        itemsize
+        * (weights.total - (0 if config.tie_embeddings else weights.unembedding))
+        / tensor
+        * (shards - 1)
+        / shards
+    )
+
+
 def cache_bytes(config: ModelConfig, positions: int) -> int:
     """Keys and values of one row in bfloat16."""
     kept = min(positions, config.sliding_window or positions)

@@ -10,6 +10,7 @@ from sami_jax.planning.costs import LARGE_SCORES
 from sami_jax.planning.plan import Plan, Times
 from sami_jax.planning.suggest import Suggestion
 from sami_jax.planning.topology import GIB
+from sami_jax.sharding import EXPERT_AXIS, FSDP_AXIS
 
 SHOWN = 8  # collectives
 
@@ -45,6 +46,7 @@ def show_plan(plan: Plan, price: float | None) -> None:
             show(f"  {buffer.bytes / GIB:6.2f} GiB  {buffer.shape}  {buffer.source}")
     if plan.programs:
         _show_sent(plan)
+        _show_decoding(plan)
     if plan.times:
         _show_times(plan, plan.times, price)
 
@@ -114,6 +116,16 @@ def _show_sent(plan: Plan) -> None:
         f"together {program.sent / GIB:.2f} GiB, {program.sent / plan.least_sent:.2f} times the least that fully sharded weights "
         f"need; the largest result is {max(one.largest for one in program.collectives) / GIB:.2f} GiB"
     )
+
+
+def _show_decoding(plan: Plan) -> None:
+    (program,) = (one for one in plan.programs if one.name == "decode")
+    split = [f"mesh.{axis}={plan.mesh[axis]}" for axis in (FSDP_AXIS, EXPERT_AXIS) if axis in plan.mesh]
+    if split:
+        show(
+            f"decoding gathers the weights that {' and '.join(split)} split at every token: {program.sent / GIB:.2f} GiB sent by each device; "
+            "what is split by mesh.tensor is not gathered"
+        )
 
 
 def _show_times(plan: Plan, times: Times, price: float | None) -> None:

@@ -37,9 +37,10 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
-from sami_jax.sharding import TENSOR_AXIS, batch_shards, make_mesh
+from sami_jax.sharding import TENSOR_AXIS, batch_shards, make_mesh, weight_shards
 from sami_jax.tracking.trackers import check_trackers
 
+LARGE_GATHERING = GIB / 4  # bytes a token that are worth a line
 REMEMBERED = ".digests.json"  # in a run's folder: of the base's files, while they stay as they are
 
 
@@ -104,6 +105,8 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
             f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
             f"{base.config.max_positions} tokens at most; lower one of them"
         )
+    if bill := decoding_bill(config, base.config, mesh):
+        say(f"  {bill}")
     _choose_checkpoints(config, adapted(base.config, config.lora))
     if names := ", ".join(p.name for p in admission.unapproved):
         say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
@@ -230,6 +233,18 @@ def attention_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Me
     return (
         f"config.model.attention='xla': scores of attention take up to {scores / GIB:.1f} of a device's {memory / GIB:.1f} GiB in training; "
         + (f"{kernel} holds none; else {leaner}" if kernel else leaner)
+    )
+
+
+def decoding_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh) -> str | None:
+    """What a token costs where weights are gathered for it, and what costs less; None where it is little."""
+    itemsize = jax.numpy.dtype(config.train.compute_dtype).itemsize
+    sent = costs.gathered_bytes(model, itemsize, weight_shards(mesh), mesh.shape[TENSOR_AXIS])
+    if sent < LARGE_GATHERING:
+        return None
+    return (
+        f"sampling gathers the weights of config.mesh at every token, {sent / GIB:.1f} GiB to each device; what is split by mesh.tensor in "
+        "place of mesh.fsdp is not gathered (`sami plan` tells what each mesh sends)"
     )
 
 

@@ -12,7 +12,7 @@ from support.small_model import SMALL, mesh_of, random_batch
 from sami_jax.contrast import likelihood
 from sami_jax.models import kernels
 from sami_jax.models.cache import new_cache
-from sami_jax.models.decoder import bind, init_params, layer_weights
+from sami_jax.models.decoder import bind, init_params, layers_apart, whole
 
 HEADS_OF_LANES = dataclasses.replace(SMALL, n_layers=1, head_dim=kernels.LANES)
 
@@ -66,12 +66,13 @@ def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
 def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
     params = init_params(model, 0, mesh)
     prompts, lengths = np.random.default_rng(0).integers(0, 96, (2, 20)), jnp.array([20, 9])
-    cache, expected = (
-        bind(config, params).prefill(
-            layer_weights(params), prompts, lengths, new_cache(config, 2, 20, jnp.float32), jnp.arange(2)
+    with layers_apart(params) as layers:
+        cache, expected = (
+            bind(config, whole(params, layers)).prefill(
+                layers, prompts, lengths, new_cache(config, 2, 20, jnp.float32), jnp.arange(2)
+            )
+            for config in (dataclasses.replace(model, attention=backend), model)
         )
-        for config in (dataclasses.replace(model, attention=backend), model)
-    )
     for (keys, values), (expected_keys, expected_values) in zip(cache, expected, strict=True):
         for row, length in enumerate(lengths):
             np.testing.assert_allclose(keys[row, ..., :length], expected_keys[row, ..., :length], atol=1e-4)

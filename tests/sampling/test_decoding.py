@@ -1,5 +1,7 @@
 """Sampling: the distribution asked for, stops, rows that do not depend on their company, and what is told meanwhile."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,10 @@ from support.small_model import SMALL, mesh_of
 
 from sami_jax.ground.display import showing
 from sami_jax.ground.work import Work
-from sami_jax.models.decoder import param_shardings
+from sami_jax.models.decoder import layers_apart, param_shardings
 from sami_jax.sampling import decoding
-from sami_jax.sampling.decoding import SamplingOptions, choose, generate
+from sami_jax.sampling.decoding import SamplingOptions, choose, generate, keeps_stacked
+from sami_jax.sharding import make_mesh
 
 
 def decode(ids) -> str:
@@ -46,20 +49,39 @@ def test_a_row_depends_on_its_seed_alone(small_params, mesh):
     assert again[0] == again[2] == together[0] != again[1]
 
 
-def test_eight_devices_say_the_same(small_params, mesh):
-    eight = mesh_of(2, 2, 2)
-    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, eight))
-    assert responses(placed, eight, PROMPTS, SEEDS, 3) == responses(small_params, mesh, PROMPTS, SEEDS, 3)
+def test_layers_are_apart_where_weights_are_whole(mesh):
+    assert not keeps_stacked(mesh) and not keeps_stacked(mesh_of(2, 1, 2))
+    assert keeps_stacked(mesh_of(2, 2, 2)) and keeps_stacked(make_mesh({"fsdp": 2, "expert": 4}))
+    assert keeps_stacked(make_mesh({"expert": 8}))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_layers_in_a_loop_say_the_same(small_params, mesh, sizes, monkeypatch):
-    """As on a TPU."""
+@pytest.mark.parametrize(
+    ("sizes", "stacked"),
+    [((1, 1, 1), True), ((1, 8, 1), True), ((2, 2, 2), True), ((2, 2, 2), False), ((4, 1, 2), False)],
+)
+def test_eight_devices_and_layers_in_a_loop_say_the_same(small_params, mesh, sizes, stacked, monkeypatch):
     apart = responses(small_params, mesh, PROMPTS, SEEDS, 3)
-    monkeypatch.setattr(decoding, "keeps_stacked", lambda mesh: True)
+    monkeypatch.setattr(decoding, "keeps_stacked", lambda mesh: stacked)
     chosen = mesh_of(*sizes)
     placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, chosen))
     assert responses(placed, chosen, PROMPTS, SEEDS, 3) == apart
+
+
+def test_weights_lie_in_memory_once(small_params, mesh):
+    """While layers are apart, nothing holds them stacked; afterwards they are as they were, to the last bit."""
+    params = jax.tree.map(jnp.copy, small_params)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    before = sum(array.nbytes for array in jax.live_arrays())
+    with layers_apart(params) as layers:
+        assert "blocks" not in params and len(layers) == SMALL.n_layers
+        gc.collect()
+        assert sum(array.nbytes for array in jax.live_arrays()) - before < 0.01 * size
+    assert not layers
+    jax.tree.map(np.testing.assert_array_equal, params, small_params)
+    assert params["blocks"]["mlp"]["up"]["weight"].sharding == small_params["blocks"]["mlp"]["up"]["weight"].sharding
+    with pytest.raises(RuntimeError), layers_apart(params):
+        raise RuntimeError
+    assert jax.tree.structure(params) == jax.tree.structure(small_params)
 
 
 def test_tokens_follow_the_model_without_a_cache(small_params, mesh):

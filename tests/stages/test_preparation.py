@@ -12,7 +12,7 @@ from sami_jax.models.adapters import adapted
 from sami_jax.models.published import SHAPES
 from sami_jax.planning.topology import GIB
 from sami_jax.sharding import MESH_AXES
-from sami_jax.stages.preparation import _choose_checkpoints, attention_bill, recorded
+from sami_jax.stages.preparation import _choose_checkpoints, attention_bill, decoding_bill, recorded
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,26 @@ def test_checkpoints_are_as_seldom_as_they_are_large(changes, every, said, capsy
     config.train.checkpoint_every = 0
     _choose_checkpoints(config, SMALL)
     assert config.train.checkpoint_every == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((1, 1, 1, 1), None),
+        ((8, 1, 1, 1), None),
+        ((1, 1, 1, 8), None),
+        ((1, 8, 1, 1), " 11.6 GiB"),
+        ((1, 4, 1, 2), " 5.0 GiB"),
+    ],
+)
+def test_what_a_token_costs_on_a_split_mesh_is_said(sizes, said):
+    """11.59 GiB are what a compiler for GPUs makes of Mistral-7B on eight."""
+    config = defaults()
+    config.train.compute_dtype = "bfloat16"
+    mesh = Mock(shape=dict(zip(MESH_AXES, sizes, strict=True)))
+    bill = decoding_bill(config, SHAPES["mistral-7b"], mesh)
+    assert said in bill if said else bill is None
+    assert decoding_bill(config, SMALL, mesh) is None
 
 
 LONG = 31_000  # tokens of a prompt
