@@ -36,6 +36,10 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         raise UserError(f"--most_invalid {arguments.most_invalid}: must be at least 0 and below 1")
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
+    if config.sampling.contrast:
+        raise UserError(
+            f"--config.sampling.contrast={config.sampling.contrast}: must be 0: a comparison asks under principles alone, without opposites"
+        )
     folder = arguments.principles or path_of(config.principles.path)
     admission = admit(folder, read_principles(folder), config.review.fraction, allow_unapproved=False)
     split = split_queries(config.data, skipped_by(arguments))

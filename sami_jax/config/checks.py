@@ -141,6 +141,7 @@ def validate(config: ConfigDict) -> None:
         "prompt.max_tokens": 1,
         "sampling.temperature": 0.0,
         "sampling.top_k": 0,
+        "sampling.contrast": 0.0,
         "sampling.max_new_tokens": 1,
         "sampling.batch_size": 1,
         "objective.row_weight": 0.0,
@@ -229,5 +230,9 @@ def validate(config: ConfigDict) -> None:
     check("filter.keep_after", mark in asked, "a text that config.prompt.generation asks for")
     uncut = not any(cut in mark for cut in cuts)
     check("filter.keep_after", uncut, "free of what sampling.stop and filter.cut_at cut at")
-    if config.constitutions.rule == "complement":
+    opposed = config.constitutions.rule == "complement"
+    check(
+        "sampling.contrast", opposed or not config.sampling.contrast, "0 where constitutions.rule is not 'complement'"
+    )
+    if opposed:
         check("constitutions.count", config.constitutions.count % 2 == 0, "even: the rule 'complement' makes pairs")

@@ -86,6 +86,9 @@ def defaults() -> ConfigDict:
     c.sampling.top_k = 0  # likeliest tokens kept; 0 keeps all
     c.sampling.max_new_tokens = 350  # tokens (P)
     c.sampling.stop = ()  # texts that end a response
+    # Of contrastive decoding, in evaluation too: how far logits are moved on from those under the opposite constitution, as a multiple
+    # of their difference; a response takes two rows. For the rule complement, which has opposites (P: none; arXiv 2305.14739).
+    c.sampling.contrast = 0.0  # 0 samples from the model itself
     c.sampling.batch_size = 64  # rows decoded together (ours: memory)
 
     c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason

@@ -29,7 +29,7 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
 from sami_jax.sampling.decoding import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,9 @@ def _sample(
         cut += missing > 0
         prompts.append(Prompt({"id": query.id, **query.row, "constitution": text}, ids, seed))
     e, s = config.evaluation, config.sampling
-    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+    if s.contrast:
+        prompts = held_against_opposites(prompts)
+    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
     file = folder / f"{evaluation_set.name}.jsonl"
     title = f"answering {evaluation_set.name}"
     return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter), cut

@@ -116,13 +116,13 @@ class Programs:
     @property
     def rows(self) -> int:
         """Decoded together."""
-        shards = batch_shards(self.mesh)
+        shards = batch_shards(self.mesh) * decoding.abreast(self._options())
         return -(-self.config.sampling.batch_size // shards) * shards
 
     @property
     def group(self) -> int:
         """Prompts that enter together."""
-        return decoding.group_size(self.rows, batch_shards(self.mesh))
+        return decoding.group_size(self.rows, batch_shards(self.mesh) * decoding.abreast(self._options()))
 
     @property
     def prompt(self) -> int:
@@ -146,7 +146,7 @@ class Programs:
 
     def _options(self) -> SamplingOptions:
         s = self.config.sampling
-        return SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+        return SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
 
     def _sampler(self):
         params = self.weights()

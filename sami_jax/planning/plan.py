@@ -190,6 +190,7 @@ def _times(
     step = seconds(costs.decode_flops(model, programs.rows, context), weights / tensor + cache, "decode")
 
     def answering(prompts: int) -> float:
+        prompts *= 2 if config.sampling.contrast else 1
         return prompts / programs.group * group + prompts * texts.response / programs.rows * step
 
     evaluated = answering(config.evaluation.queries * texts.count)

@@ -50,6 +50,7 @@ FOLLOWERS = ("track.to", "track.project", "track.name")
 # Config fields that are younger than some runs, which go on as if they had been made with these values.
 YOUNGER = {
     "config.prompt.date": DATE,
+    "config.sampling.contrast": 0.0,
     "config.objective.name": "sami",
     "config.objective.beta": 1.0,
     "config.objective.over_base": False,

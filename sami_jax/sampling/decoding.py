@@ -8,6 +8,7 @@ its response is drawn with fold_in(seed, t): what it says does not depend on its
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ class SamplingOptions:
     top_k: int = 0  # this many likeliest tokens; 0 keeps all
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()  # texts that end a response and are cut off, with all that follows them
+    # Weight of what a prompt's logits are above those under the prompt it is held against; 0 holds it against none.
+    contrast: float = 0.0
 
     def __post_init__(self):
         """Raises UserError naming the setting that is out of its range."""
@@ -48,6 +51,7 @@ class SamplingOptions:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("contrast", 0 <= self.contrast < float("inf"), "at least 0"),
         ):
             if not holds:
                 raise UserError(f"{name}={getattr(self, name)}: must be {wanted}")
@@ -72,6 +76,18 @@ def choose(logits: jax.Array, keys: jax.Array, options: SamplingOptions) -> jax.
         logits = jnp.where(_in_nucleus(jax.nn.softmax(logits, axis=-1), options.top_p), logits, -jnp.inf)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
     return _argmax(logits + noise)
+
+
+def contrasted(logits: jax.Array, weight: float) -> jax.Array:
+    """Logits [R, V] of pairs of rows: the even one's, moved away from the odd one's, in both of them, so that both say the same.
+
+    (1 + weight) own - weight other, as context-aware decoding has it (arXiv 2305.14739).
+    """
+    # As a product, which is computed once: a sum may be computed for each use of it and rounded otherwise, and then the largest does
+    # not equal itself in `_argmax`.
+    pairs = logits.reshape(-1, 2, logits.shape[-1])
+    weights = jnp.array([[1 + weight, -weight]] * 2)
+    return jnp.einsum("rov,po->rpv", pairs, weights, precision="highest").reshape(logits.shape)
 
 
 def _in_nucleus(probabilities: jax.Array, top_p: float) -> jax.Array:
@@ -158,7 +174,10 @@ def decode_tokens(params, layers, slots: Slots, finished, enough, steps, *, conf
     def one_token(carry):
         slots, step = carry
         hidden, cache = model.decode(layers, slots.last, slots.position, slots.cache)
-        token = jnp.where(slots.finished, slots.last, _draw(model.unembed(hidden), slots.seeds, slots.sampled, options))
+        logits = model.unembed(hidden)
+        if options.contrast:
+            logits = contrasted(logits, options.contrast)
+        token = jnp.where(slots.finished, slots.last, _draw(logits, slots.seeds, slots.sampled, options))
         going = ~slots.finished
         place = jnp.where(going, slots.sampled, options.max_new_tokens)  # out of range: dropped
         sampled = slots.sampled + going
@@ -199,6 +218,7 @@ def generate(
     decode: Callable[[list[int]], str],
     mesh: jax.sharding.Mesh,
     batch_size: int,
+    against: Sequence[Sequence[int]] = (),
 ) -> Iterator[Response]:
     """Samples one response to each prompt and yields them in order. What is shown while it does is told token by token.
 
@@ -209,13 +229,16 @@ def generate(
       end_tokens: ids that end a response.
       decode: token ids to text.
       batch_size: rows decoded together; rounded up to a multiple of the mesh's batch shards.
+      against: with `options.contrast`, what each prompt is held against, likewise. Each response then takes two rows.
     """
-    if prompts:
-        with laid_out(params, mesh) as layers:
-            generation = _Generation(
-                params, layers, config, prompts, seeds, options, end_tokens, decode, mesh, batch_size
-            )
-            yield from generation.responses()
+    if not prompts:
+        return
+    if options.contrast:
+        prompts = [prompt for pair in zip(prompts, against, strict=True) for prompt in pair]
+        seeds = [seed for seed in seeds for _ in range(2)]
+    with laid_out(params, mesh) as layers:
+        generation = _Generation(params, layers, config, prompts, seeds, options, end_tokens, decode, mesh, batch_size)
+        yield from itertools.islice(generation.responses(), 0, None, abreast(options))
 
 
 def laid_out(params: dict, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Layers]:
@@ -230,7 +253,7 @@ class _Generation:
         self.params, self.layers = params, layers
         self.prompts, self.seeds, self.options = prompts, seeds, options
         self.config, self.end_tokens, self.decode, self.mesh = config, end_tokens, decode, mesh
-        shards = batch_shards(mesh)
+        shards = batch_shards(mesh) * abreast(options)  # a pair of rows enters together, and lies on one device
         self.rows = -(-batch_size // shards) * shards
         self.group = group_size(self.rows, shards)
         self.occupant: list[int | None] = [None] * self.rows
@@ -338,10 +361,17 @@ class _Generation:
         waiting = self.prompts[self.next_prompt :]
         outlook = self.forecast.outlook(self.ended, self.cut, running, len(waiting), sum(map(len, waiting)))
         tokens = sum(self.ended) + self.cut * self.options.max_new_tokens + sum(running)
-        work.tell(len(self.ended) + self.cut, outlook.share, tokens, outlook.seconds, outlook.at_most)
+        each = abreast(self.options)
+        done = (len(self.ended) + self.cut) // each
+        work.tell(done, outlook.share, tokens // each, outlook.seconds, outlook.at_most)
 
     def _by_row(self, array: np.ndarray) -> jax.Array:
         return put(array, self.mesh, ("batch",))
+
+
+def abreast(options: SamplingOptions) -> int:
+    """Rows that a response takes."""
+    return 2 if options.contrast else 1
 
 
 def keeps_stacked(mesh: jax.sharding.Mesh) -> bool:

@@ -26,6 +26,13 @@ class Prompt:
     key: dict  # what the output line starts with, for example {"id": ..., "constitution": ...}
     ids: list[int]
     seed: int  # 0 <= seed < 2**32
+    against: list[int] = dataclasses.field(default_factory=list)  # what it is held against, where there is a contrast
+
+
+def held_against_opposites(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts that come in pairs, of a constitution and its opposite, each held against the other: as the rule 'complement' composes
+    them."""
+    return [dataclasses.replace(prompt, against=prompts[place ^ 1].ids) for place, prompt in enumerate(prompts)]
 
 
 def seeds(root: str, count: int) -> list[int]:
@@ -74,6 +81,7 @@ def write_responses(
             decode=functools.partial(model.decode, behind=filters.prefix) if filters else model.decode,
             mesh=mesh,
             batch_size=batch_size,
+            against=[prompt.against for prompt in waiting],
         )
         responses = track(responses, title, len(prompts), done)
         for prompt, response in zip(waiting, responses, strict=True):

@@ -39,7 +39,7 @@ from sami_jax.report.model_card import write_card
 from sami_jax.report.summary import print_summary
 from sami_jax.report.write import write_report
 from sami_jax.sampling.decoding import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
 from sami_jax.stages.checkpoint import check_place
 from sami_jax.stages.filtering import filter_pairs
 from sami_jax.stages.finetuning import train, trained_model
@@ -144,7 +144,7 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     say_cut(config.prompt, cut, f"{len(prompts)} prompts")
     params = sampler.load(inputs.mesh, config.train.compute_dtype)
     s = config.sampling
-    options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
+    options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
     file = folder / "responses.jsonl"
     sampling = (prompts, options, inputs.mesh, s.batch_size, "sampling")
     rows = write_responses(file, sampler, params, *sampling, config.filter)
@@ -243,7 +243,7 @@ def _prompts(config: ConfigDict, sampler: ModelFolder, queries, composed, root: 
             ids, missing = encode_prompt(sampler.tokenizer, *asked, sampler.chat, query.turns)
             prompts.append(Prompt({"id": query.id, "constitution": text}, ids, next(drawn)))
             cut += missing > 0
-    return prompts, cut
+    return held_against_opposites(prompts) if config.sampling.contrast else prompts, cut
 
 
 def _pair_rows(

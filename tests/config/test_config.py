@@ -129,6 +129,7 @@ def test_bad_values_are_named(override, words):
         ("optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
         ("train.batch_size=99999999999999", "config.train.batch_size=99999999999999: must be a whole number below"),
         ("data.queries=\udcff", "config.data.queries='\\udcff': must be a text"),
+        ("sampling.contrast=-1.0", "config.sampling.contrast=-1.0: must be at least 0.0"),
         ("constitutions.principles=40", "config.constitutions.principles=40: must be at least 1 and at most 16"),
     ],
 )
@@ -183,6 +184,12 @@ def test_objectives_that_contradict_themselves_are_refused(overrides, words):
     with pytest.raises(UserError) as refused:
         validate(config)
     assert str(refused.value) == words
+
+
+def test_contrastive_decoding_wants_opposites():
+    config, _ = load_config("tiny", ["--config.constitutions.rule=iid", "--config.sampling.contrast=0.5"])
+    with pytest.raises(UserError, match=r"contrast=0.5: must be 0 where constitutions.rule is not 'complement'"):
+        validate(config)
 
 
 @pytest.mark.parametrize(

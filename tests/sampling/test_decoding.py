@@ -20,7 +20,7 @@ def decode(ids) -> str:
     return "".join(chr(200 + i) for i in ids)
 
 
-def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens=(0,)):
+def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens=(0,), against=()):
     options = options or SamplingOptions(max_new_tokens=40)
     return list(
         generate(
@@ -33,6 +33,7 @@ def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens
             decode=decode,
             mesh=mesh,
             batch_size=batch_size,
+            against=against,
         )
     )
 
@@ -147,6 +148,68 @@ def test_length_is_a_finish_reason(small_params, mesh):
         small_params, mesh, [PROMPTS[0]], [5], 1, SamplingOptions(max_new_tokens=3), end_tokens=(95,)
     )
     assert response.finish_reason == "length" and response.tokens == 3
+
+
+AGAINST = [[prompt[0] + 50, *prompt[:-1][::-1]] for prompt in PROMPTS]  # of other lengths some, all with other tokens
+
+
+def test_contrasted_tokens_follow_both_prompts_without_a_cache(small_params, mesh):
+    """Each greedy token is the likeliest by the logits after the prompt and what was said, moved on from those after the other."""
+    from sami_jax.models.decoder import bind
+
+    own, other = PROMPTS[1], AGAINST[2]
+    options = SamplingOptions(temperature=0, max_new_tokens=12, contrast=1.5)
+    [response] = responses(small_params, mesh, [own], [0], 1, options, against=[other])
+    text, model = list(response.token_ids), bind(SMALL, small_params)
+    after_own, after_other = (
+        model.unembed(model(jnp.array([prompt + text])))[0, len(prompt) - 1 : -1] for prompt in (own, other)
+    )
+    assert np.argmax(after_own + 1.5 * (after_own - after_other), axis=-1).tolist() == text
+    assert np.argmax(after_own, axis=-1).tolist() != text
+
+
+def test_contrasted_logits_are_drawn_from_as_they_are():
+    """Compiled as without: what is largest is found, however its sum is put together."""
+    logits, options = jax.random.normal(jax.random.key(0), (2, 96)) * 2, SamplingOptions(contrast=0.7)
+
+    def draw(logits, seeds):
+        return decoding._draw(decoding.contrasted(logits, 0.7), seeds, jnp.zeros(2, jnp.int32), options)
+
+    for seed in range(8):
+        keys = jnp.full(2, seed, jnp.uint32)
+        moved = logits[:1] + 0.7 * (logits[:1] - logits[1:])
+        expected = decoding._draw(jnp.repeat(moved, 2, axis=0), keys, jnp.zeros(2, jnp.int32), options)
+        assert jax.jit(draw)(logits, keys).tolist() == expected.tolist()
+
+
+def test_contrasted_rows_depend_on_their_seed_alone(small_params, mesh):
+    options = SamplingOptions(max_new_tokens=40, contrast=0.7)
+    together = responses(small_params, mesh, PROMPTS, SEEDS, 4, options, against=AGAINST)
+    assert len(together) == len(PROMPTS) and len({response.text for response in together}) == len(PROMPTS)
+    turned = (PROMPTS[::-1], SEEDS[::-1], 1, options)
+    assert responses(small_params, mesh, *turned, against=AGAINST[::-1])[::-1] == together
+    eight = mesh_of(2, 2, 2)
+    placed = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, eight))
+    assert responses(placed, eight, PROMPTS, SEEDS, 3, options, against=AGAINST) == together
+    stopped = SamplingOptions(max_new_tokens=40, contrast=0.7, stop=(together[0].text[2],))
+    cut = responses(small_params, mesh, PROMPTS, SEEDS, 4, stopped, against=AGAINST)
+    assert [one.text for one in cut] == [one.text.split(together[0].text[2])[0] for one in together]
+
+
+def test_without_a_difference_there_is_nothing_to_contrast(small_params, mesh):
+    plain = responses(small_params, mesh, PROMPTS, SEEDS, 4)
+    options = SamplingOptions(max_new_tokens=40, contrast=2.0)
+    assert responses(small_params, mesh, PROMPTS, SEEDS, 4, options, against=PROMPTS) == plain
+
+
+def test_contrasted_responses_are_counted_once(small_params, mesh, monkeypatch):
+    told = []
+    monkeypatch.setattr(Work, "tell", lambda self, *how_far: told.append(how_far))
+    with showing(Work("sampling", len(PROMPTS))):
+        options = SamplingOptions(max_new_tokens=40, contrast=0.7)
+        found = responses(small_params, mesh, PROMPTS, SEEDS, 3, options, against=AGAINST)
+    assert told[-1][0] == len(PROMPTS) and told[-1][1] == 1.0
+    assert 0 <= told[-1][2] - sum(response.tokens for response in found) <= len(PROMPTS)
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])

@@ -9,7 +9,7 @@ from sami_jax.config import defaults
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.decoding import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
 
 
 class Letters:
@@ -85,3 +85,13 @@ def test_thinking_is_kept_apart_and_not_counted(write, tmp_path):
 def test_seeds_depend_on_the_root_and_the_place():
     assert seeds("a", 5)[:3] == seeds("a", 3) and seeds("a", 5) != seeds("b", 5)
     assert len(set(seeds("a", 1000))) > 990
+
+
+def test_a_stopped_file_of_contrasted_responses_is_continued(small_params, mesh, tmp_path):
+    prompts = held_against_opposites(PROMPTS)
+    assert [prompt.against for prompt in prompts[:2]] == [PROMPTS[1].ids, PROMPTS[0].ids]
+    given = (SamplingOptions(contrast=1.0), mesh, 4, "sampling")
+    rows = write_responses(tmp_path / "whole.jsonl", MODEL, small_params, prompts, *given)
+    lines = (tmp_path / "whole.jsonl").read_bytes().split(b"\n")
+    (tmp_path / "stopped.jsonl.partial").write_bytes(b"\n".join([*lines[:3], lines[3][:7]]))
+    assert write_responses(tmp_path / "stopped.jsonl", MODEL, small_params, prompts, *given) == rows
