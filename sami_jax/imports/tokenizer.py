@@ -16,8 +16,8 @@ from sami_jax.imports.pretokenizers import PRE_TOKENIZERS
 _LONGEST = 512  # bytes of a token: work on one grows with the square of its length
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # gguf.TokenType
 _SPACE = "▁"  # SentencePiece's
-# What transformers calls a token, and GGUF.
-_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+# What GGUF calls a token, and transformers.
+_NAMED = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _ENDING = ("eos", "eot", "eom")  # of a text, of a turn, of a message: each ends a reply
 _ABOUT_TEXTS = ("cls", "sep", "seperator", "mask", "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")  # fmt: skip
 
@@ -54,7 +54,7 @@ def read_tokenizer(file: Path, metadata: Metadata) -> Read:
             ]
         )
     named = {
-        name: metadata.id(f"tokenizer.ggml.{key}_token_id", len(vocabulary.tokens)) for name, key in _NAMED.items()
+        name: metadata.id(f"tokenizer.ggml.{key}_token_id", len(vocabulary.tokens)) for key, name in _NAMED.items()
     }
     _put_around(file, metadata, tokenizer, vocabulary, named, begins)
     settings: dict[str, Any] = {name: vocabulary.tokens[id] for name, id in named.items() if id is not None}
