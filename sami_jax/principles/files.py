@@ -42,6 +42,7 @@ KEYS = ("id", "version", "principle", "antithesis", "phrasings", "check", "sourc
 ID = re.compile(r"[^\W_][\w.-]*")  # letters of any script; no "@", no "/", nothing that hides a file
 
 MOST_NODES = 10_000  # of a file
+MOST_BYTES = 500_000  # likewise: what reads YAML takes seconds for more
 
 
 def read_principles(folder: Path) -> tuple[Principle, ...]:
@@ -147,6 +148,8 @@ def file_of(folder: Path, principle: Principle) -> Path:
 
 def _load(file: Path, yaml: YAML):
     try:
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"{size} bytes, too much for a principle")
         content = yaml.load(file.read_text(encoding="utf-8-sig"))
         _check(content)
         return content

@@ -136,7 +136,8 @@ def test_deep_nesting_is_refused(wrap):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("  principle: " + "[" * 2_000 + "\n", "not readable YAML"),
+        ("  principle: " + "[" * 500 + "\n", "not readable YAML"),
+        ("  principle: [" + "json, " * 100_000 + "]\n", "bytes, too much for a principle"),
         ("  principle: &a [*a]\n  antithesis: json\n", "not readable YAML"),
         ("  principle: &a {not: *a}\n  antithesis: json\n", "not readable YAML"),
         (
