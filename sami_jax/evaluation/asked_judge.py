@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sami_jax.evaluation.asking import Asked, cached_replies, reason_of
-from sami_jax.evaluation.judges import Reply
+from sami_jax.evaluation.judge import Reply
 from sami_jax.evaluation.pairs import code_for, read_choice
 from sami_jax.evaluation.well_formed import well_formed
 from sami_jax.ground import hosts

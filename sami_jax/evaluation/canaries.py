@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from sami_jax.data.jsonl import read_appended, read_json, read_jsonl, write_json, write_jsonl
 from sami_jax.data.queries import Query
 from sami_jax.data.shape import read_shaped
-from sami_jax.evaluation.judges import Judge
+from sami_jax.evaluation.judge import Judge
 from sami_jax.evaluation.measure import (
     EvaluationSet,
     judged_replies,

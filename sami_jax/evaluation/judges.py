@@ -1,13 +1,12 @@
-"""Judges of single responses: which stated principles a response follows, and whether it is whole. Training never sees one."""
+"""The judges that a run may have, by the name that its config gives them. Training never sees one."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ml_collections import ConfigDict
 
 from sami_jax.errors import UserError
+from sami_jax.evaluation.judge import Judge, Reply
 from sami_jax.evaluation.well_formed import well_formed
 from sami_jax.ground import hosts
 from sami_jax.ground.paths import path_of
@@ -15,40 +14,9 @@ from sami_jax.ground.terminal import say
 from sami_jax.miniature import judge as miniature_judge
 from sami_jax.miniature import world
 from sami_jax.principles import constitutions as composing
-from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
 
 CACHE = "verdicts.jsonl"  # of a run's folder: what a judge that is asked has replied
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What a model answered."""
-
-    query: str
-    constitution: Constitution  # under which it was asked
-    response: str
-    ended: bool = True  # by itself, rather than at the limit of its tokens
-
-
-class Judge(Protocol):
-    @property
-    def most(self) -> int | None:
-        """Replies that it is asked about at a measurement; None: all."""
-        ...
-
-    def knows(self, id: str) -> bool:
-        """Whether it can judge the principle of this id."""
-        ...
-
-    def followed(self, replies: Sequence[Reply]) -> list[dict[str, bool]]:
-        """Of each reply, the id of each stated principle -> whether the side that is stated is followed. A principle without a
-        verdict is absent."""
-        ...
-
-    def well_formed(self, reply: Reply) -> bool:
-        """Whether the response is whole, whatever it says."""
-        ...
 
 
 class MiniatureJudge:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.evaluation.asking import Answer, Asked, cached_replies, reason_of
 from sami_jax.evaluation.echo import echoes
-from sami_jax.evaluation.judges import Judge, Reply
+from sami_jax.evaluation.judge import Judge, Reply
 from sami_jax.evaluation.pairs import Pair, Question, orders, read_choice, win_of
 from sami_jax.evaluation.verdicts import Verdict, read_verdicts
 from sami_jax.ground.endpoint import Unusable

@@ -21,7 +21,7 @@ from sami_jax.data.pairs import clean, encode_pairs
 from sami_jax.data.queries import Query
 from sami_jax.data.templates import encode_prompt
 from sami_jax.evaluation.echo import echoes
-from sami_jax.evaluation.judges import Judge, Reply
+from sami_jax.evaluation.judge import Judge, Reply
 from sami_jax.evaluation.statistics import mean_interval
 from sami_jax.ground.display import doing
 from sami_jax.models.pretrained import ModelFolder

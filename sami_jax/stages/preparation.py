@@ -16,7 +16,8 @@ from sami_jax.data.rows import Skipped
 from sami_jax.data.splits import distinct, split_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import canary_set
-from sami_jax.evaluation.judges import Judge, make_judge
+from sami_jax.evaluation.judge import Judge
+from sami_jax.evaluation.judges import make_judge
 from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, split_principles
 from sami_jax.evaluation.signs import looks
 from sami_jax.ground import hosts

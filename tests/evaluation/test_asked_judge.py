@@ -4,7 +4,7 @@ import pytest
 
 from sami_jax.errors import UserError
 from sami_jax.evaluation.asked_judge import AskedJudge, RuleQuestion
-from sami_jax.evaluation.judges import Reply
+from sami_jax.evaluation.judge import Reply
 from sami_jax.principles.constitutions import Statement
 from sami_jax.principles.principle import Principle
 
