@@ -238,6 +238,11 @@ def test_tokens_are_told_while_responses_go_on(small_params, mesh, stop, monkeyp
     assert 0 <= tokens[-1] - sum(response.tokens for response in found) <= len(PROMPTS)  # their ends are counted
 
 
+def waiting(params, options, mesh) -> decoding._Generation:
+    """Of all prompts, before the first."""
+    return decoding._Generation(params, params["blocks"], SMALL, PROMPTS, SEEDS, options, (0,), decode, mesh, 3)
+
+
 @pytest.mark.parametrize(
     ("hosts_count", "stop", "seconds", "steps"),
     [
@@ -249,7 +254,7 @@ def test_tokens_are_told_while_responses_go_on(small_params, mesh, stop, monkeyp
 )
 def test_the_host_looks_about_once_a_second(small_params, mesh, hosts_count, stop, seconds, steps, monkeypatch):
     options = SamplingOptions(max_new_tokens=40, stop=stop)
-    generation = decoding._Generation(small_params, SMALL, PROMPTS, SEEDS, options, (0,), decode, mesh, 3)
+    generation = waiting(small_params, options, mesh)
     monkeypatch.setattr(decoding.hosts, "count", lambda: hosts_count)
     for expected in steps:
         assert generation.steps == expected
@@ -257,9 +262,7 @@ def test_the_host_looks_about_once_a_second(small_params, mesh, hosts_count, sto
 
 
 def test_slow_steps_are_made_a_few_at_a_time(small_params, mesh):
-    generation = decoding._Generation(
-        small_params, SMALL, PROMPTS, SEEDS, SamplingOptions(max_new_tokens=40), (0,), decode, mesh, 3
-    )
+    generation = waiting(small_params, SamplingOptions(max_new_tokens=40), mesh)
     generation.steps = 32
     for expected in (16, 8, 4, 2, 1, 1):
         generation._pace(3.0)
