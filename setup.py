@@ -66,7 +66,7 @@ setup(
         "sami_jax": ["py.typed"],
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
         "sami_jax.report": ["template.html", "*.css"],
-        "sami_jax.configs": ["*.py", "principles/*/*.yaml"],
+        "sami_jax.configs": ["*.py", "principles/*/*.yaml", "queries/*.jsonl"],
     },
     install_requires=[
         JAX,

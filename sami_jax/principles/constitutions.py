@@ -24,8 +24,8 @@ Constitution = tuple[Statement, ...]
 
 
 def text(constitution: Constitution) -> str:
-    """The constitution as a numbered list."""
-    return numbered([statement.text for statement in constitution])
+    """The constitution as a numbered list; of one statement, as that statement."""
+    return constitution[0].text if len(constitution) == 1 else numbered([statement.text for statement in constitution])
 
 
 def numbered(statements: Sequence[str]) -> str:
