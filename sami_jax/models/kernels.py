@@ -20,6 +20,8 @@ from sami_jax.sharding import partition_spec
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None, int | None], jax.Array]
 
 LANES = 128  # what Splash's sizes must be multiples of
+# Its blocks, tokens at most: as large as its gradient's numbers have room in a core's memory (jax's own default is LANES for all).
+QUERIES, KEYS, KEYS_AT_ONCE = 768, 1024, 512
 
 
 def whole_attention(kernel: Kernel, window: int | None):
@@ -88,6 +90,17 @@ def splash(q, k, v, first_key, window, interpret: bool = False) -> jax.Array:
     return jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)(q, k, v, first_key)
 
 
+def block_size(length: int, most: int) -> int:
+    """Tokens of the blocks, `most` at most, that so many are taken in. A block is taken to cost as much as LANES tokens more, so that
+    there are few of them, and little padding."""
+
+    def cost(size: int) -> tuple[int, int]:
+        blocks = -(-length // size)
+        return blocks * (size + LANES), -size
+
+    return min(range(LANES, most + 1, LANES), key=cost)
+
+
 def _splash(q, k, v, first_key, *, window: int | None, interpret: bool) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -95,14 +108,29 @@ def _splash(q, k, v, first_key, *, window: int | None, interpret: bool) -> jax.A
     n, steps, heads, head_dim = q.shape
     kv_heads, group = k.shape[2], heads // k.shape[2]
     # Queries are padded behind, keys before, so that the last true ones stay aligned up to `behind`.
-    behind = -steps % LANES
-    before = -(k.shape[1] + behind) % LANES
+    of_queries = block_size(steps, QUERIES)
+    behind = -steps % of_queries
+    of_keys = block_size(k.shape[1] + behind, KEYS)
+    before = -(k.shape[1] + behind) % of_keys
     q = jnp.pad(q * jnp.asarray(head_dim**-0.5, q.dtype), ((0, 0), (0, behind), (0, 0), (0, 0)))
     k, v = (jnp.pad(x, ((0, 0), (before, behind), (0, 0), (0, 0))) for x in (k, v))
     shape = (q.shape[1], k.shape[1])
     offset = shape[1] - shape[0]
     mask = masks.CausalMask(shape, offset) if window is None else masks.LocalMask(shape, (window - 1, 0), offset)
-    kernel: Any = splash_kernel.make_splash_mqa_single_device(masks.MultiHeadMask([mask] * group), interpret=interpret)
+    at_once = max(size for size in range(LANES, min(of_keys, KEYS_AT_ONCE) + 1, LANES) if of_keys % size == 0)
+    sizes = splash_kernel.BlockSizes(
+        block_q=of_queries,
+        block_kv=of_keys,
+        block_kv_compute=at_once,
+        block_q_dkv=of_queries,
+        block_kv_dkv=of_keys,
+        block_kv_dkv_compute=at_once,
+        block_q_dq=of_queries,
+        block_kv_dq=of_keys,
+    )
+    kernel: Any = splash_kernel.make_splash_mqa_single_device(
+        masks.MultiHeadMask([mask] * group), block_sizes=sizes, interpret=interpret
+    )
     padding = (jnp.arange(shape[1])[None] < (first_key + before)[:, None]).astype(jnp.int32)
     segments = splash_kernel.SegmentIds(jnp.zeros((n, shape[0]), jnp.int32), padding)
     q = q.reshape(n, shape[0], kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)

@@ -52,6 +52,39 @@ def test_likelihoods_and_gradients_equal_xla(on_cpu, mesh, backend, model, windo
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours[1], expected[1])
 
 
+@pytest.mark.parametrize(
+    ("length", "most", "size"),
+    [
+        (1, 768, 128),
+        (128, 768, 128),
+        (300, 768, 384),
+        (640, 768, 640),
+        (1024, 768, 512),
+        (1722, 768, 640),
+        (2048, 768, 512),
+        (4096, 1024, 1024),
+    ],
+)
+def test_blocks_are_large_and_pad_little(length, most, size):
+    assert kernels.block_size(length, most) == size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 500])
+def test_splash_in_several_blocks_equals_xla(window):
+    """Queries that stand behind 1,500 keys, the first of them padding, and their gradients."""
+    rng, first = np.random.default_rng(0), jnp.array([130, 0])
+    q, k, v = (jnp.asarray(rng.normal(size=(2, n, h, 128)), jnp.float32) for n, h in ((900, 2), (2400, 1), (2400, 1)))
+    mix = rng.normal(size=q.shape)
+
+    def results(kernel):
+        return jax.value_and_grad(lambda *x: jnp.sum(kernel(*x, first, window) * mix), argnums=(0, 1, 2))(q, k, v)
+
+    expected = results(functools.partial(kernels.dot_product, implementation="xla"))
+    ours = results(functools.partial(kernels.splash, interpret=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), ours, expected)
+
+
 @pytest.mark.slow
 def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
     mesh = mesh_of(2, 1, 2)
