@@ -108,6 +108,8 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     if bill := decoding_bill(config, base.config, mesh):
         say(f"  {bill}")
+    if bill := experts_bill(base.config, mesh):
+        say(f"WARNING: {bill}")
     _choose_checkpoints(config, adapted(base.config, config.lora))
     if names := ", ".join(p.name for p in admission.unapproved):
         say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
@@ -246,6 +248,16 @@ def decoding_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mes
     return (
         f"sampling gathers the weights of config.mesh at every token, {sent / GIB:.1f} GiB to each device; what is split by mesh.tensor in "
         "place of mesh.fsdp is not gathered (`sami plan` tells what each mesh sends)"
+    )
+
+
+def experts_bill(model: ModelConfig, mesh: jax.sharding.Mesh) -> str | None:
+    """What a mixture of experts costs on GPUs, for which XLA makes a ragged product of each expert's product with all rows."""
+    if mesh.devices.flat[0].platform != "gpu" or not model.n_experts:
+        return None
+    return (
+        f"{model.n_experts} experts on GPUs: XLA computes each of them for every token, where {model.experts_per_token} are wanted: "
+        f"{model.n_experts / model.experts_per_token:.2g} times the work; TPUs do what is wanted"
     )
 
 
