@@ -38,10 +38,10 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
-from sami_jax.sharding import TENSOR_AXIS, batch_shards, make_mesh, weight_shards
+from sami_jax.sharding import make_mesh
+from sami_jax.stages.bills import say_bills
 from sami_jax.tracking.trackers import check_trackers
 
-LARGE_GATHERING = GIB / 4  # bytes a token that are worth a line
 REMEMBERED = ".digests.json"  # in a run's folder: of the base's files, while they stay as they are
 
 
@@ -96,9 +96,6 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     adapted(base.config, config.lora)
     _check_attention(config, base)
-    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if bill := attention_bill(config, base.config, mesh, memory):
-        say(f"WARNING: {bill}")
     _check_offload(config)
     longest = config.prompt.max_tokens + config.sampling.max_new_tokens
     if longest > base.config.max_positions:
@@ -106,10 +103,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
             f"config.prompt.max_tokens + config.sampling.max_new_tokens = {longest}: the model {base.folder} takes "
             f"{base.config.max_positions} tokens at most; lower one of them"
         )
-    if bill := decoding_bill(config, base.config, mesh):
-        say(f"  {bill}")
-    if bill := experts_bill(base.config, mesh):
-        say(f"WARNING: {bill}")
+    say_bills(config, base.config, mesh)
     _choose_checkpoints(config, adapted(base.config, config.lora))
     if names := ", ".join(p.name for p in admission.unapproved):
         say(f"WARNING: not approved, used because of --allow_unapproved: {names}")
@@ -217,48 +211,6 @@ def _check_attention(config: ConfigDict, base: ModelFolder) -> None:
         raise UserError(
             f"config.model.attention='splash': needs heads of a multiple of {LANES}, not {base.config.head_dim}; use 'xla'"
         )
-
-
-def attention_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh, memory: int | None) -> str | None:
-    """What XLA's attention takes of a device's memory in the longest microbatch, and what takes less; None where it is little.
-
-    Args:
-      memory: of a device, bytes; None where nobody knows.
-    """
-    texts = Texts(config.prompt.max_tokens, config.sampling.max_new_tokens, config.constitutions.count)
-    at_once = config.train.constitutions_at_once or texts.count
-    rows = config.train.batch_size / config.train.microbatches * at_once / batch_shards(mesh)
-    scores = costs.score_bytes(model, texts, rows, mesh.shape[TENSOR_AXIS])
-    if memory is None or scores <= costs.LARGE_SCORES * memory:
-        return None
-    kernel = {"gpu": "'cudnn'", "tpu": "'splash'"}.get(mesh.devices.flat[0].platform)
-    leaner = "more config.train.microbatches, or fewer config.train.constitutions_at_once, take less"
-    return (
-        f"config.model.attention='xla': scores of attention take up to {scores / GIB:.1f} of a device's {memory / GIB:.1f} GiB in training; "
-        + (f"{kernel} holds none; else {leaner}" if kernel else leaner)
-    )
-
-
-def decoding_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh) -> str | None:
-    """What a token costs where weights are gathered for it, and what costs less; None where it is little."""
-    itemsize = jax.numpy.dtype(config.train.compute_dtype).itemsize
-    sent = costs.gathered_bytes(model, itemsize, weight_shards(mesh), mesh.shape[TENSOR_AXIS])
-    if sent < LARGE_GATHERING:
-        return None
-    return (
-        f"sampling gathers the weights of config.mesh at every token, {sent / GIB:.1f} GiB to each device; what is split by mesh.tensor in "
-        "place of mesh.fsdp is not gathered (`sami plan` tells what each mesh sends)"
-    )
-
-
-def experts_bill(model: ModelConfig, mesh: jax.sharding.Mesh) -> str | None:
-    """What a mixture of experts costs on GPUs, for which XLA makes a ragged product of each expert's product with all rows."""
-    if mesh.devices.flat[0].platform != "gpu" or not model.n_experts:
-        return None
-    return (
-        f"{model.n_experts} experts on GPUs: XLA computes each of them for every token, where {model.experts_per_token} are wanted: "
-        f"{model.n_experts / model.experts_per_token:.2g} times the work; TPUs do what is wanted"
-    )
 
 
 def _choose_checkpoints(config: ConfigDict, model: ModelConfig) -> None:

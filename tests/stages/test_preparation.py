@@ -12,7 +12,8 @@ from sami_jax.models.adapters import adapted
 from sami_jax.models.published import SHAPES
 from sami_jax.planning.topology import GIB
 from sami_jax.sharding import MESH_AXES
-from sami_jax.stages.preparation import _choose_checkpoints, attention_bill, decoding_bill, experts_bill, recorded
+from sami_jax.stages.bills import attention_bill, decoding_bill, experts_bill
+from sami_jax.stages.preparation import _choose_checkpoints, recorded
 
 
 @pytest.mark.parametrize(
