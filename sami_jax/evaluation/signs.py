@@ -190,4 +190,5 @@ def _certain(differences: np.ndarray, bound: float, chance: float) -> bool:
 
 def looks(config: ConfigDict) -> int:
     """In a whole run."""
-    return sum(math.ceil(config.train.updates[n - 1] / config.train.checkpoint_every) for n in iterations(config))
+    every = config.train.checkpoint_every or 1  # where nobody has chosen, as many as can be
+    return sum(math.ceil(config.train.updates[n - 1] / every) for n in iterations(config))

@@ -59,6 +59,7 @@ class Recorded:
 )
 def test_updates_that_are_rounded_away_are_warned_of_once(capsys, shares, changes, words):
     config = defaults()
+    config.train.checkpoint_every = 1
     paper_training(config)
     config.train.update(changes)
     recorded = Recorded()
