@@ -17,9 +17,9 @@ from sami_jax.config import load_config
 from sami_jax.data.pairs import clean
 from sami_jax.data.splits import split_queries
 from sami_jax.evaluation.compare import MORE, SHIP, STAY, Contestant, compose, decide, shows
-from sami_jax.evaluation.judges import MiniatureJudge
 from sami_jax.evaluation.verdicts import Verdict
 from sami_jax.ground.paths import path_of
+from sami_jax.miniature import judge
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
@@ -54,7 +54,7 @@ def followed(count: int, replies: int) -> np.ndarray:
     scores = []
     for place, reply in enumerate(answered):
         query, stated = queries[place // replies], composing.stated(constitutions[place // replies])
-        scores.append(sum(MiniatureJudge.followed(query.text, clean(reply.text, config.filter), stated).values()))
+        scores.append(sum(judge.followed(query.text, clean(reply.text, config.filter), stated).values()))
     return np.array(scores).reshape(-1, replies)
 
 
