@@ -65,7 +65,7 @@ setup(
     package_data={
         "sami_jax": ["py.typed"],
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
-        "sami_jax.report": ["template.html", "*.css"],
+        "sami_jax.report": ["*.html", "*.css"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml", "queries/*.jsonl"],
     },
     install_requires=[

@@ -2,14 +2,14 @@
 
 import argparse
 
-from sami_jax.cli import completion, doctor, importing, planning, principles, proof, pushing, verbs
+from sami_jax.cli import completion, doctor, importing, planning, principles, proof, pushing, studying, verbs
 from sami_jax.cli.options import Parser
 from sami_jax.ground.version import VERSION
 
 # The verbs as `sami --help` shows them, in the order in which they are wanted.
 GROUPS = {
     "prepare": ("doctor", "import", "principles", "plan", "completion"),
-    "train": ("run", "train"),
+    "train": ("run", "train", "study"),
     "use": ("sample", "score", "export", "push"),
     "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
     "account for it": ("verify", "report"),
@@ -28,6 +28,7 @@ def new_parser() -> Parser:
         dest="verb", required=True, metavar="VERB", parser_class=Parser, prog="sami", help=argparse.SUPPRESS
     )
     verbs.add_verbs(sub)
+    studying.add_verbs(sub)
     planning.add_verbs(sub)
     proof.add_verbs(sub)
     principles.add_verbs(sub)

@@ -1,0 +1,42 @@
+"""The page of a study: what was measured, and nothing that a name could smuggle in."""
+
+from sami_jax.report.study import cells, write_page
+
+ROW = {
+    "responses": 8,
+    "following": 0.8125,
+    "following_interval": [0.5, 0.95],
+    "following_by_seed": {"0": 0.625, "1": 1.0},
+    "win_rate": 0.75,
+    "win_rate_interval": [0.4, 0.93],
+    "win_rate_at_equal_length": None,
+    "strength": 0.5,
+    "well_formed": 0.98,
+    "distinct_2": 0.555,
+    "kept_logprob_change": -0.123,
+    "mi_posterior_bound": 0.31,
+    "mean_tokens": 20.04,
+    "stopped_by_canaries": [1],
+}
+UNJUDGED = {name: ROW[name] for name in ("responses", "distinct_2", "mi_posterior_bound", "mean_tokens")}
+
+
+def test_cells():
+    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "-0.12", "0.310", "20.0", "62.5, 100.0 (1 stopped)"]  # fmt: skip
+    unjudged = cells(UNJUDGED | {"stopped_by_canaries": []})
+    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "-", "0.310", "20.0", "-"]
+
+
+def test_the_page_has_tables_and_choices(tmp_path):
+    grid = [
+        {"rate": 0.5, "beta": 1.0, "mi_posterior_bound": 0.2},
+        {"rate": 1.0, "beta": 1.0, "mi_posterior_bound": 0.3},
+    ]
+    found = {
+        "chosen": {"sami": {"rate": 1.0, "beta": 1.0, "grid": grid}},
+        "sets": {"trained": {"base": ROW, "<script>": ROW}},
+    }
+    page = write_page(found, tmp_path).read_text(encoding="utf-8")
+    assert "Held-out queries, trained principles: 8 responses each" in page and "81.2 % (50-95)" in page
+    assert "<script>" not in page and "&lt;script&gt;" in page and page.count("<td>yes</td>") == 1
+    assert "http" not in page.replace("http://www.w3.org", "")
