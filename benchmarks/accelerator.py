@@ -33,7 +33,8 @@ from sami_jax.models.decoder import abstract_params, init_params
 from sami_jax.models.published import SHAPES
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts
-from sami_jax.sampling.decoding import SamplingOptions, decode_tokens, empty_slots, keeps_stacked, laid_out
+from sami_jax.sampling.decoding import decode_tokens, empty_slots, keeps_stacked, laid_out
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import make_mesh
 
 MISTRAL_7B = SHAPES["mistral-7b"]

@@ -23,7 +23,8 @@ from sami_jax.miniature import judge
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import seeds
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 

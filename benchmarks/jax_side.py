@@ -17,7 +17,8 @@ from sami_jax.contrast.update import init_state, make_update
 from sami_jax.data.batches import ContrastExample, pack, shape_for
 from sami_jax.export.huggingface import export
 from sami_jax.models.huggingface import load_params, read_config
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import make_mesh
 
 

@@ -29,7 +29,8 @@ from sami_jax.ground.paths import path_of
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles import files as principle_files
 from sami_jax.principles.principle import Principle
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import seeds
 
 

@@ -37,7 +37,7 @@ from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model, without_weights
 from sami_jax.provenance.manifest import MANIFEST, read_statement
 from sami_jax.report.model_card import PRINCIPLES, SETTINGS, write_card
-from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.stages.checkpoint import SIDE_FILES, restore_params

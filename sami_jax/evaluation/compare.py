@@ -24,7 +24,7 @@ from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
-from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, seeds, write_responses
 
 SHIP, STAY, MORE = "ship", "do not ship", "not enough data"

@@ -7,6 +7,7 @@ The module is split once: everything else handles `params`, a plain nested dict 
 import contextlib
 import functools
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -222,8 +223,10 @@ def layers_apart(params: dict) -> Iterator[list[dict]]:
         yield layers
     finally:
         layers.clear()
-        stacked = [_stacked(columns.pop(0), sharding) for sharding in shardings]
-        params["blocks"] = structure.unflatten(stacked)
+        # A generator that is dropped as the program ends leaves this too: nobody wants them then, and nothing compiles any more.
+        if not sys.is_finalizing():
+            stacked = [_stacked(columns.pop(0), sharding) for sharding in shardings]
+            params["blocks"] = structure.unflatten(stacked)
 
 
 @jax.jit

@@ -18,7 +18,8 @@ from sami_jax.ground import hosts
 from sami_jax.ground.progress import track
 from sami_jax.ground.terminal import say
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.sampling.decoding import Response, SamplingOptions, generate
+from sami_jax.sampling.decoding import Response, generate
+from sami_jax.sampling.drawing import SamplingOptions
 
 
 @dataclasses.dataclass(frozen=True)

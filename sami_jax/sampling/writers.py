@@ -7,7 +7,8 @@ from sami_jax.errors import UserError
 from sami_jax.ground.endpoint import Endpoint, Unusable
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.writer import PRIME
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import seeds
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 

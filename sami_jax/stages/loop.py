@@ -38,7 +38,7 @@ from sami_jax.provenance.manifest import RunRecord
 from sami_jax.report.model_card import write_card
 from sami_jax.report.summary import print_summary
 from sami_jax.report.write import write_report
-from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
 from sami_jax.stages.checkpoint import check_place
 from sami_jax.stages.filtering import filter_pairs

@@ -16,7 +16,8 @@ from sami_jax.errors import UserError
 from sami_jax.export.huggingface import copy_companions, export
 from sami_jax.models.huggingface import check_weights, load_params, read_config
 from sami_jax.models.pretrained import open_model
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name)

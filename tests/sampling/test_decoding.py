@@ -11,8 +11,9 @@ from support.small_model import SMALL, mesh_of
 from sami_jax.ground.display import showing
 from sami_jax.ground.work import Work
 from sami_jax.models.decoder import layers_apart, param_shardings
-from sami_jax.sampling import decoding
-from sami_jax.sampling.decoding import SamplingOptions, choose, generate, keeps_stacked
+from sami_jax.sampling import decoding, drawing
+from sami_jax.sampling.decoding import generate, keeps_stacked
+from sami_jax.sampling.drawing import SamplingOptions, choose
 from sami_jax.sharding import make_mesh
 
 
@@ -173,7 +174,7 @@ def test_contrasted_logits_are_drawn_from_as_they_are():
     logits, options = jax.random.normal(jax.random.key(0), (2, 96)) * 2, SamplingOptions(contrast=0.7)
 
     def draw(logits, seeds):
-        return decoding._draw(decoding.contrasted(logits, 0.7), seeds, jnp.zeros(2, jnp.int32), options)
+        return decoding._draw(drawing.contrasted(logits, 0.7), seeds, jnp.zeros(2, jnp.int32), options)
 
     for seed in range(8):
         keys = jnp.full(2, seed, jnp.uint32)
@@ -216,7 +217,7 @@ def test_contrasted_responses_are_counted_once(small_params, mesh, monkeypatch):
 def test_the_nucleus_is_the_shortest_beginning_of_the_sorted_tokens(top_p):
     logits = jax.random.normal(jax.random.key(0), (16, 300)) * 3
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
-    kept = np.asarray(decoding._in_nucleus(jnp.asarray(probabilities, jnp.float32), top_p))
+    kept = np.asarray(drawing._in_nucleus(jnp.asarray(probabilities, jnp.float32), top_p))
     for row, mine in zip(probabilities, kept, strict=True):
         order = np.argsort(-row)
         size = int(np.searchsorted(np.cumsum(row[order]), top_p)) + 1

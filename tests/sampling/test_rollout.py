@@ -8,7 +8,7 @@ from support.small_model import SMALL
 from sami_jax.config import defaults
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.sampling.decoding import SamplingOptions
+from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
 
 

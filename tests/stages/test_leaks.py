@@ -13,7 +13,8 @@ from sami_jax.contrast.update import check_shared_prefix, init_state, make_updat
 from sami_jax.data.batches import ContrastExample, Shape, pack
 from sami_jax.data.packing import Sizes
 from sami_jax.evaluation.measure import _estimates
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 
 PROMPTS = [(1, 2, 3), (4, 5)]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 
 from sami_jax.models.pretrained import open_model
-from sami_jax.sampling.decoding import SamplingOptions, generate
+from sami_jax.sampling.decoding import generate
+from sami_jax.sampling.drawing import SamplingOptions
 
 
 def ask(url: str, folder: Path, messages: list[dict], max_tokens: int):
