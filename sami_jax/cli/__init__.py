@@ -3,8 +3,8 @@
 Exit status, each but 0 said in one line on stderr:
     0  done                                         4  another process of the run was lost
     1  `sami doctor`: something is missing          5  weights, losses or log-likelihoods are no numbers
-    2  bad input, or a disk that cannot hold it     130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
-    3  stopped by its canaries
+    2  bad input, or a disk that cannot hold it     75  network, names or storage did not answer: try again
+    3  stopped by its canaries                      130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from sami_jax.cli.options import hushed, join, nearest
 from sami_jax.cli.parser import new_parser
 from sami_jax.cli.start import keep_compiled_programs, set_up
-from sami_jax.errors import NotFinite, Stopped, StoppedByCanary, UserError
+from sami_jax.errors import BAD_INPUT, NOT_FINITE, STOPPED_BY_CANARIES, NotFinite, Stopped, StoppedByCanary, UserError
 from sami_jax.ground import hosts
 from sami_jax.ground.disk import disk_fault
 from sami_jax.ground.redaction import redact
@@ -47,13 +47,13 @@ def _call(argv: list[str]) -> int:
         finally:
             sys.stdout.flush()  # what cannot be written is told here, not by Python on its way out
     except UserError as error:
-        return _complain(str(error))
+        return _complain(str(error), error.status)
     except StoppedByCanary as stop:
-        return _complain(str(stop), status=3)
+        return _complain(str(stop), STOPPED_BY_CANARIES)
     except NotFinite as error:
-        return _complain(str(error), status=5)
+        return _complain(str(error), NOT_FINITE)
     except Stopped as stop:
-        return _complain(str(stop), status=stop.status)
+        return _complain(str(stop), stop.status)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,7 +61,7 @@ def _call(argv: list[str]) -> int:
         return _complain(f"{error.object}: cannot be spelled in this locale ({error.encoding}); set LC_ALL=C.UTF-8")
     except Exception as error:
         if fault := disk_fault(error, _output(arguments)):
-            return _complain(fault)
+            return _complain(str(fault), fault.status)
         if isinstance(error, ModuleNotFoundError) and not (error.name or "sami_jax").startswith("sami_jax"):
             return _complain(f"{error.name} is not installed; `sami doctor` says what is missing and how to install it")
         if isinstance(error, OSError):  # a place that cannot be read or written
@@ -105,7 +105,7 @@ def _output(arguments: argparse.Namespace) -> Path:
     return Path()
 
 
-def _complain(message: str, status: int = 2) -> int:
+def _complain(message: str, status: int = BAD_INPUT) -> int:
     if hosts.says(message):
         from sami_jax.ground.terminal import visible
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import hosts
+from sami_jax.ground.disk import disk_fault
 from sami_jax.ground.paths import path_of
 
 
@@ -112,6 +113,8 @@ def _check_place(path: Path, folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
+        if isinstance(disk_fault(error, folder), TryAgain):  # it is the place, which does not answer
+            raise
         raise argparse.ArgumentTypeError(f"{path!s:.80}: {error.strerror}; give another place") from None
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.exists(one))
     if not os.path.isdir(there):
@@ -172,6 +175,12 @@ def with_hosts(sub: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"without a sign of life after which a process is taken for lost; default {hosts.LOST_AFTER}",
     )
+    group.add_argument(
+        "--start_within",
+        type=int,
+        metavar="SECONDS",
+        help=f"in which all processes must have come; default {hosts.START_WITHIN}",
+    )
 
 
 def with_skipping(sub: argparse.ArgumentParser) -> None:
@@ -198,10 +207,11 @@ def join(arguments: argparse.Namespace) -> None:
     """
     told = {name: getattr(arguments, name) for name in ("coordinator", "processes", "process")}
     given = [name for name, value in told.items() if value is not None]
-    lost_after = hosts.LOST_AFTER if arguments.lost_after is None else arguments.lost_after
+    limits = {name: getattr(arguments, name) for name in ("lost_after", "start_within")}
+    limits = {name: seconds for name, seconds in limits.items() if seconds is not None}
     if not given and not arguments.distributed:
-        if arguments.lost_after is not None:
-            raise UserError("--lost_after: there are no other processes; add --distributed, or leave it out")
+        for name in limits:
+            raise UserError(f"--{name}: there are no other processes; add --distributed, or leave it out")
         return
     if given and arguments.distributed:
         raise UserError(f"--distributed finds out --{given[0]} by itself; leave one of them out")
@@ -215,9 +225,10 @@ def join(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--process {arguments.process}: must be from 0 to one less than --processes {arguments.processes}"
             )
-    if lost_after < 5:
-        raise UserError(f"--lost_after {lost_after}: must be at least 5 seconds")
-    hosts.join(**told, lost_after=lost_after)
+    for name, seconds in limits.items():
+        if seconds < 5:
+            raise UserError(f"--{name} {seconds}: must be at least 5 seconds")
+    hosts.join(**told, **limits)
     if not hosts.first():
         from sami_jax.ground import terminal
 

@@ -1,11 +1,12 @@
-"""Disks that are full, read-only, or not ours, and limits on files: known before a large write where that can be, and said in one line."""
+"""Disks that are full, read-only, or not ours, limits on files, and storage or a network that does not answer: known before a large
+write where that can be, and said in one line."""
 
 import errno
 import os
 import shutil
 from pathlib import Path
 
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import hosts
 
 _MARGIN = 1.05  # of what a large write needs: file systems keep books of their own
@@ -15,11 +16,16 @@ _ADVICE = {
     errno.EROFS: "use a folder that can be written to",
     errno.EACCES: "use files and folders that you may read and write",
     errno.EPERM: "use files and folders that you may read and write",
-    errno.EIO: "look after the disk",
     errno.EFBIG: "allow larger files (ulimit -f)",
     errno.EMFILE: "allow a process more open files (ulimit -n)",
     errno.ENFILE: "allow the machine more open files (sysctl fs.file-max)",
 }
+# Of a network, or of storage behind one (NFS, gcsfuse), and of disks that fail: they may be well at the next start.
+_PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO, errno.EAGAIN, errno.ETIMEDOUT),
+    *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN),
+    *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
+)
 
 
 def check_space(folder: Path, nbytes: int, what: str) -> None:
@@ -31,8 +37,9 @@ def check_space(folder: Path, nbytes: int, what: str) -> None:
         )
 
 
-def disk_fault(error: BaseException | None, folder: Path) -> str | None:
-    """What to tell the user of an error that comes of the disk; None where it does not.
+def disk_fault(error: BaseException | None, folder: Path) -> UserError | None:
+    """What to tell the user of an error that comes of the disk, or of a network; None where it does not. `TryAgain` where the user has
+    nothing to change.
 
     Libraries that write from native code raise errors of their own, which hold the system's text.
 
@@ -40,13 +47,21 @@ def disk_fault(error: BaseException | None, folder: Path) -> str | None:
       folder: where the command writes, for errors that name no file.
     """
     while error is not None:
+        where = getattr(error, "filename", None) or folder
         for number, advice in _ADVICE.items():
-            text = os.strerror(number)
-            if getattr(error, "errno", None) == number or text in str(error):
-                where = getattr(error, "filename", None) or folder
-                return f"{where}: {text}; {advice}, the same command continues"
+            if _is(error, number):
+                return UserError(f"{where}: {os.strerror(number)}; {advice}, the same command continues")
+        for number in _PASSING:
+            if _is(error, number):
+                return TryAgain(
+                    f"{where}: {os.strerror(number)}; look after disk and network, the same command continues"
+                )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is(error: BaseException, number: int) -> bool:
+    return getattr(error, "errno", None) == number or os.strerror(number) in str(error)
 
 
 def _size(nbytes: float) -> str:

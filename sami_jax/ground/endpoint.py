@@ -6,7 +6,7 @@ import re
 import threading
 from typing import Any, NoReturn
 
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import credentials
 from sami_jax.ground.redaction import public_address, redact
 from sami_jax.ground.refusals import LONGEST, Refusal, error_in, one_line, read_refusal
@@ -129,12 +129,12 @@ class Endpoint:
         except self._errors.APIStatusError as error:
             return error.status_code, error.response.text, _tries(error)
         except self._errors.APITimeoutError as error:
-            raise UserError(
+            raise TryAgain(
                 f"{self.where}: no answer in time, {_tries(error)} times; check the server, or give --timeout more seconds"
             ) from None
         except self._errors.APIConnectionError as error:
             cause = self._shown(str(error.__cause__ or error))
-            raise UserError(
+            raise TryAgain(
                 f"{self.where}: no connection ({cause}), {_tries(error)} times; check the address and the server"
             ) from None
         except (self._errors.OpenAIError, ValueError, TypeError) as error:
@@ -195,11 +195,11 @@ class Endpoint:
             advice = "check the model's name, the base URL and --api"
             raise UserError(f"{self.where}: no such model or address (status 404){said}; {advice}")
         if code == 429:
-            raise UserError(
+            raise TryAgain(
                 f"{self.where}: too many requests (status 429), {tries} times{said}; wait, or use another key"
             )
         if code >= 500:
-            raise UserError(f"{self.where}: the server failed (status {code}), {tries} times{said}; see its log")
+            raise TryAgain(f"{self.where}: the server failed (status {code}), {tries} times{said}; see its log")
         reason = "an error in place of a reply" if code == 200 else f"the request was refused (status {code})"
         about_length = any(name in refusal.words for name in ("max_tokens", "max_completion_tokens"))
         advice = "give fewer by --max_tokens" if about_length else "check the model's name and --api"

@@ -24,15 +24,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sami_jax.errors import UserError
+from sami_jax.errors import LOST as LOST_STATUS
+from sami_jax.errors import TRY_AGAIN, TryAgain, UserError
+from sami_jax.ground.gathering import watched, what_is_missing
 
 T = TypeVar("T")
-LOST_AFTER = 45  # seconds without a sign of life after which a process is taken for lost
+# Seconds without a sign of life after which a process is taken for lost. A large compilation starves the signs: Google's tests of
+# several slices saw 327 s (ml-auto-solutions#1166).
+LOST_AFTER = 600
 LOST = "another process of this run was lost; start the same command again on all hosts, it continues"
-LOST_STATUS = 4
-STARTING = 300  # seconds in which all processes must have come
+# Seconds in which all processes must have come: hosts get ready one by one, and import from cold disks (marin#7232).
+START_WITHIN = 1800
+SHUTDOWN = 300  # seconds that the processes may come apart at the good end
 PATIENCE = 3600  # seconds, at least, that the others wait while the first reads or writes ...
 SLOWEST = 50e6  # ... and bytes/s of the slowest disk whose work they wait for
+_END = 2**20  # bytes of native output that are looked at
 TOGETHER = 10  # seconds in which processes that end by the same error come to it
 
 
@@ -49,23 +55,30 @@ _world = _ALONE  # of the program, which is alone within `once`
 _joined = _ALONE  # of the process
 _numbers = itertools.count()  # of meetings: the same in all processes
 _patience = float(PATIENCE)
+_apart: Callable[[], str] | None = None  # while processes come together: says that they did not
 _native: Any = None  # file that holds what native code has printed
 _handler = None  # must live as long as the process
 
 
 def join(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None, lost_after=LOST_AFTER
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    lost_after: int = LOST_AFTER,
+    start_within: int = START_WITHIN,
 ) -> None:
     """Joins the other processes, before any device is touched. Without arguments, TPU metadata, Slurm, Open MPI or Kubernetes
-    tell who they are.
+    tell who they are; the variable JAX_COORDINATOR_PORT then chooses the port.
 
     Args:
       coordinator: HOST:PORT where the first process listens.
       lost_after: seconds without a sign of life after which a process is taken for lost.
+      start_within: seconds in which all must have come.
     Raises:
-      UserError: nobody tells who the others are, or they did not come.
+      UserError: nobody tells who the others are.
+      TryAgain: they did not come.
     """
-    global _world, _joined
+    global _world, _joined, _apart
     import jax
     from jax._src.distributed import global_state
 
@@ -73,26 +86,41 @@ def join(
     # With it, SIGTERM would not end a process.
     jax.config.update("jax_enable_preemption_service", False)
     _keep_native_output_apart()
+
+    def missing() -> str:
+        where, count = global_state.coordinator_address, global_state.num_processes
+        return what_is_missing(where, global_state.process_id == 0, count if count > 1 else processes)
+
+    def apart(why: str) -> str:
+        return f"the processes of this run did not come together within {start_within} s: {why}; the same command, on all hosts, tries again"
+
+    _apart = lambda: apart(missing())  # noqa: E731 (of the wait below alone)
     try:
-        with contextlib.nullcontext() if process else _waiting():
+        with watched(missing), contextlib.nullcontext() if process else _waiting():
             jax.distributed.initialize(
                 coordinator,
                 processes,
                 process,
-                initialization_timeout=STARTING,
+                initialization_timeout=start_within,
                 heartbeat_timeout_seconds=lost_after,
-                shutdown_timeout_seconds=lost_after,
+                shutdown_timeout_seconds=SHUTDOWN,
             )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"--distributed: nothing here tells which processes there are ({error}); give --coordinator, --processes and --process"
         ) from None
+    except OSError as error:  # of the machine's metadata
+        raise TryAgain(apart(f"metadata: {_first_line(error)}")) from None
     except RuntimeError as error:
-        where = coordinator or global_state.coordinator_address
-        raise UserError(
-            f"{where}: the processes did not find together ({str(error).splitlines()[0][:200]}); start all within {STARTING} s, the first on that host"
-        ) from None
+        if "requires" in str(error):  # a package, for a scheduler that has been found
+            raise UserError(f"--distributed: {_first_line(error)}; install it") from None
+        raise TryAgain(apart(_first_line(error))) from None
+    _apart = None
     _world = _joined = _World(global_state.process_id, global_state.num_processes, global_state.client, lost_after)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200]
 
 
 def index() -> int:
@@ -146,13 +174,13 @@ def once(action: Callable[[], T]) -> T:
         try:
             told = {"value": action()}
         except UserError as error:
-            told = {"error": str(error)}
+            told = {"error": str(error), "again": isinstance(error, TryAgain)}
         finally:
             _world = world
         world.client.key_value_set(key, json.dumps(told))
     told = json.loads(world.client.blocking_key_value_get(key, patience()))
     if "error" in told:
-        raise UserError(told["error"])
+        raise (TryAgain if told["again"] else UserError)(told["error"])
     return told["value"]
 
 
@@ -252,12 +280,13 @@ def end(status: int) -> None:
 
 def crash() -> None:
     """An error that nobody expected, in an except block. It may come of a lost process, which can show as any error of the
-    runtime: then this process is ended while it waits."""
+    runtime but a lack of memory: then this process is ended while it waits."""
     if _world.count == 1:
         return
     import jax
 
-    if isinstance(sys.exception(), jax.errors.JaxRuntimeError):
+    error = sys.exception()
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
         time.sleep(_world.lost_after + TOGETHER)
     traceback.print_exc()
     sys.stderr.write(_native_output())
@@ -290,10 +319,13 @@ def _keep_native_output_apart() -> None:
 def _aborted(terminal: int) -> None:
     output = _native_output()
     if "distributed service detected fatal errors" in output:
-        os.write(terminal, f"sami: {LOST}\n".encode())
-        os._exit(LOST_STATUS)
+        line, status = (_apart(), TRY_AGAIN) if _apart else (LOST, LOST_STATUS)
+        os.write(terminal, f"sami: {line}\n".encode())
+        os._exit(status)
     os.write(terminal, output.encode())  # for another reason; the abort goes on
 
 
 def _native_output() -> str:
-    return os.pread(_native.fileno(), 2**20, 0).decode("utf-8", "replace")
+    """Its end: what native code says last is why it aborts, and NCCL or libtpu may have said much before."""
+    size = os.fstat(_native.fileno()).st_size
+    return os.pread(_native.fileno(), _END, max(0, size - _END)).decode("utf-8", "replace")

@@ -12,6 +12,7 @@ from support.scripted_model import free_port, write_scripted_model
 
 from sami_jax import miniature
 from sami_jax.cli import main
+from sami_jax.errors import BAD_INPUT, TRY_AGAIN
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.principle import own_status
 
@@ -90,7 +91,7 @@ def test_the_miniature_behind_a_real_server(server, tmp_path, capsys, api):
 
 @pytest.mark.slow
 def test_a_model_the_server_does_not_have(server, capsys):
-    assert draft("--endpoint", server, "--writer", "nobody/nothing") == 2
+    assert draft("--endpoint", server, "--writer", "nobody/nothing") == TRY_AGAIN  # its server says 500
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -159,7 +160,7 @@ def test_faults_end_in_one_line_after_bounded_tries(faulty, capsys, monkeypatch,
     monkeypatch.setenv("OPENAI_API_KEY", "a-planted-secret-key")
     faulty.answers = list(answers)
     url = f"http://127.0.0.1:{faulty.server_address[1]}/v1"
-    assert draft("--endpoint", url, "--writer", "m", "--timeout", "0.5") == 2
+    assert draft("--endpoint", url, "--writer", "m", "--timeout", "0.5") == (TRY_AGAIN if asked > 1 else BAD_INPUT)
     out, err = capsys.readouterr()
     assert len(err.strip().splitlines()) == 1 and words in err and url in err
     assert faulty.asked == asked
@@ -200,7 +201,10 @@ def test_replies_that_are_cut_off_and_thoughts(faulty, capsys, answers, status, 
 def test_drafts_so_far_are_kept_when_a_server_dies(faulty, capsys, monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     faulty.answers = [429, 503, BRIEF, "close"]
-    assert draft("--endpoint", f"http://127.0.0.1:{faulty.server_address[1]}/v1", "--writer", "m", "--count", "2") == 2
+    assert (
+        draft("--endpoint", f"http://127.0.0.1:{faulty.server_address[1]}/v1", "--writer", "m", "--count", "2")
+        == TRY_AGAIN
+    )
     out, err = capsys.readouterr()
     assert "1 of 2 drafted" in out and "no connection" in err
     assert [p.id for p in read_principles(Path("principles"))] == ["brief"]
@@ -208,7 +212,7 @@ def test_drafts_so_far_are_kept_when_a_server_dies(faulty, capsys, monkeypatch):
 
 def test_nobody_listens(capsys, monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    assert draft("--endpoint", f"http://127.0.0.1:{free_port()}/v1", "--writer", "m") == 2
+    assert draft("--endpoint", f"http://127.0.0.1:{free_port()}/v1", "--writer", "m") == TRY_AGAIN
     assert "no connection" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from support.stand_in_endpoint import answering, said
 
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground.endpoint import Endpoint, Refused, Unusable
 from sami_jax.ground.redaction import redact
 
@@ -71,8 +71,8 @@ def test_an_option_refused_later_is_left_out_too(capsys):
         ((400, {"error": {"message": "no", "code": "content_filter"}}), Refused, "withheld by the server's filter (status 400)"),
         ((403, {"error": {"message": "requires moderation; your input was flagged"}}), Refused, "withheld by the server's filter (status 403)"),
         ((403, {"error": {"message": "wrong project"}}), UserError, 'not let in (status 403): "wrong project"; put the key'),
-        ((429, {"error": {"message": "You exceeded your quota"}}), UserError, 'too many requests (status 429), 5 times: "You exceeded your quota"'),
-        ((500, "out of memory"), UserError, 'the server failed (status 500), 5 times: "out of memory"'),
+        ((429, {"error": {"message": "You exceeded your quota"}}), TryAgain, 'too many requests (status 429), 5 times: "You exceeded your quota"'),
+        ((500, "out of memory"), TryAgain, 'the server failed (status 500), 5 times: "out of memory"'),
         ((200, {"error": {"message": "overloaded"}}), Refused, 'an error in place of a reply: "overloaded"'),
         ((200, "<html><title>Log in</title></html>"), Refused, 'not of the OpenAI protocol (it is no JSON): "Log in"'),
         ((200, said("So", finish="length")), Unusable, "cut off at 400 tokens; give more by --max_tokens"),

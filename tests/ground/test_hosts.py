@@ -232,6 +232,8 @@ def test_two_processes_killed_and_continued_equal_one(alone, tmp_path):
         (["--coordinator", "a:1", "--processes", "2", "--process", "2"], "--process 2: must be from 0 to one less"),
         (["--distributed", "--process", "0"], "--distributed finds out --process by itself"),
         (["--lost_after", "30"], "--lost_after: there are no other processes"),
+        (["--start_within", "30"], "--start_within: there are no other processes"),
+        (["--distributed", "--start_within", "1"], "--start_within 1: must be at least 5 seconds"),
         (["--distributed", "--lost_after", "1"], "--lost_after 1: must be at least 5 seconds"),
     ],
 )

@@ -1,0 +1,49 @@
+"""Errors of a disk or a network: what the user must change has status 2, what may pass has one that launchers try again."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sami_jax import cli
+from sami_jax.errors import BAD_INPUT, TRY_AGAIN
+from sami_jax.ground.disk import disk_fault
+
+PASSING = ("EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "EAGAIN", "EHOSTUNREACH")
+FOR_THE_USER = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EMFILE")
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [*((name, TRY_AGAIN) for name in PASSING), *((name, BAD_INPUT) for name in FOR_THE_USER)]
+)
+def test_status_of_an_error(name, status):
+    number = getattr(errno, name)
+    own = disk_fault(OSError(number, os.strerror(number), "x/y"), Path("z"))
+    assert own is not None and own.status == status and str(own).startswith(f"x/y: {os.strerror(number)}; ")
+    native = ValueError(f"INTERNAL: write failed: {os.strerror(number)}")  # as tensorstore has them
+    wrapped = RuntimeError("not saved")
+    wrapped.__cause__ = native
+    told = disk_fault(wrapped, Path("z"))
+    assert told is not None and told.status == status and str(told).startswith("z: ")
+
+
+def test_other_errors_are_no_faults_of_a_disk():
+    assert disk_fault(FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), Path("z")) is None
+    assert disk_fault(ValueError("wrong"), Path("z")) is None
+
+
+@pytest.mark.parametrize("name", ["ESTALE", "ENOTCONN"])
+def test_a_mount_that_has_gone_is_no_bad_input(name, tmp_path, monkeypatch, capsys):
+    """Already while the options are read."""
+    number, look = getattr(errno, name), Path.lstat
+
+    def lstat(path: Path):
+        if path.name == "gone":
+            raise OSError(number, os.strerror(number), str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert cli.main(["run", "--config=tiny", f"--workdir={tmp_path / 'gone'}"]) == TRY_AGAIN
+    [line] = capsys.readouterr().err.splitlines()
+    assert os.strerror(number) in line and "the same command continues" in line
