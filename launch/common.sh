@@ -2,9 +2,10 @@
 # shellcheck disable=SC2034 # what is set here is used by those who source this
 # What the launchers share: their command line, their settings, dry runs. Sourced, never run.
 
-readonly BAD_INPUT=2           # the exit status of bad input, as of `sami` itself
-readonly STOPPED_BY_CANARIES=3 # `sami run` ended by its own rules: starting it again is of no use
-readonly NOT_FINITE=5          # its numbers are none: likewise
+# Exit statuses as of `sami` itself (sami_jax/errors.py). After these starting again is of no use, after all others but 0 it is.
+readonly BAD_INPUT=2           # something that the user must change
+readonly STOPPED_BY_CANARIES=3 # `sami run` ended by its own rules
+readonly NOT_FINITE=5          # its numbers are none
 readonly INTERRUPTED=130       # somebody stopped it
 readonly MOUNT=/mnt/sami       # where hosts in the cloud see the storage that they share
 
@@ -79,9 +80,20 @@ check_storage() {
   check_setting WORKDIR "$MOUNT/.+" "a folder under $MOUNT, where the hosts see their storage"
 }
 
+# How the processes come together, and where the config's model and queries are.
+check_processes() {
+  check_setting COORDINATOR_PORT '([1-9][0-9]{0,4})?' "a port's number"
+  check_setting LOST_AFTER '([0-9]+)?' 'a whole number of seconds'
+  check_setting START_WITHIN '([0-9]+)?' 'a whole number of seconds'
+  check_setting MODEL '(/.+)?' 'an absolute path, to a folder that all hosts see'
+  check_setting QUERIES '(/.+)?' 'an absolute path, to a file that all hosts see'
+}
+
 # sami_command PROGRAM: sets the array COMMAND, what every process runs.
 sami_command() {
-  COMMAND=("$1" run --distributed "--config=$CONFIG" "--workdir=$WORKDIR" "${OVERRIDES[@]}")
+  COMMAND=("$1" run --distributed ${LOST_AFTER:+"--lost_after=$LOST_AFTER"} ${START_WITHIN:+"--start_within=$START_WITHIN"}
+    "--config=$CONFIG" ${MODEL:+"--config.model.path=$MODEL"} ${QUERIES:+"--config.data.queries=$QUERIES"}
+    "--workdir=$WORKDIR" "${OVERRIDES[@]}")
 }
 
 say() { printf '%s\n' "$NAME: $1" >&2; }

@@ -19,6 +19,7 @@ install() {
   "$HOME/.local/bin/uv" pip install --quiet --python "$HOME/sami/bin/python" --reinstall-package sami_jax \
     "sami_jax[tpu] @ $source"
   mountpoint -q "$MOUNT" || mount_storage "$bucket" "$nfs"
+  status
 }
 
 mount_storage() {
@@ -31,8 +32,10 @@ mount_storage() {
   fi
   command -v gcsfuse >/dev/null || install_gcsfuse
   sudo chown "$(id -u):$(id -g)" "$MOUNT"
-  # Hosts must see each other's files at once, and models are written beside and then renamed, folders and all.
-  gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --rename-dir-limit=100000 "$bucket" "$MOUNT"
+  # Hosts must see each other's files at once, also those that were not there before; models are written beside and then
+  # renamed, folders and all.
+  gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 --rename-dir-limit=100000 \
+    "$bucket" "$MOUNT"
 }
 
 install_gcsfuse() {
@@ -48,11 +51,16 @@ apt_install() {
   sudo apt-get -o DPkg::Lock::Timeout=600 install -qq -y "$1"
 }
 
-# run WORD...: starts `sami WORD...`, which goes on when the connection ends. Where it runs already, it is left alone.
+# run [NAME=VALUE...] WORD...: starts `sami WORD...` with these variables, which goes on when the connection ends. Where it runs
+# already, it is left alone.
 run() {
   mkdir -p "$STATE"
   exec 9>"$STATE/lock"
   if flock --timeout 2 9; then # longer than `status` holds it
+    if held_by_another; then # a second program on a TPU would wait for it, or end the first
+      answer busy
+      return 1
+    fi
     rm -f "$STATE/status"
     setsid nohup bash "$0" supervise "$@" </dev/null >>"$STATE/log" 2>&1 &
     echo $! >"$STATE/pid"
@@ -62,9 +70,13 @@ run() {
 }
 
 supervise() {
-  local status=0
+  local status=0 variables=()
+  while [[ $1 =~ ^[A-Z_]+= ]]; do
+    variables+=("$1")
+    shift
+  done
   trap : TERM # `stop` means `sami`; its status is still to be written
-  "$HOME/sami/bin/sami" "$@" 9>&- || status=$?
+  env "${variables[@]}" "$HOME/sami/bin/sami" "$@" 9>&- || status=$?
   echo "$status" >"$STATE/status"
 }
 
@@ -86,17 +98,32 @@ stop() {
 
 is_running() { [[ -f $STATE/lock ]] && ! flock --shared --nonblock "$STATE/lock" true; }
 
-# One line, which tpu_pod.sh reads.
+# Whether a process that `run` did not start, another user's for example, has the TPU open.
+held_by_another() {
+  [[ -n $(sudo -n find /proc -maxdepth 3 -path '/proc/[0-9]*/fd/*' \( -lname '/dev/accel*' -o -lname '/dev/vfio/[0-9]*' \) 2>/dev/null) ]]
+}
+
+# Lines that tpu_pod.sh reads.
 status() {
   if is_running; then
-    echo 'sami run: running'
+    answer running
   elif [[ -f $STATE/status ]]; then
-    echo "sami run: ended $(<"$STATE/status")"
+    answer "ended $(<"$STATE/status")"
+  elif held_by_another; then
+    answer busy
   elif [[ -f $STATE/pid ]]; then
-    echo 'sami run: lost' # the host was started anew under it
+    answer lost # the host was started anew under it
   else
-    echo 'sami run: not started'
+    answer 'not started'
   fi
+}
+
+# How the run stands here, and how many hosts the slice has, by its metadata: where they tell nothing, nobody is missed.
+answer() {
+  local others metadata=http://metadata.google.internal/computeMetadata/v1
+  echo "sami run: $1"
+  others=$(curl -fs --max-time 5 -H 'Metadata-Flavor: Google' "$metadata/instance/attributes/worker-network-endpoints" || true)
+  [[ -z $others ]] || echo "sami hosts: $(tr -s ',' '\n' <<<"$others" | grep -c .)"
 }
 
 tail_log() {

@@ -5,7 +5,7 @@
 #   install  puts sami_jax and the shared storage on every host
 #   run      starts `sami run` on every host, detached
 #   up       create, install, run
-#   watch    until the run has ended; makes preempted machines anew, starts a crashed run again, at most MAX_RESTARTS times
+#   watch    until the run has ended; makes preempted machines anew, starts a crashed run again
 #   tail     follows the log of host 0
 #   status   of the machines and of the run on each host
 #   stop     ends the run, keeps the machines
@@ -19,7 +19,8 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 
 readonly ACTIONS='create|install|run|up|watch|tail|status|stop|delete'
-readonly PATIENCE=5 # polls for which some hosts may run on after others have crashed
+readonly PATIENCE=5 # polls for which some hosts may run on after others have crashed, or not answer
+readonly STEADY=60  # polls of a run that goes on, after which its crashes before are forgotten
 
 main() {
   [[ $# -ge 2 && $2 =~ ^($ACTIONS)$ ]] ||
@@ -28,20 +29,25 @@ main() {
   shift 2
   take_arguments "$@"
   read_settings "$settings" NAME PROJECT ZONE ACCELERATOR RUNTIME PACKAGE CONFIG WORKDIR -- \
-    NUM_SLICES=1 QUEUED=no CAPACITY=on_demand BUCKET= NFS= PYTHON=3.12 MAX_RESTARTS=10 POLL_SECONDS=60 CREATE_OPTIONS= SSH_OPTIONS=
+    NUM_SLICES=1 QUEUED=no CAPACITY=on_demand MODEL= QUERIES= BUCKET= NFS= PYTHON=3.12 MAX_RESTARTS=10 POLL_SECONDS=60 \
+    COORDINATOR_PORT=8476 LOST_AFTER= START_WITHIN= CREATE_OPTIONS= SSH_OPTIONS=
   check_settings
   describe_machines
+  [[ ! $action =~ ^(create|up)$ ]] || check_before
   "$action"
 }
 
 check_settings() {
   check_setting NAME '[a-z]([-a-z0-9]*[a-z0-9])?' 'of small letters, digits and hyphens'
+  [[ ! $ACCELERATOR =~ ^(tpu|v)7 ]] ||
+    refuse "$SETTINGS: ACCELERATOR=$ACCELERATOR: the Cloud TPU API, which gcloud compute tpus asks, does not know TPU7x; use gke.sh"
   check_setting NUM_SLICES '[1-9][0-9]*' 'a whole number from 1'
   check_setting QUEUED 'yes|no' 'yes or no'
   check_setting CAPACITY 'on_demand|spot|reserved' 'on_demand, spot or reserved'
   check_setting MAX_RESTARTS '[0-9]+' 'a whole number from 0'
   check_setting POLL_SECONDS '[0-9]+' 'a whole number from 0'
   check_setting PACKAGE '.+\.whl|git\+.+' 'a wheel (FILE.whl) or a git revision (git+URL@REVISION)'
+  check_processes
   check_storage
 }
 
@@ -92,6 +98,35 @@ remote() {
   REMOTE=("${machines[@]}" ssh "$NAME" "${where[@]}" "${hosts[@]}" "${to_connect[@]}" "--command=$(quoted bash tpu_host.sh "$@")")
 }
 
+# How many hosts are missing from answers: each host says how it stands, and how many its slice has. Of a queued resource,
+# gcloud leaves out a node that it cannot reach, and ends with 0.
+missing_from() {
+  local answers here a_slice
+  here=$(grep -c '^sami run: ' <<<"$1" || true)
+  a_slice=$(sed -n 's/^sami hosts: //p' <<<"$1" | sort -n | command tail -n 1)
+  echo $((${a_slice:-0} * NUM_SLICES > here ? ${a_slice:-0} * NUM_SLICES - here : 0))
+}
+
+# on_all: runs REMOTE, which all hosts must answer.
+on_all() {
+  local answers missing
+  if [[ -n $DRY_RUN ]]; then
+    perform "${REMOTE[@]}"
+    return
+  fi
+  answers=$(perform "${REMOTE[@]}") || {
+    local failed=$?
+    printf '%s\n' "$answers"
+    return "$failed"
+  }
+  printf '%s\n' "$answers"
+  missing=$(missing_from "$answers")
+  [[ $missing -eq 0 ]] || {
+    say "$missing host(s) did not answer"
+    return 1
+  }
+}
+
 # The steps ask for success one by one: where watch calls them, `set -e` does not hold.
 create() {
   perform "${machines[@]}" create "$NAME" "${where[@]}" "${to_create[@]}" || return
@@ -100,10 +135,12 @@ create() {
     now=$(state)
     case $now in
       "$ready") return ;;
-      FAILED | SUSPENDING | SUSPENDED | PREEMPTED | TERMINATED | STOPPED | NOT_FOUND)
-        say "could not be had: $now"
+      FAILED | SUSPENDING | SUSPENDED | PREEMPTED | TERMINATED | STOPPED)
+        say "could not be had: $now; given back, since it would keep its name and its quota"
+        delete || say 'not given back: the action delete does'
         return 1
         ;;
+      NOT_FOUND) say 'could not be had: it is gone' && return 1 ;;
     esac
     [[ $now == "$before" ]] || say "$now; waiting"
     before=$now
@@ -111,22 +148,47 @@ create() {
   done
 }
 
+# What can be known before machines are paid for: the package, and what the run reads from the bucket.
+check_before() {
+  find_package
+  [[ -n $BUCKET ]] || return 0
+  local path
+  for path in ${MODEL:+"$MODEL/config.json"} ${QUERIES:+"$QUERIES"}; do
+    [[ $path == "$MOUNT"/* ]] || continue
+    perform gcloud storage ls "gs://$BUCKET${path#"$MOUNT"}" "--project=$PROJECT" >/dev/null ||
+      refuse "$SETTINGS: gs://$BUCKET${path#"$MOUNT"}: not there, or not to be read; put it there, see launch/README.md"
+  done
+}
+
+# Sets WHEEL to the newest file that PACKAGE names or matches; empty where it is a git revision.
+find_package() {
+  WHEEL=
+  [[ $PACKAGE == *.whl ]] || return 0
+  local file
+  while IFS= read -r file; do
+    [[ -f $file && (-z $WHEEL || $file -nt $WHEEL) ]] && WHEEL=$file
+  done < <(compgen -G "$PACKAGE" || printf '%s\n' "$PACKAGE")
+  [[ -n $WHEEL ]] || refuse "$SETTINGS: PACKAGE=$PACKAGE: no such file; make it with: pip wheel --no-deps --wheel-dir dist ."
+}
+
 install() {
+  find_package
   local files=("$here/tpu_host.sh") source=$PACKAGE
-  if [[ $source == *.whl ]]; then
-    [[ -f $source ]] || refuse "$SETTINGS: PACKAGE=$source: no such file; make it with: pip wheel --no-deps --wheel-dir dist ."
-    files+=("$source")
-    source=$(basename "$source")
+  if [[ -n $WHEEL ]]; then
+    files+=("$WHEEL")
+    source=$(basename "$WHEEL")
   fi
   perform "${machines[@]}" scp "${files[@]}" "$NAME:" "${where[@]}" "${all_hosts[@]}" "${to_connect[@]}" || return
   remote all install "$source" "$PYTHON" "$BUCKET" "$NFS"
-  perform "${REMOTE[@]}"
+  on_all
 }
 
 run() {
   sami_command sami
-  remote all run "${COMMAND[@]:1}"
-  perform "${REMOTE[@]}"
+  # The port is one of those that Google's own rule for TPUs opens; jax's default is not (jax#35905). Programs are kept with
+  # the run's storage: machines that are made anew do not compile again.
+  remote all run "JAX_COORDINATOR_PORT=$COORDINATOR_PORT" "JAX_COMPILATION_CACHE_DIR=$MOUNT/compiled" "${COMMAND[@]:1}"
+  on_all
 }
 
 up() {
@@ -153,31 +215,45 @@ status() {
   say "$now"
   [[ $now == "$ready" ]] || return 0
   remote all status
-  perform "${REMOTE[@]}"
+  on_all
 }
 
 watch() {
-  local restarts=0 partial=0 in_pieces=no verdict before=
+  local crashes=0 partial=0 steady=0 in_pieces=no verdict before=
   while true; do
     verdict=$(judge)
     [[ $verdict == "$before" ]] || say "$verdict"
     before=$verdict
     # Gone, but not by another's hand: an attempt of ours to make it anew got no further.
     [[ $verdict != NOT_FOUND || $in_pieces == no ]] || verdict=FAILED
-    [[ $verdict == partial ]] || partial=0
-    [[ $verdict != partial || $((partial += 1)) -lt $PATIENCE ]] || verdict=crashed
+    [[ $CAPACITY != spot || ! $verdict =~ ^(STOPPED|STOPPING)$ ]] || verdict=PREEMPTED # which Google does not always say
+    case $verdict in
+      partial | *missing) partial=$((partial + 1)) ;;
+      *) partial=0 ;;
+    esac
+    [[ $partial -lt $PATIENCE ]] || verdict=${verdict/*missing/PREEMPTED}
+    [[ $partial -lt $PATIENCE ]] || verdict=${verdict/partial/crashed}
+    steady=$((steady + 1))
+    [[ $verdict == running ]] || steady=0
+    [[ $steady -lt $STEADY ]] || crashes=0
     case $verdict in
       finished) return ;;
       "ended $BAD_INPUT") leave "$BAD_INPUT" 'the run refused its input; its log says why' ;;
       "ended $STOPPED_BY_CANARIES") leave "$STOPPED_BY_CANARIES" 'the run was stopped by its canaries' ;;
       "ended $NOT_FINITE") leave "$NOT_FINITE" 'weights, losses or log-likelihoods are no numbers; its log says which' ;;
       "ended $INTERRUPTED") leave "$INTERRUPTED" 'the run was interrupted; the action run continues it' ;;
+      busy) leave 1 "a process that is not this run's holds the TPU; end it there, or use another NAME" ;;
       NOT_FOUND | STOPPED | STOPPING | DELETING) leave 1 "$verdict, by another's hand; the action up starts anew" ;;
       crashed | FAILED | SUSPENDED | PREEMPTED | TERMINATED)
-        [[ $restarts -lt $MAX_RESTARTS ]] || leave 1 "$verdict, after $restarts restarts (MAX_RESTARTS in $SETTINGS)"
-        restarts=$((restarts + 1))
+        # Capacity that is taken away costs no restart; what does not work when it is there, does.
+        if [[ $verdict =~ ^(crashed|FAILED)$ || $in_pieces == yes ]]; then
+          [[ $crashes -lt $MAX_RESTARTS ]] || leave 1 "$verdict, after $crashes restarts (MAX_RESTARTS in $SETTINGS)"
+          crashes=$((crashes + 1))
+          say "restart $crashes of $MAX_RESTARTS"
+        else
+          say 'made anew'
+        fi
         partial=0
-        say "restart $restarts of $MAX_RESTARTS"
         in_pieces=yes
         ! restart "$verdict" || in_pieces=no
         ;;
@@ -201,9 +277,10 @@ leave() {
 }
 
 # What the machines and the run on all their hosts add up to: a state of the machines other than ready, or finished, running,
-# partial (on some hosts it runs, on some it has crashed), crashed, "ended N" where starting again is of no use, UNREACHABLE.
+# partial (on some hosts it runs, on some it has crashed), "N missing" (hosts that do not answer, where others do), crashed,
+# busy, "ended N" where starting again is of no use, UNREACHABLE.
 judge() {
-  local now answers line failed=0 running=no crashed=no finished=no
+  local now answers line missing failed=0 running=no crashed=no finished=no
   now=$(state)
   if [[ $now != "$ready" ]]; then
     echo "$now"
@@ -216,6 +293,7 @@ judge() {
     127) echo crashed && return ;; # new machines, without so much as tpu_host.sh
     *) echo UNREACHABLE && return ;;
   esac
+  missing=$(missing_from "$answers")
   while IFS= read -r line; do # one for each host, in any order
     case $line in
       "sami run: ended $BAD_INPUT" | "sami run: ended $STOPPED_BY_CANARIES" | "sami run: ended $NOT_FINITE" | "sami run: ended $INTERRUPTED")
@@ -224,14 +302,22 @@ judge() {
         ;;
       'sami run: running') running=yes ;;
       'sami run: ended 0') finished=yes ;;
+      'sami run: busy') echo busy && return ;;
       'sami run: '*) crashed=yes ;;
     esac
   done <<<"$answers"
+  # A process ends with 0 once all have come to the end: then it does not matter that a machine has gone since.
+  case $running,$crashed,$finished in
+    no,no,yes) echo finished && return ;;
+  esac
+  if [[ $missing -gt 0 ]]; then
+    echo "$missing missing"
+    return
+  fi
   case $running,$crashed,$finished in
     yes,yes,*) echo partial ;;
     yes,*) echo running ;;
     *,yes,*) echo crashed ;;
-    *,yes) echo finished ;;
     *) echo UNREACHABLE ;;
   esac
 }

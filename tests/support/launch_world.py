@@ -25,9 +25,14 @@ class World:
                 (folder / bin / name).write_text(program, encoding="utf-8")
                 (folder / bin / name).chmod(0o755)
         (folder / "bin/python3").symlink_to(sys.executable)
+        (folder / "dist").mkdir()
+        (
+            folder / "dist/sami_jax-0.1.0.dev0-py3-none-any.whl"
+        ).touch()  # as `pip wheel` makes it, there where launchers are called
         path = f"{folder}/bin:/usr/bin:/bin"
         self.environment = {"PATH": path, "WORLD": str(folder), "HOME": str(folder), "LANG": "C.UTF-8"}
         self.hosts = [self.new_host(number) for number in range(2)]
+        self.hosts_a_slice(2)
 
     def new_host(self, number: int) -> Path:
         host = self.folder / "hosts" / str(number)
@@ -35,6 +40,10 @@ class World:
             (host / link).parent.mkdir(parents=True)
             (host / link).symlink_to(self.folder / "host_bin" / Path(link).name)
         return host
+
+    def hosts_a_slice(self, count: int) -> None:
+        """What the machines' metadata say."""
+        (self.folder / "hosts_a_slice").write_text(str(count))
 
     def settings(self, place: str, **changes: str | None) -> Path:
         """The example of a place with some lines changed, added, or (None) left out."""

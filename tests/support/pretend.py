@@ -3,6 +3,9 @@
 Writes each call as a line of record.jsonl. Answers as answers.json says: {"part of a command line": [[exit status, text], ...]},
 one after the other, the last for good. `gcloud ... ssh` has each host of hosts/ run the command by bash, `scp` copies to them,
 and srun runs its command once; on a host, `sami` ends with the statuses in the host's file `sami`, where "wait" waits for a TERM.
+
+As in gcloud's source: of a queued resource, a node that does not answer (its folder holds a file `gone`) is left out, and the
+exit status is 0 all the same; a TPU VM's that does not answer gives 255. The machine's metadata know all hosts of a slice.
 """
 
 import json
@@ -40,6 +43,12 @@ def on_hosts() -> int:
     hosts = sorted((world / "hosts").iterdir())
     hosts = hosts if "--worker=all" in argv else hosts[:1]
     status = 0
+    if gone := [host for host in hosts if (host / "gone").exists()]:
+        if "queued-resources" not in argv:
+            print("ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [255] no answer", file=sys.stderr)
+            return 255
+        print(f"Could not prepare all {len(hosts)} nodes, attempting to ssh into the rest.", file=sys.stderr)
+        hosts = [host for host in hosts if host not in gone]
     for host in hosts:
         if "scp" in argv:
             for file in argv[argv.index("scp") + 1 :]:
@@ -60,6 +69,7 @@ if name == "sbatch" or "--filename=-" in argv:
     call["input"] = sys.stdin.read()
 if name == "sami":
     call["home"] = Path(os.environ["HOME"]).name
+    call["port"], call["cache"] = (os.environ.get(f"JAX_{it}") for it in ("COORDINATOR_PORT", "COMPILATION_CACHE_DIR"))
 with open(world / "record.jsonl", "a", encoding="utf-8") as record:
     record.write(json.dumps(call) + "\n")
 
@@ -69,6 +79,8 @@ if answer is not None:
     sys.exit(answer[0])
 if name == "gcloud" and ("ssh" in argv or "scp" in argv):
     sys.exit(on_hosts())
+if name == "curl" and line.endswith("/attributes/worker-network-endpoints"):
+    print(",".join(f"unknown:unknown:10.0.0.{number}" for number in range(int((world / "hosts_a_slice").read_text()))))
 if name == "srun":
     (world / "tasks.pid").write_text(str(os.getpid()))
     program = next(n for n, word in enumerate(argv) if word.startswith("/"))
