@@ -8,6 +8,15 @@ import string
 import sys
 from pathlib import Path
 
+QUEUE = "kueue.x-k8s.io/queue-name"
+# The sidecar's limits are small by themselves, and it would be ended while it writes a checkpoint; 0 is none.
+_FUSE = {
+    "gke-gcsfuse/volumes": "true",
+    "gke-gcsfuse/cpu-limit": "0",
+    "gke-gcsfuse/memory-limit": "0",
+    "gke-gcsfuse/ephemeral-storage-limit": "0",
+}
+
 
 def fill_in(template: str, values: dict[str, str | int], command: list[str]) -> str:
     """The manifest.
@@ -19,6 +28,7 @@ def fill_in(template: str, values: dict[str, str | int], command: list[str]) -> 
     nodes = {
         "cloud.google.com/gke-tpu-accelerator": values["TPU_TYPE"],
         "cloud.google.com/gke-tpu-topology": values["TOPOLOGY"],
+        **_pairs(values["NODE_LABELS"]),
     }
     tolerations = []
     if values["CAPACITY"] == "spot":
@@ -29,11 +39,21 @@ def fill_in(template: str, values: dict[str, str | int], command: list[str]) -> 
         "COMMAND": [word.replace("$", "$$") for word in command],
         "NODES": nodes,
         "TOLERATIONS": tolerations,
-        "ANNOTATIONS": {"gke-gcsfuse/volumes": "true"} if values["BUCKET"] else {},
+        "ANNOTATIONS": _FUSE if values["BUCKET"] else {},
+        "LABELS": _pairs(values["LABELS"]) | ({QUEUE: values["QUEUE"]} if values["QUEUE"] else {}),
+        "COMPILED": f"{values['MOUNT']}/compiled",
+        "PORT": int(values["COORDINATOR_PORT"]),
         "VOLUME": _volume(str(values["BUCKET"]), str(values["NFS"])),
     }
     as_json = {name: json.dumps(value, ensure_ascii=False) for name, value in (values | made).items()}
+    priority = values["PRIORITY_CLASS"]
+    as_json["PRIORITY"] = f"priorityClassName: {json.dumps(priority)}" if priority else ""
     return string.Template(template).substitute(as_json)
+
+
+def _pairs(text: str | int) -> dict[str, str]:
+    """Of A=B,C=D."""
+    return dict(pair.split("=", 1) for pair in str(text).split(",") if pair)
 
 
 def _volume(bucket: str, nfs: str) -> dict:
@@ -41,7 +61,7 @@ def _volume(bucket: str, nfs: str) -> dict:
         server, path = nfs.split(":", 1)
         return {"name": "shared", "nfs": {"server": server, "path": path}}
     # As in tpu_host.sh: hosts see each other's files at once; models are written beside and then renamed, folders and all.
-    options = "implicit-dirs,metadata-cache:ttl-secs:0,rename-dir-limit=100000"
+    options = "implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0,rename-dir-limit=100000"
     attributes = {"bucketName": bucket, "mountOptions": options}
     return {"name": "shared", "csi": {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}}
 

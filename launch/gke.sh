@@ -6,7 +6,7 @@
 #   status   of the JobSet and its pods
 #   delete   takes it away; the run's folder stays, and `run` continues there
 #
-# Preempted or crashed, the JobSet starts again by itself, at most MAX_RESTARTS times, and `sami run` goes on where it was.
+# Preempted, the JobSet starts again by itself, and crashed at most MAX_RESTARTS times; `sami run` goes on where it was.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=launch/common.sh
@@ -21,7 +21,8 @@ main() {
   shift 2
   take_arguments "$@"
   read_settings "$settings" NAME IMAGE TPU_TYPE TOPOLOGY CHIPS_PER_HOST SERVICE_ACCOUNT CONFIG WORKDIR -- \
-    CONTEXT= NAMESPACE=default NUM_SLICES=1 CAPACITY=on_demand BUCKET= NFS= MAX_RESTARTS=10
+    CONTEXT= NAMESPACE=default NUM_SLICES=1 CAPACITY=on_demand MODEL= QUERIES= BUCKET= NFS= MAX_RESTARTS=10 \
+    QUEUE= PRIORITY_CLASS= LABELS= NODE_LABELS= COORDINATOR_PORT=8476 LOST_AFTER= START_WITHIN=
   check_settings
   cluster=(kubectl "--namespace=$NAMESPACE")
   [[ -z $CONTEXT ]] || cluster+=("--context=$CONTEXT")
@@ -37,6 +38,11 @@ check_settings() {
   check_setting TOPOLOGY '[1-9][0-9]*(x[1-9][0-9]*)+' 'chips along each side, like 4x4'
   check_setting CAPACITY 'on_demand|spot' 'on_demand or spot'
   check_setting MAX_RESTARTS '[0-9]+' 'a whole number from 0'
+  check_setting QUEUE '([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?' "a queue's name"
+  check_setting PRIORITY_CLASS '([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?' "a priority class's name"
+  check_setting LABELS '([^=,]+=[^=,]*(,[^=,]+=[^=,]*)*)?' 'of the form NAME=VALUE,NAME=VALUE'
+  check_setting NODE_LABELS '([^=,]+=[^=,]*(,[^=,]+=[^=,]*)*)?' 'of the form NAME=VALUE,NAME=VALUE'
+  check_processes
   check_storage
   chips=$((${TOPOLOGY//x/*}))
   [[ $((chips % CHIPS_PER_HOST)) -eq 0 ]] ||
@@ -49,6 +55,7 @@ run() {
   manifest=$(python3 "$here/fill_in.py" "$here/jobset.yaml" \
     "NAME=$NAME" "IMAGE=$IMAGE" "TPU_TYPE=$TPU_TYPE" "TOPOLOGY=$TOPOLOGY" "CHIPS_PER_HOST=$CHIPS_PER_HOST" \
     "SERVICE_ACCOUNT=$SERVICE_ACCOUNT" "MOUNT=$MOUNT" "BUCKET=$BUCKET" "NFS=$NFS" "CAPACITY=$CAPACITY" \
+    "QUEUE=$QUEUE" "PRIORITY_CLASS=$PRIORITY_CLASS" "LABELS=$LABELS" "NODE_LABELS=$NODE_LABELS" "COORDINATOR_PORT=$COORDINATOR_PORT" \
     "HOSTS:=$((chips / CHIPS_PER_HOST))" "NUM_SLICES:=$NUM_SLICES" "MAX_RESTARTS:=$MAX_RESTARTS" \
     -- "${COMMAND[@]}")
   perform_with "$manifest" "${cluster[@]}" apply --filename=-

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A run on the GPUs of a Slurm cluster: slurm.sh SETTINGS [--dry_run] [--config.FIELD=VALUE ...]
 #
-# Submits a job; --dry_run shows the command and the script. Preempted, out of time or crashed, the job queues again by itself,
-# at most MAX_RESTARTS times, and `sami run` goes on where it was. `squeue`, `scancel` and the log do the rest.
+# Submits a job; --dry_run shows the command and the script. Preempted or out of time, the job queues again by itself, and after
+# crashes at most MAX_RESTARTS times; `sami run` goes on where it was. `squeue`, `scancel` and the log do the rest.
 #
 # One task a GPU: JAX, finding itself in Slurm, takes for each process the one GPU that has its number on the node
 # (SLURM_LOCALID), so a single task a node would leave all but the first idle. For the same reason each task must see all of
@@ -17,12 +17,16 @@ main() {
   shift
   take_arguments "$@"
   read_settings "$settings" NAME NODES GPUS_PER_NODE TIME VENV CONFIG WORKDIR LOGS -- \
-    CPUS_PER_GPU=8 PARTITION= ACCOUNT= MAX_RESTARTS=10 SBATCH_OPTIONS=
+    CPUS_PER_GPU=8 GRES= MEMORY= PARTITION= ACCOUNT= MODEL= QUERIES= MAX_RESTARTS=10 COORDINATOR_PORT= LOST_AFTER= START_WITHIN= \
+    SBATCH_OPTIONS=
   check_settings
-  local options=("--job-name=$NAME" "--nodes=$NODES" "--ntasks-per-node=$GPUS_PER_NODE" "--gpus-per-node=$GPUS_PER_NODE"
+  local gpus="--gpus-per-node=$GPUS_PER_NODE"
+  [[ -z $GRES ]] || gpus="--gres=$GRES"
+  local options=("--job-name=$NAME" "--nodes=$NODES" "--ntasks-per-node=$GPUS_PER_NODE" "$gpus"
     "--cpus-per-task=$CPUS_PER_GPU" "--time=$TIME" --requeue --signal=B:TERM@120
     "--output=$LOGS/%x-%j.log" --open-mode=append)
   [[ -z $PARTITION ]] || options+=("--partition=$PARTITION")
+  [[ -z $MEMORY ]] || options+=("--mem=$MEMORY")
   [[ -z $ACCOUNT ]] || options+=("--account=$ACCOUNT")
   local more
   read -ra more <<<"$SBATCH_OPTIONS"
@@ -36,6 +40,9 @@ check_settings() {
   check_setting GPUS_PER_NODE '[1-9][0-9]*' 'a whole number from 1'
   check_setting CPUS_PER_GPU '[1-9][0-9]*' 'a whole number from 1'
   check_setting MAX_RESTARTS '[0-9]+' 'a whole number from 0'
+  check_setting GRES '(gpu(:[^:,]+)?:[1-9][0-9]*)?' 'of the form gpu:N or gpu:KIND:N'
+  check_setting MEMORY '([0-9]+[KMGT]?)?' 'a size such as 900G, or 0 for all of a node'
+  check_processes
   check_setting VENV '/.+' 'an absolute path, to a virtual environment that all nodes see'
   check_setting WORKDIR '/.+' 'an absolute path, to a folder that all nodes see'
   check_setting LOGS '/.+' 'an absolute path, to a folder that all nodes see'
@@ -48,6 +55,10 @@ job_script() {
 #!/usr/bin/env bash
 # A job of sami_jax; made by launch/slurm.sh.
 max_restarts=$MAX_RESTARTS
+crashes=$(quoted "$LOGS/$NAME")-\$SLURM_JOB_ID.crashes # one byte each: Slurm's own count has preemptions in it
+# NCCL says why it hangs or fails, and over which network it goes, here and not among the run's own lines.
+export NCCL_DEBUG=\${NCCL_DEBUG:-WARN} NCCL_DEBUG_FILE=\${NCCL_DEBUG_FILE:-$(quoted "$LOGS/$NAME")-\$SLURM_JOB_ID.nccl.%h.%p}
+${COORDINATOR_PORT:+export JAX_COORDINATOR_PORT=$COORDINATOR_PORT}
 # A task that loses another ends by itself, with its own exit status.
 step=(srun --cpus-per-task=$CPUS_PER_GPU --gpu-bind=none --kill-on-bad-exit=0 $(quoted "${COMMAND[@]}"))
 END_OF_SCRIPT
@@ -81,9 +92,12 @@ esac
 if [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=CANCELLED* ]]; then
   exit "$status" # somebody wanted it to end
 fi
-if [[ ${SLURM_RESTART_COUNT:-0} -ge $max_restarts ]]; then
-  echo "exit status $status after $max_restarts restarts; no more" >&2
-  exit "$status"
+if [[ $stopping == no ]]; then
+  if [[ $(wc -c 2>/dev/null <"$crashes" || echo 0) -ge $max_restarts ]]; then
+    echo "exit status $status after $max_restarts restarts; no more" >&2
+    exit "$status"
+  fi
+  printf . >>"$crashes"
 fi
 echo "exit status $status; the job queues again, to continue" >&2
 scontrol requeue "$SLURM_JOB_ID"

@@ -41,7 +41,7 @@ def test_submitted(world):
         *["sbatch", "--job-name=sami-tldr", "--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8"],
         *["--cpus-per-task=8", "--time=24:00:00", "--requeue", "--signal=B:TERM@120"],
         *[f"--output={world.folder}/logs/%x-%j.log", "--open-mode=append"],
-        *["--account=lab", "--qos=low", "--exclude=node7"],
+        *["--mem=0", "--account=lab", "--qos=low", "--exclude=node7"],
     ]
     assert (world.folder / "logs").is_dir()
 
@@ -51,7 +51,10 @@ def test_arguments_reach_the_tasks(world, job, hard):
     assert start(world, job).wait(60) == 0
     srun, sami = (call["argv"] for call in world.calls())
     assert srun[:4] == ["srun", "--cpus-per-task=8", "--gpu-bind=none", "--kill-on-bad-exit=0"]
-    expected = ["run", "--distributed", "--config=tldr_mistral7b", "--workdir=/shared/sami/runs/tldr", *hard]
+    expected = [
+        *["run", "--distributed", "--config=tldr_mistral7b", "--config.model.path=/shared/sami/models/mistral-7b-v0.1"],
+        *["--config.data.queries=/shared/sami/data/tldr/queries.jsonl", "--workdir=/shared/sami/runs/tldr", *hard],
+    ]
     assert sami[1:] == expected and srun[5:] == expected
 
 
@@ -60,12 +63,20 @@ def test_does_not_start_again(world, job, status):
     assert ends_with(world, job, status) == (status, [])
 
 
-@pytest.mark.parametrize("status", [1, 4, 137])
+@pytest.mark.parametrize("status", [1, 4, 75, 137])
 def test_starts_again(world, job, status):
+    """Three times after crashes, however often Slurm itself has queued the job again."""
     requeue = [["scontrol", "show", "job", "77"], ["scontrol", "requeue", "77"]]
-    assert ends_with(world, job, status) == (status, requeue)
-    assert ends_with(world, job, status, SLURM_RESTART_COUNT="2") == (status, requeue)
-    assert ends_with(world, job, status, SLURM_RESTART_COUNT="3") == (status, requeue[:1])
+    for _ in range(3):
+        assert ends_with(world, job, status, SLURM_RESTART_COUNT="30") == (status, requeue)
+    assert ends_with(world, job, status) == (status, requeue[:1])
+
+
+def test_sites_that_know_gres_alone(world):
+    settings = world.settings("slurm", GRES="gpu:h100:8", MEMORY="0", SBATCH_OPTIONS=None)
+    [call] = world.check_dry_run("slurm.sh", settings)
+    assert "--gres=gpu:h100:8" in call["argv"] and "--mem=0" in call["argv"]
+    assert not any(word.startswith("--gpus") for word in call["argv"])
 
 
 def test_cancelled_is_not_started_again(world, job):
@@ -86,3 +97,4 @@ def test_term_reaches_the_tasks(world, job, wait_for):
         ["scontrol", "show", "job", "77"],
         ["scontrol", "requeue", "77"],
     ]
+    assert not list((world.folder / "my logs").glob("*.crashes"))  # it was no crash
