@@ -3,15 +3,20 @@
 import json
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sami_jax.data.fields import Unreadable, sound
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import hosts
+from sami_jax.ground.disk import disk_fault
 
+CLOSED_EVERY = (
+    60.0  # seconds of lines that a machine that is lost takes with it, where storage gets files when they are closed
+)
 _BLANK = " \t\r\n"  # to JSON
 
 
@@ -107,6 +112,8 @@ def read_bytes(file: Path, advice: str) -> bytes:
     try:
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        if isinstance(fault := disk_fault(error, file), TryAgain):
+            raise fault from None
         raise UserError(f"{file}: {getattr(error, 'strerror', None) or error}; {advice}") from None
 
 
@@ -152,6 +159,37 @@ def replace_text(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
+
+
+class Appended:
+    """A file that lines are added to. A line is the system's once it is added, and survives this process. Storage behind gcsfuse
+    gets a file when it is closed, and takes about one change of it a second; so it is closed once a minute. A context manager.
+    """
+
+    def __init__(self, file: Path | str):
+        self._file = file
+        self._stream: IO[str] | None = None
+        self._opened = 0.0
+
+    def __enter__(self) -> "Appended":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def add(self, row: dict) -> None:
+        if self._stream is None:
+            self._stream, self._opened = open(self._file, "a", encoding="utf-8"), time.monotonic()  # noqa: SIM115 (see close)
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._stream.flush()
+        if time.monotonic() - self._opened > CLOSED_EVERY:
+            self.close()
+
+    def close(self) -> None:
+        """What was added is on the storage, whatever becomes of this machine; more may be added."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:

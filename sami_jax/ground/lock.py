@@ -1,4 +1,8 @@
-"""One run a folder: two at once would write over each other and break the audit log's chain."""
+"""One run a folder: two at once would write over each other and break the audit log's chain.
+
+Not every file system of a cluster knows flock: Lustre without -o flock says ENOSYS, NFS without statd ENOLCK, Cray's DVS 524. Some know
+POSIX's locks all the same.
+"""
 
 import contextlib
 import errno
@@ -7,11 +11,19 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from sami_jax.errors import UserError
 from sami_jax.ground import hosts
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # of file systems without them
+_NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ENOTSUP,
+    errno.EINVAL,
+    524,
+)  # 524: the kernel's own ENOTSUPP
 LOCK = "run.lock"  # tells who holds it; the system lets go of it when the process ends, however it does: none is ever stale
 
 
@@ -32,19 +44,35 @@ def _take(folder: Path, held: contextlib.ExitStack) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stream = held.enter_context((folder / LOCK).open("a+", encoding="utf-8"))
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        why_not = _lock(stream)
     except BlockingIOError:
         stream.seek(0)
         holder = stream.read().strip() or "another process"
         raise UserError(f"{folder}: in use by {holder}; wait until it ends, or use another folder") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+    if why_not:
         from sami_jax.ground.terminal import say  # a start, which imports this, does without
 
-        say(
-            f"WARNING: {folder}: this file system has no locks ({error.strerror}); start no other command in this folder"
-        )
+        say(f"WARNING: {folder}: this file system has no locks ({why_not}); start no other command in this folder")
     stream.truncate(0)
     stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     stream.flush()
+
+
+def _lock(stream: IO) -> str | None:
+    """Takes the lock of an open file, of whichever kind the file system has; where it has none, what it says.
+
+    Raises:
+      BlockingIOError: another process has it.
+    """
+    for kind in (fcntl.flock, fcntl.lockf):
+        try:
+            return kind(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if (
+                kind is fcntl.lockf and error.errno == errno.EACCES
+            ):  # POSIX leaves it to the system which of the two it says
+                raise BlockingIOError(*error.args) from None
+            if error.errno not in _NO_LOCKS:
+                raise
+            said = error.strerror or f"error {error.errno}"
+    return said

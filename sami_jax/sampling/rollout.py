@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sami_jax.data.jsonl import read_appended, read_jsonl, write_jsonl
+from sami_jax.data.jsonl import Appended, read_appended, read_jsonl, write_jsonl
 from sami_jax.data.pairs import set_apart
 from sami_jax.data.replies import spelt_by
 from sami_jax.ground import hosts
@@ -71,7 +71,7 @@ def write_responses(
     partial = file.with_name(file.name + ".partial")
     done = hosts.once(lambda: _whole_lines(partial, prompts))
     waiting = prompts[done:]
-    with open(partial if hosts.first() else os.devnull, "a", encoding="utf-8") as stream:
+    with Appended(partial if hosts.first() else os.devnull) as lines:
         responses = generate(
             params,
             model.config,
@@ -87,8 +87,7 @@ def write_responses(
         responses = track(responses, title, len(prompts), done)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {**prompt.key, **_row(response, model, filters)}
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            stream.flush()
+            lines.add(row)
     hosts.once(lambda: os.replace(partial, file))
     return read_jsonl(file)
 

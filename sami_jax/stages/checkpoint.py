@@ -85,7 +85,12 @@ class Checkpoints:
         sys.unraisablehook = _print_unless_late
         patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
         self._keep = _Keep()
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, async_options=patient)
+        # A checkpoint gets its name by a renaming, on every kind of storage: Orbax may come to choose a marker file for some
+        # (orbax#3537), and one that it adds after the seal would break it.
+        renamed = ocp.path.atomicity.AtomicRenameTemporaryPath
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._keep, async_options=patient, temporary_path_class=renamed
+        )
         self._manager = ocp.CheckpointManager(_Literal(self.folder), options=options)
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
         self._pending: concurrent.futures.Future | None = None

@@ -203,6 +203,7 @@ def _make_updates(
                 )
             asked = stopping.anywhere()
             if is_due(number) or asked:
+                log.settle()
                 checkpoints.save(state, keep=canaries.looked_at(number) if canaries else 0)
             if asked:
                 checkpoints.settle()
@@ -210,6 +211,7 @@ def _make_updates(
             if alarms := look(number):
                 return state, alarms
     finally:
+        log.settle()
         stopping.release()
     return state, []
 

@@ -4,7 +4,6 @@ Trackers count updates and evaluations in one row of steps: the base's evaluatio
 1, its evaluation, the updates of iteration 2, and so on.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
-from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_jsonl, write_jsonl
+from sami_jax.data.jsonl import Appended, parse_measured, read_appended, read_json, read_jsonl, write_jsonl
 from sami_jax.ground import hosts
 from sami_jax.tracking.trackers import Trackers
 
@@ -82,6 +81,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path, trackers: Trackers, config: ConfigDict, iteration: int, resume_step: int = 0):
         self._file = folder / METRICS
+        self._lines = Appended(self._file)
         self._rows = [row for row in read_appended(self._file) if row["step"] <= resume_step]
         write_jsonl(self._file, self._rows)
         self._trackers, self._config, self._iteration = trackers, config, iteration
@@ -102,8 +102,12 @@ class MetricsLog:
         if not hosts.first() or self._rows[-1] == before:
             return
         if len(before) == 1:
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(self._rows[-1]) + "\n")
+            self._lines.add(self._rows[-1])
         else:
+            self.settle()
             write_jsonl(self._file, self._rows)
         _tell_update(self._trackers, self._config, self._iteration, step, numbers)
+
+    def settle(self) -> None:
+        """What was written is on the storage: before a checkpoint, which the lines up to it belong to, and at the end."""
+        self._lines.close()

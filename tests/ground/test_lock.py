@@ -33,12 +33,42 @@ def test_the_holder_is_named_and_a_killed_one_lets_go(tmp_path):
         pass
 
 
+POSIX = (
+    "import sys, time, pathlib, errno, fcntl; from sami_jax.ground.lock import lock_folder\n"
+    "def none(*_): raise OSError(errno.ENOSYS, 'Function not implemented')\n"
+    "fcntl.flock = none\n"
+    "held = lock_folder(pathlib.Path(sys.argv[1])); held.__enter__(); print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, 524])
+def test_without_flock_posix_locks_hold(tmp_path, capsys, monkeypatch, number):
+    """As on Lustre without -o flock: a second command, on another host as well, is told the first."""
+
+    def none(*_):
+        raise OSError(number, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with lock_folder(tmp_path / "alone"):
+        pass
+    assert capsys.readouterr().err == ""
+    process = subprocess.Popen([sys.executable, "-c", POSIX, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"in use by process {process.pid} on "), lock_folder(tmp_path):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with lock_folder(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_where_there_are_no_locks_that_is_said_and_the_work_goes_on(tmp_path, capsys, monkeypatch, number):
     def none(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "lockf", none)
     with lock_folder(tmp_path / "run"):
         assert f"process {os.getpid()} on" in (tmp_path / "run" / "run.lock").read_text()
     err = capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from support.small_model import SMALL
 
 from sami_jax.config import defaults
+from sami_jax.data import jsonl
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.drawing import SamplingOptions
@@ -45,6 +46,35 @@ def test_a_stopped_file_is_continued_to_the_same_lines(write, tmp_path, kept):
     assert write(tmp_path / "stopped.jsonl") == rows
     assert (tmp_path / "stopped.jsonl").read_bytes() == whole
     assert not (tmp_path / "stopped.jsonl.partial").exists()
+
+
+def test_what_was_sampled_is_on_storage_that_gets_files_when_they_are_closed(write, tmp_path, monkeypatch):
+    """gcsfuse uploads on close alone: a machine that is lost takes what came after the last one with it, and no more than a minute's."""
+    uploaded, opened = [], open
+    now = iter(range(0, 10_000, 25))  # seconds, at each look at the clock
+
+    class Fuse:
+        """A file of which the storage has what was written when it was closed."""
+
+        def __init__(self, *arguments, **options):
+            self._file = opened(*arguments, **options)
+
+        def write(self, text):
+            return self._file.write(text)
+
+        def flush(self):
+            self._file.flush()
+
+        def close(self):
+            self._file.close()
+            uploaded.append(Path(self._file.name).read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(jsonl.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(jsonl, "open", Fuse, raising=False)
+    monkeypatch.setattr(jsonl, "replace_text", lambda file, text: file.write_text(text))
+    assert len(write(tmp_path / "whole.jsonl")) == 6
+    # Opened at 0 s, lines at 25, 50, 75: closed after the third.
+    assert uploaded == [3, 6]
 
 
 def test_a_whole_file_is_read_back(write, tmp_path):
