@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 # Each lower bound is tested, all of them at once: `make test-lowest`. After a change of one: `make lowest`.
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
+CUDA13 = JAX.replace("jax", "jax[cuda13]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
 HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
 GGUF = "gguf>=0.19,<0.20"  # models in that format: its types of numbers, its names of tensors
@@ -99,7 +100,10 @@ setup(
     ],
     extras_require={
         "tpu": [TPU],  # libtpu, which `sami plan` compiles with, also where there is no TPU
-        "cuda": [JAX.replace("jax", "jax[cuda13]", 1)],
+        "cuda": [CUDA13],
+        "cuda12": [JAX.replace("jax", "jax[cuda12]", 1)],  # drivers from 525 on
+        "cuda13": [CUDA13],  # drivers from 580 on
+        "k8s": [JAX.replace("jax", "jax[k8s]", 1)],
         "openai": [OPENAI],
         "hub": [HUB],
         "gguf": [GGUF],

@@ -13,6 +13,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sami_jax.errors import UserError
+from sami_jax.ground.accelerators import left_idle
+from sami_jax.ground.terminal import say
 
 MESH_AXES = (DATA_AXIS, FSDP_AXIS, EXPERT_AXIS, TENSOR_AXIS) = ("data", "fsdp", "expert", "tensor")
 ALL_DEVICES = {FSDP_AXIS: -1}  # mesh sizes where no config chooses them
@@ -49,7 +51,11 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
     Raises:
       UserError: the product of the sizes is not the number of devices, or the slices do not divide the data axis.
     """
-    devices = list(devices if devices is not None else jax.devices())
+    if devices is None:
+        devices = jax.devices()
+        if devices[0].platform == "cpu" and (idle := left_idle()):
+            say(idle)
+    devices = list(devices)
     shape = [sizes.get(axis, 1) for axis in MESH_AXES]
     fixed = math.prod(size for size in shape if size != -1)
     if shape.count(-1) == 1 and len(devices) % fixed == 0:

@@ -20,11 +20,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from sami_jax.doctor.finding import MISSING, NOTE, OK, Finding
-    from sami_jax.doctor.machine import devices, host
+    from sami_jax.doctor.machine import devices, driver, host
     from sami_jax.doctor.packages import installed
     from sami_jax.ground.terminal import cell, show, show_table
 
-    findings = [*installed(), *host(), *devices()]
+    findings = [*installed(), *host(), *driver(), *devices()]
     if arguments.not_kept:
         found, _, advice = arguments.not_kept.partition("; ")
         findings.append(Finding("compiled programs", found, NOTE, advice))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sami_jax.doctor.finding import MISSING, NOTE, Finding
 from sami_jax.doctor.limits import limits, own_cores, own_memory
-from sami_jax.ground.accelerators import has_nvidia_gpu, has_tpu
+from sami_jax.ground.accelerators import cuda_extra, has_nvidia_gpu, has_tpu, nvidia_driver
 from sami_jax.ground.redaction import redact
 
 GIB = 2**30
@@ -42,6 +42,21 @@ def host(root: Path = Path("/")) -> list[Finding]:
     if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         findings.append(_disk("disk, compiled programs", Path(cache)))
     return findings
+
+
+def driver(root: Path = Path("/")) -> list[Finding]:
+    """NVIDIA's, where there is one, and which extra goes with it: a cluster's driver is its administrator's.
+
+    Args:
+      root: below which /proc is looked for.
+    """
+    version = nvidia_driver(root)
+    if version is None:
+        return []
+    extra = cuda_extra(version)
+    if extra is None:
+        return [Finding("nvidia driver", version, NOTE, "too old for CUDA 12 and 13: have it updated to 525 or newer")]
+    return [Finding("nvidia driver", f"{version}, for the extra {extra}")]
 
 
 def _disk(about: str, place: Path) -> Finding:
@@ -98,10 +113,10 @@ def _unused(platforms: set[str]) -> list[Finding]:
     chosen = os.environ.get("JAX_PLATFORMS", "")
     findings = []
     for platform, here, extra in (
-        ("gpu", has_nvidia_gpu(), "cuda"),
+        ("gpu", has_nvidia_gpu(), cuda_extra(nvidia_driver())),
         ("tpu", has_tpu(), "tpu"),
     ):
-        if here and platform not in platforms:
+        if here and platform not in platforms and extra:
             advice = f"unset JAX_PLATFORMS={chosen}" if chosen else f"pip install 'sami_jax[{extra}]'"
             findings.append(Finding(platform, "is here, jax does not use it", NOTE, advice))
     return findings

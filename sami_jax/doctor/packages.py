@@ -16,7 +16,10 @@ NAMED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "
 # What an extra is for; `dev` is for those who change sami_jax, and not looked at.
 EXTRAS = {
     "tpu": "running on TPUs, and planning for them",
-    "cuda": "running on NVIDIA GPUs",
+    "cuda": "running on NVIDIA GPUs, as cuda13",
+    "cuda12": "running on NVIDIA GPUs, driver 525 or newer",
+    "cuda13": "running on NVIDIA GPUs, driver 580 or newer",
+    "k8s": "many processes in Kubernetes, without TPUs",
     "openai": "writers and judges behind a server",
     "hub": "queries from hub datasets, CSV and Parquet",
     "gguf": "models in GGUF files",

@@ -9,6 +9,10 @@ _GOOGLE = (
     "0x1ae0"  # vendor, on the PCI bus; of its network (class 0x02) and disks (0x01) every machine in its cloud has some
 )
 _NO_TPU_CLASSES = ("0x01", "0x02")
+_CUDA13, _CUDA12 = (
+    580,
+    525,
+)  # drivers' least versions (CUDA Toolkit release notes, table of minor version compatibility)
 _NO_LIBRARY = __file__  # jax cannot load it, and goes on to the next platform without a word
 # Variables that choose a platform, or describe a TPU.
 _SPOKEN_OF = (
@@ -23,7 +27,40 @@ _SPOKEN_OF = (
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
-    return (root / "proc/driver/nvidia/version").exists()
+    return (root / "proc/driver/nvidia/version").exists() or (root / "dev/nvidia0").exists()
+
+
+def nvidia_driver(root: Path = Path("/")) -> str | None:
+    """Its version, as "570.86.15"; None where there is none, or it does not say."""
+    try:
+        told = (root / "proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)", told)
+    return found and found[1]
+
+
+def cuda_extra(driver: str | None) -> str | None:
+    """The extra whose CUDA a driver runs; None where it is too old for any."""
+    major = int(driver.partition(".")[0]) if driver else _CUDA13
+    return "cuda13" if major >= _CUDA13 else "cuda12" if major >= _CUDA12 else None
+
+
+def left_idle(root: Path = Path("/")) -> str | None:
+    """What to tell the user of a process that computes on the CPU, where the machine has more and nobody has chosen so."""
+    if os.environ.get("JAX_PLATFORMS"):
+        return None
+    if has_nvidia_gpu(root) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        kind, extra = "an NVIDIA GPU", cuda_extra(nvidia_driver(root))
+    elif has_tpu(root):
+        kind, extra = "a TPU", "tpu"
+    else:
+        return None
+    install = f"pip install 'sami_jax[{extra}]', " if extra else ""
+    return (
+        f"WARNING: computing on the CPU, a hundred times slower, while this machine has {kind} that jax does not use; "
+        f"{install}`sami doctor` says more; JAX_PLATFORMS=cpu if it is meant so"
+    )
 
 
 def has_tpu(root: Path = Path("/")) -> bool:
