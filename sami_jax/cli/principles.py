@@ -140,6 +140,7 @@ def _with_reviewer(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> None:
+    from sami_jax.ground.lock import alone_in
     from sami_jax.ground.terminal import show
     from sami_jax.principles.files import ID, file_of, principle_files, read_principle, write_principle
     from sami_jax.principles.lint import text_errors
@@ -156,8 +157,9 @@ def _add(arguments: argparse.Namespace) -> None:
     principle = Principle(arguments.id, (wording,), tags=tuple(arguments.tag), notes=arguments.notes)
     if errors := text_errors(principle):
         raise UserError(f"{arguments.id}: {errors[0]}")
-    file = file_of(arguments.folder, principle)
-    write_principle(file, principle)
+    with alone_in(arguments.folder):
+        file = file_of(arguments.folder, principle)
+        write_principle(file, principle)
     tell_programs(arguments, {"principle": principle.name, "file": str(file)})
     show(f"{principle.name}: {file}")
 
@@ -228,10 +230,10 @@ def _review(arguments: argparse.Namespace) -> None:
 
 
 def _decide(arguments: argparse.Namespace) -> None:
-    from sami_jax.cli.review import decide
     from sami_jax.ground.terminal import show
     from sami_jax.principles.files import read_principles
     from sami_jax.principles.principle import find
+    from sami_jax.principles.reviewing import decide
 
     decision = {"approve": "approved", "reject": "rejected"}[arguments.subverb]
     principles, reviewer = read_principles(arguments.folder), _reviewer(arguments)

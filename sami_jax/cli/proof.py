@@ -109,7 +109,10 @@ def add_verbs(verbs) -> None:
         "sami rate import ratings/ratings.csv --key ratings/key.json --output people.jsonl --verdicts verdicts.jsonl",
     )
     bring.add_argument(
-        "ratings", type=any_path, help="the filled sheet, or an export of Label Studio (JSON, JSON-MIN, CSV)"
+        "ratings",
+        nargs="+",
+        type=any_path,
+        help="the filled sheet, or an export of Label Studio (JSON, JSON-MIN, CSV); of several raters, one each",
     )
     bring.add_argument("--key", type=any_path, required=True, help="key.json that the export wrote")
     bring.add_argument("--output", type=new_file, required=True, help="verdicts")
@@ -213,7 +216,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _rate_export(arguments: argparse.Namespace) -> None:
-    from sami_jax.evaluation.ratings import KEY, SHEET, TASKS, export_ratings
+    from sami_jax.evaluation.ratings import KEY, TASKS, export_ratings
+    from sami_jax.evaluation.sheets import SHEET
     from sami_jax.ground.terminal import show
 
     pairs = _pairs(arguments)
@@ -224,22 +228,37 @@ def _rate_export(arguments: argparse.Namespace) -> None:
 
 
 def _rate_import(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
     from sami_jax.data.jsonl import write_jsonl
-    from sami_jax.evaluation.ratings import agreement, import_ratings
+    from sami_jax.evaluation.ratings import Agreement, agreement, between_raters, import_ratings
     from sami_jax.evaluation.verdicts import read_verdicts, summarize
     from sami_jax.ground.terminal import show
 
-    ratings = import_ratings(arguments.ratings, arguments.key)
-    write_jsonl(arguments.output, ratings.rows)
-    summary = summarize(read_verdicts(arguments.output), "half")
+    def shown(found: Agreement) -> str:
+        return f"Cohen's kappa: {found.kappa:.2f} (95 %: {found.ci_low:.2f} to {found.ci_high:.2f}; n = {found.n})"
+
+    ratings = [import_ratings(file, arguments.key) for file in arguments.ratings]
+    rows, unrated = [row for one in ratings for row in one.rows], sum(one.unrated for one in ratings)
+    write_jsonl(arguments.output, rows)
+    rated = read_verdicts(arguments.output)
+    summary = summarize(rated, "half")
     print_rates(summary, {}, "half")
-    if ratings.unrated:
-        show(f"{ratings.unrated} rows without a rating")
-    summary["unrated"] = ratings.unrated
+    if unrated:
+        show(f"{unrated} rows without a rating")
+    summary["unrated"] = unrated
+    if between := between_raters(rows):
+        summary["between_raters"] = [{"raters": names, **dataclasses.asdict(found)} for names, found in between.items()]
+        for (one, other), found in between.items():
+            show(f"agreement of {one} and {other}, {shown(found)}")
     if arguments.verdicts:
-        found, low, high, common = agreement(arguments.output, arguments.verdicts)
-        summary["agreement"] = {"kappa": found, "ci_low": low, "ci_high": high, "n": common}
-        show(f"agreement with the judge, Cohen's kappa: {found:.2f} (95 %: {low:.2f} to {high:.2f}; n = {common})")
+        found = agreement(rated, read_verdicts(arguments.verdicts))
+        if found is None:
+            raise UserError(
+                f"{arguments.verdicts}: no pair in common with {arguments.output}; give the judge's verdicts on the same pairs"
+            )
+        summary["agreement"] = dataclasses.asdict(found)
+        show(f"agreement with the judge, {shown(found)}")
     tell_programs(arguments, summary)
 
 

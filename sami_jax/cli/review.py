@@ -1,7 +1,6 @@
 """Reading principles and deciding about them, in the terminal."""
 
 import dataclasses
-import datetime
 import os
 import shlex
 import subprocess
@@ -18,22 +17,11 @@ from rich.text import Text
 from sami_jax.errors import UserError
 from sami_jax.ground.terminal import cell, results, say, show, show_table
 from sami_jax.principles.checks.conditions import canonical
-from sami_jax.principles.differences import differences
-from sami_jax.principles.files import add_review, file_of, read_principle, read_principles, write_principle
-from sami_jax.principles.lint import closest, text_errors
-from sami_jax.principles.principle import (
-    Principle,
-    Review,
-    approved_otherwise,
-    content_hash,
-    edited,
-    find,
-    own_status,
-    status,
-)
+from sami_jax.principles.files import read_principle, read_principles, write_principle
+from sami_jax.principles.principle import Principle, content_hash, find, own_status, status
+from sami_jax.principles.reviewing import Changed, change, decide, remark, remarks
 
 CHOICES = {"a": "approve", "r": "reject", "e": "edit", "c": "comment", "s": "skip", "q": "quit"}
-NEARBY = 0.6  # similarity from which the nearest other principle is mentioned
 
 
 def review(folder: Path, names: Sequence[str], reviewer: str) -> None:
@@ -57,50 +45,31 @@ def review(folder: Path, names: Sequence[str], reviewer: str) -> None:
 
 
 def _walk_one(folder: Path, principle: Principle, reviewer: str) -> str:
-    """Shows one principle until it is decided or left; returns how."""
+    """Shows one principle until it is decided or left; returns how. One that was changed meanwhile is shown again."""
     while True:
         principles = read_principles(folder)
         print_principle(principle, principles)
         choice = _ask_choice()
-        if choice == "edit":
-            principle = _edit(folder, principle, principles)
-        elif choice == "comment":
-            if comment := _ask("comment: "):
-                principle = add_review(folder, principle, _review(principle, reviewer, "comment", comment))
-        elif choice in ("approve", "reject"):
-            comment = _ask("comment (enter for none): ")
-            try:
-                name = decide(
-                    folder, principle, reviewer, {"approve": "approved", "reject": "rejected"}[choice], comment
-                )
-            except UserError as error:
-                show(str(error), style="red")
-                continue
-            show(f"{name}: {choice.removesuffix('e')}ed by {reviewer}", style="green" if choice == "approve" else "red")
-            return choice
-        else:
-            return choice
-
-
-def decide(folder: Path, principle: Principle, reviewer: str, decision: str, comment: str) -> str:
-    """Writes an approval or a rejection of the present text; returns the principle's name after it.
-
-    A text that differs from what was approved under its version number becomes the next version with its approval, so
-    that a name always stands for one text.
-
-    Raises:
-      UserError: a text that cannot be approved; says why.
-    """
-    if decision == "approved":
-        if errors := text_errors(principle):
-            raise UserError(f"{principle.name}: {errors[0]}; edit it first")
-        if approved_otherwise(principle):
-            file = file_of(folder, principle)
-            latest = max(p.version for p in read_principles(folder) if p.id == principle.id)
-            principle = dataclasses.replace(principle, version=latest + 1)
-            write_principle(file, principle)
-    add_review(folder, principle, _review(principle, reviewer, decision, comment))
-    return principle.name
+        try:
+            if choice == "edit":
+                principle = _edit(folder, principle)
+            elif choice == "comment":
+                if comment := _ask("comment: "):
+                    principle = remark(folder, principle, reviewer, comment)
+            elif choice in ("approve", "reject"):
+                comment = _ask("comment (enter for none): ")
+                decision = {"approve": "approved", "reject": "rejected"}[choice]
+                name = decide(folder, principle, reviewer, decision, comment)
+                style = "green" if choice == "approve" else "red"
+                show(f"{name}: {choice.removesuffix('e')}ed by {reviewer}", style=style)
+                return choice
+            else:
+                return choice
+        except Changed as error:
+            show(str(error), style="red")
+            principle = find(read_principles(folder), principle.name, folder)
+        except UserError as error:
+            show(str(error), style="red")
 
 
 def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> None:
@@ -135,22 +104,11 @@ def print_principle(principle: Principle, all_versions: Sequence[Principle]) -> 
     now = status(principle, all_versions)
     title = Text(f"{principle.name}: {now}")
     show_table(Panel(table, title=title, title_align="left", box=box.ROUNDED, expand=results.is_terminal))
-    for note in _notes(principle, all_versions):
+    for note in remarks(principle, all_versions):
         show(f"  {note}", style="yellow")
 
 
-def _notes(principle: Principle, all_versions: Sequence[Principle]) -> list[str]:
-    notes = text_errors(principle)
-    same, other = closest(principle.phrasings[0][0], [p for p in all_versions if p.id != principle.id])
-    if same >= NEARBY:
-        notes.append(f"nearest other principle: {other} ({same:.0%} alike)")
-    earlier = [p for p in all_versions if p.id == principle.id and p.version < principle.version]
-    if earlier:
-        notes += differences(max(earlier, key=lambda p: p.version), principle)
-    return notes
-
-
-def _edit(folder: Path, principle: Principle, principles: Sequence[Principle]) -> Principle:
+def _edit(folder: Path, principle: Principle) -> Principle:
     """In $VISUAL or $EDITOR where there is one, else text by text. An approved text stays, beside its next version."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if editor and sys.stdin.isatty():
@@ -160,15 +118,7 @@ def _edit(folder: Path, principle: Principle, principles: Sequence[Principle]) -
     if (wanted.phrasings, wanted.check) == (principle.phrasings, principle.check):
         show("unchanged")
         return principle
-    if wanted.phrasings == principle.phrasings:  # another check of the same text, whose reviews stay
-        changed = dataclasses.replace(principle, check=wanted.check)
-    else:
-        changed = dataclasses.replace(edited(principle, wanted.phrasings), check=wanted.check)
-    taken = [p.version for p in principles if p.id == principle.id]
-    if changed.version != principle.version and changed.version in taken:
-        changed = dataclasses.replace(changed, version=max(taken) + 1)
-    write_principle(file_of(folder, changed), changed)
-    return changed
+    return change(folder, principle, wanted.phrasings, wanted.check)
 
 
 def _edit_line(wording: tuple[str, str]) -> tuple[str, str]:
@@ -207,8 +157,3 @@ def _ask(question: str) -> str:
     except EOFError:
         print()
         return "quit" if question.startswith("[") else ""
-
-
-def _review(principle: Principle, reviewer: str, decision: str, comment: str) -> Review:
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Review(reviewer, now, decision, content_hash(principle), comment)

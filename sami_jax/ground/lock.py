@@ -1,4 +1,4 @@
-"""One run a folder: two at once would write over each other and break the audit log's chain.
+"""One run a folder: two at once would write over each other and break the audit log's chain. One writer at a time elsewhere.
 
 Not every file system of a cluster knows flock: Lustre without -o flock says ENOSYS, NFS without statd ENOLCK, Cray's DVS 524. Some know
 POSIX's locks all the same.
@@ -38,6 +38,22 @@ def lock_folder(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         hosts.once(lambda: _take(folder, held))
         yield
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Lets in one writer at a time, of this process's threads and of other processes, which wait; for what takes milliseconds. It leaves
+    no file. Where the file system has no locks, all are let in."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (*_NO_LOCKS, errno.EBADF):  # the last is of NFS, which locks files alone
+                raise
+        yield
+    finally:
+        os.close(place)
 
 
 def _take(folder: Path, held: contextlib.ExitStack) -> None:

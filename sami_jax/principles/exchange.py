@@ -24,6 +24,7 @@ from sami_jax.data.jsonl import read_json, write_json, write_text
 from sami_jax.data.rows import read_file
 from sami_jax.errors import UserError
 from sami_jax.ground.disk import hidden
+from sami_jax.ground.lock import alone_in
 from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.checks.conditions import canonical
 from sami_jax.principles.constitutions import numbered, statements
@@ -70,23 +71,30 @@ def merge(folder: Path, incoming: Sequence[Principle]) -> dict[str, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, list[str]] = {"new": [], "changed": [], "next version": [], "unchanged": []}
     for principle in incoming:
-        there = [p for p in map(read_principle, principle_files(folder)) if p.id == principle.id]
-        same = [p for p in there if p.phrasings == principle.phrasings]
-        if not there:
-            kind, written = "new", principle
-        elif same:
-            check = principle.check or same[-1].check
-            kind = "unchanged" if check == same[-1].check else "changed"
-            written = dataclasses.replace(same[-1], check=check)
-        else:
-            latest = max(there, key=lambda p: p.version)
-            written = edited(latest, principle.phrasings)
-            written = dataclasses.replace(written, check=principle.check or latest.check)
-            kind = "changed" if written.version == latest.version else "next version"
-        if kind != "unchanged":
-            write_principle(file_of(folder, written), written)
-        outcome[kind].append(written.name)
+        with alone_in(folder):
+            kind, name = _merge_one(folder, principle)
+        outcome[kind].append(name)
     return outcome
+
+
+def _merge_one(folder: Path, principle: Principle) -> tuple[str, str]:
+    """What became of it, and its name."""
+    there = [p for p in map(read_principle, principle_files(folder)) if p.id == principle.id]
+    same = [p for p in there if p.phrasings == principle.phrasings]
+    if not there:
+        kind, written = "new", principle
+    elif same:
+        check = principle.check or same[-1].check
+        kind = "unchanged" if check == same[-1].check else "changed"
+        written = dataclasses.replace(same[-1], check=check)
+    else:
+        latest = max(there, key=lambda p: p.version)
+        written = edited(latest, principle.phrasings)
+        written = dataclasses.replace(written, check=principle.check or latest.check)
+        kind = "changed" if written.version == latest.version else "next version"
+    if kind != "unchanged":
+        write_principle(file_of(folder, written), written)
+    return kind, written.name
 
 
 def export_principles(principles: Sequence[Principle], target: Path, form: str) -> None:

@@ -37,15 +37,24 @@ def check(folder: Path) -> list[Finding]:
         except UserError as error:
             findings.append(Finding(file.name, str(error).removeprefix(f"{file}: "), True))
     for name, principle in files.items():
-        findings += [Finding(name, text, error) for text, error in _own(name, principle)]
-        found = overlaps(principle.check) if principle.check else []
-        findings += [Finding(name, f"check: {overlap.text}", False, not overlap.both) for overlap in found]
+        findings += check_one(name, principle)
     for (name, one), (twin, other) in itertools.combinations(files.items(), 2):
         if one.name == other.name:
             findings.append(Finding(name, f"{one.name} is in {twin} too; give each its own id or version", True))
     newest = set(current(list(files.values())))
     findings += _near_duplicates({name: p for name, p in files.items() if p in newest})
     return sorted(findings, key=lambda finding: (not finding.error, finding.note, finding.where))
+
+
+def check_one(name: str, principle: Principle) -> list[Finding]:
+    """What is wrong or doubtful in one principle, whatever others say.
+
+    Args:
+      name: of its file.
+    """
+    found = [Finding(name, text, error) for text, error in _own(name, principle)]
+    overlapping = overlaps(principle.check) if principle.check else []
+    return found + [Finding(name, f"check: {overlap.text}", False, not overlap.both) for overlap in overlapping]
 
 
 def _own(name: str, principle: Principle) -> Iterator[tuple[str, bool]]:
