@@ -50,7 +50,7 @@ test-lowest:
 # Writes down those versions anew, after setup.py's bounds have changed.
 lowest: $(VENV)/.installed-dev
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-header --no-annotate \
-	  --extra openai --extra hub --extra gguf --extra wandb --extra mlflow --output-file requirements/lowest.txt setup.py
+	  --extra openai --extra hub --extra gguf --extra desk --extra wandb --extra mlflow --output-file requirements/lowest.txt setup.py
 
 # What is published, in dist/: built, checked for what is in it, and run from an environment of its own.
 package: $(VENV)/.installed-dev

@@ -16,11 +16,13 @@ HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
 GGUF = "gguf>=0.19,<0.20"  # models in that format: its types of numbers, its names of tensors
 WANDB = "wandb>=0.26"
 MLFLOW = ["mlflow-skinny>=3.11.1", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two: its store in a local file
+DESK = ["starlette>=0.47", "uvicorn>=0.34"]  # the pages of `sami desk`
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6"]
 TEST = [  # of `make test`
     OPENAI,
     HUB,
     GGUF,
+    *DESK,
     "torch==2.13.0",
     "peft>=0.17",
     "hypothesis>=6.100",
@@ -67,6 +69,7 @@ setup(
         "sami_jax": ["py.typed"],
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
         "sami_jax.report": ["*.html", "*.css"],
+        "sami_jax.desk": ["templates/*.html", "static/*"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml", "queries/*.jsonl"],
     },
     install_requires=[
@@ -107,6 +110,7 @@ setup(
         "openai": [OPENAI],
         "hub": [HUB],
         "gguf": [GGUF],
+        "desk": DESK,
         "wandb": [WANDB],
         "mlflow": MLFLOW,
         "docs": DOCS,
@@ -118,6 +122,7 @@ setup(
             *MLFLOW,
             TPU,
             "transformers[serving]",
+            "playwright>=1.50",  # the desk in a browser, where Chromium is installed
             "nbclient>=0.10",
             "ipykernel>=6.29",
             "pyright[nodejs]>=1.1.400",

@@ -2,13 +2,13 @@
 
 import argparse
 
-from sami_jax.cli import completion, doctor, importing, planning, principles, proof, pushing, studying, verbs
+from sami_jax.cli import completion, desk, doctor, importing, planning, principles, proof, pushing, studying, verbs
 from sami_jax.cli.options import Parser
 from sami_jax.ground.version import VERSION
 
 # The verbs as `sami --help` shows them, in the order in which they are wanted.
 GROUPS = {
-    "prepare": ("doctor", "import", "principles", "plan", "completion"),
+    "prepare": ("doctor", "import", "principles", "desk", "plan", "completion"),
     "train": ("run", "train", "study"),
     "use": ("sample", "score", "export", "push"),
     "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
@@ -32,6 +32,7 @@ def new_parser() -> Parser:
     planning.add_verbs(sub)
     proof.add_verbs(sub)
     principles.add_verbs(sub)
+    desk.add_verbs(sub)
     doctor.add_verbs(sub)
     completion.add_verbs(sub, parser)
     pushing.add_verbs(sub)

@@ -23,6 +23,7 @@ EXTRAS = {
     "openai": "writers and judges behind a server",
     "hub": "queries from hub datasets, CSV and Parquet",
     "gguf": "models in GGUF files",
+    "desk": "pages to decide about principles, rate pairs, follow runs",
     "wandb": "scalars to Weights & Biases",
     "mlflow": "scalars to MLflow",
     "docs": "the documentation's site",

@@ -18,7 +18,7 @@ from sami_jax.errors import UserError
 
 SHEET = "ratings.csv"
 SHOWN = ("item", "query", "constitution", "response_1", "response_2")
-COLUMNS = (*SHOWN, "better", "rater", "reason")
+COLUMNS: tuple[str, ...] = (*SHOWN, "better", "rater", "reason")
 BETTER = ("1", "2", "tie")
 CANNOT_SAY = "cannot say"  # a rater has looked, and has no rating to give
 LONGEST_CELL = 2**24  # characters

@@ -24,6 +24,7 @@ Only id, principle and antithesis must be there. A folder may hold several versi
 """
 
 import dataclasses
+import functools
 import io
 import re
 from pathlib import Path
@@ -90,7 +91,12 @@ def read_principle(file: Path) -> Principle:
     Raises:
       UserError: not YAML, or not a principle; names the file and what is wrong.
     """
-    content = _load(file, YAML(typ="safe", pure=True))
+    return _principle(file, _text(file))
+
+
+@functools.lru_cache(maxsize=2000)  # YAML takes milliseconds a file, and a desk reads its folder for every page
+def _principle(file: Path, text: str) -> Principle:
+    content = _load(file, text, YAML(typ="safe", pure=True))
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a principle; it needs id, principle and antithesis")
     if unknown := [key for key in content if key not in KEYS]:
@@ -118,8 +124,9 @@ def write_principle(file: Path, principle: Principle) -> None:
     yaml = YAML()
     yaml.width, yaml.allow_unicode = 110, True
     yaml.indent(mapping=2, sequence=4, offset=2)
-    content = _load(file, yaml) if file.exists() else {}
-    known = read_principle(file) if file.exists() else None
+    text = _text(file) if file.exists() else ""
+    content = _load(file, text, yaml) if text else {}
+    known = _principle(file, text) if text else None
     for key, value in _content(principle).items():
         if known is None or value != _content(known).get(key):
             content[key] = _styled(value)
@@ -146,17 +153,28 @@ def file_of(folder: Path, principle: Principle) -> Path:
     return folder / f"{principle.name}.yaml" if plain.exists() else plain
 
 
-def _load(file: Path, yaml: YAML):
+def _text(file: Path) -> str:
     try:
         if (size := file.stat().st_size) > MOST_BYTES:
-            raise ValueError(f"{size} bytes, too much for a principle")
-        content = yaml.load(file.read_text(encoding="utf-8-sig"))
-        _check(content)
-        return content
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable YAML ({' '.join(str(error).split())[:160]}); mend the file") from None
+            raise _unreadable(file, ValueError(f"{size} bytes, too much for a principle"))
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _unreadable(file, error) from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}; give a file that can be read") from None
+
+
+def _load(file: Path, text: str, yaml: YAML):
+    try:
+        content = yaml.load(text)
+        _check(content)
+        return content
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: not readable YAML ({' '.join(str(error).split())[:160]}); mend the file")
 
 
 def _check(content) -> None:

@@ -91,13 +91,18 @@ def change(
 def remarks(principle: Principle, all_versions: Sequence[Principle]) -> list[str]:
     """What a reviewer is to look at: faults of the text, the nearest other principle, what the version before says."""
     found = text_errors(principle)
-    same, other = closest(principle.phrasings[0][0], [p for p in all_versions if p.id != principle.id])
-    if same >= NEARBY:
-        found.append(f"nearest other principle: {other} ({same:.0%} alike)")
+    if near := nearest(principle, all_versions):
+        found.append(f"nearest other principle: {near[0]} ({near[1]:.0%} alike)")
     earlier = [p for p in all_versions if p.id == principle.id and p.version < principle.version]
     if earlier:
         found += differences(max(earlier, key=lambda p: p.version), principle)
     return found
+
+
+def nearest(principle: Principle, all_versions: Sequence[Principle]) -> tuple[str, float] | None:
+    """The other principle that says most nearly the same, and the share that is alike; None where none comes near."""
+    same, other = closest(principle.phrasings[0][0], [p for p in all_versions if p.id != principle.id])
+    return (other, same) if same >= NEARBY else None
 
 
 def _as_read(folder: Path, principle: Principle) -> Principle:

@@ -166,9 +166,19 @@ def gather(workdir: Path) -> Run:
         events = read_audit(workdir / AUDIT)
     except UserError:
         events = []
+    return Run(
+        workdir, statement["predicate"], statement["subject"], events, verified, complaint, iterations_of(workdir)
+    )
+
+
+def iterations_of(workdir: Path) -> list[Iteration]:
+    """What each iteration has left so far, in order.
+
+    Raises:
+      UserError: a file that cannot be read.
+    """
     numbers = sorted(int(f.name[10:]) for f in workdir.glob("iteration_*") if f.name[10:].isdecimal())
-    iterations = [_iteration(number, workdir / f"iteration_{number}") for number in numbers]
-    return Run(workdir, statement["predicate"], statement["subject"], events, verified, complaint, iterations)
+    return [_iteration(number, workdir / f"iteration_{number}") for number in numbers]
 
 
 def compare(run: Run, name: str) -> list[Comparison]:

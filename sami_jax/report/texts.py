@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001 (Japanese has marks of its own)
 """Every word of the report that is ours, in each language. Texts of models, principles and files are data, and stay as they are."""
 
+from collections.abc import Mapping
+
 LANGUAGES = ("en", "ja")
 
 # Key -> the text in each of LANGUAGES. Fields are those of str.format.
@@ -253,19 +255,20 @@ TEXTS: dict[str, tuple[str, str]] = {
 
 
 class Words:
-    """The texts of one language."""
+    """The texts of one language: of the report, or of other pages."""
 
-    def __init__(self, language: str):
+    def __init__(self, language: str, texts: Mapping[str, tuple[str, str]] = TEXTS):
         self.language = language
+        self._texts = texts
         self._place = LANGUAGES.index(language)
 
     def __call__(self, key: str, **values) -> str:
-        return TEXTS[key][self._place].format(**values)
+        return self._texts[key][self._place].format(**values)
 
     def term(self, kind: str, name: str) -> str:
         """The word for a name out of the files; the name itself where there is none."""
         key = f"{kind}/{name}"
-        return self(key) if key in TEXTS else name
+        return self(key) if key in self._texts else name
 
     def percent(self, share: float) -> str:
         return self("percent", value=100 * share)

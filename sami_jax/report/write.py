@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sami_jax.data.jsonl import write_text
 from sami_jax.errors import UserError
@@ -11,6 +12,9 @@ from sami_jax.report import record, results
 from sami_jax.report.data import Run, compare, gather
 from sami_jax.report.figures import picture
 from sami_jax.report.texts import Words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 NAMES = {"en": "report.html", "ja": "report.ja.html"}  # in the run's folder
 
@@ -70,27 +74,40 @@ def _guarded(run: Run, make: Callable):
 
 
 def _page(run: Run, words: Words) -> str:
+    from markupsafe import Markup
+
+    # Curves are made of numbers and of our own words alone: they go to the page as they are.
+    figures = results.figures(run, words)
+    figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # as said above  # nosec B704
+    return (
+        environment(Path(__file__).parent)
+        .get_template("template.html")
+        .render(t=words, figures=figures, **redacted(view(run, words)))
+    )
+
+
+def environment(folder: Path) -> "Environment":
+    """Templates of HTML in which nothing that is shown can be markup, or be invisible."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     def neutral(value):
-        """Control characters spelt out, and what is no Unicode text; then autoescape does its part."""
-        if not isinstance(value, str) or isinstance(value, Markup):
-            return value
-        return visible(value).encode("utf-8", "backslashreplace").decode("utf-8")
+        """Then autoescape does its part."""
+        return spelt_out(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=neutral,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Curves are made of numbers and of our own words alone: they go to the page as they are.
-    figures = results.figures(run, words)
-    figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # as said above  # nosec B704
-    return environment.get_template("template.html").render(t=words, figures=figures, **redacted(view(run, words)))
+
+
+def spelt_out(text: str) -> str:
+    """The text with control characters spelt out, and what is no Unicode text."""
+    return visible(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def view(run: Run, words: Words) -> dict:

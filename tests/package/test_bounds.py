@@ -18,7 +18,7 @@ def test_each_is_the_version_tested():
     extras = asked["extras_require"]
     wanted = [
         *asked["install_requires"],
-        *(one for name in ("openai", "hub", "gguf", "wandb", "mlflow") for one in extras[name]),
+        *(one for name in ("openai", "hub", "gguf", "desk", "wandb", "mlflow") for one in extras[name]),
     ]
     lines = (ROOT / "requirements/lowest.txt").read_text(encoding="utf-8").splitlines()
     tested = {name: Version(version) for name, _, version in (line.partition("==") for line in lines)}
