@@ -70,6 +70,7 @@ setup(
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
         "sami_jax.report": ["*.html", "*.css"],
         "sami_jax.desk": ["templates/*.html", "static/*"],
+        "sami_jax.watch": ["watch.html"],
         "sami_jax.configs": ["*.py", "principles/*/*.yaml", "queries/*.jsonl"],
     },
     install_requires=[

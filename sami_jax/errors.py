@@ -22,6 +22,10 @@ class StoppedByCanary(Exception):
     """A run was stopped because its canaries fired; what is good is kept. Exit status 3."""
 
 
+class Alarmed(Exception):
+    """A watch over a served model raised an alarm; all that was asked for is done. Exit status 3."""
+
+
 class NotFinite(Exception):
     """The numbers went wrong: weights, loss or log-likelihoods that are no numbers; what is good is kept. Exit status 5."""
 

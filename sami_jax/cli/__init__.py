@@ -4,7 +4,7 @@ Exit status, each but 0 said in one line on stderr:
     0  done                                         4  another process of the run was lost
     1  `sami doctor`: something is missing          5  weights, losses or log-likelihoods are no numbers
     2  bad input, or a disk that cannot hold it     75  network, names or storage did not answer: try again
-    3  stopped by its canaries                      130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
+    3  stopped by its canaries; `watch`: an alarm   130, 143, 129  stopped by SIGINT, SIGTERM, SIGHUP
 """
 
 import argparse
@@ -17,7 +17,16 @@ from pathlib import Path
 from sami_jax.cli.options import hushed, join, nearest
 from sami_jax.cli.parser import new_parser
 from sami_jax.cli.start import keep_compiled_programs, set_up
-from sami_jax.errors import BAD_INPUT, NOT_FINITE, STOPPED_BY_CANARIES, NotFinite, Stopped, StoppedByCanary, UserError
+from sami_jax.errors import (
+    BAD_INPUT,
+    NOT_FINITE,
+    STOPPED_BY_CANARIES,
+    Alarmed,
+    NotFinite,
+    Stopped,
+    StoppedByCanary,
+    UserError,
+)
 from sami_jax.ground import hosts
 from sami_jax.ground.disk import disk_fault
 from sami_jax.ground.redaction import redact
@@ -48,7 +57,7 @@ def _call(argv: list[str]) -> int:
             sys.stdout.flush()  # what cannot be written is told here, not by Python on its way out
     except UserError as error:
         return _complain(str(error), error.status)
-    except StoppedByCanary as stop:
+    except (StoppedByCanary, Alarmed) as stop:
         return _complain(str(stop), STOPPED_BY_CANARIES)
     except NotFinite as error:
         return _complain(str(error), NOT_FINITE)

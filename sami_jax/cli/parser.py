@@ -2,7 +2,19 @@
 
 import argparse
 
-from sami_jax.cli import completion, desk, doctor, importing, planning, principles, proof, pushing, studying, verbs
+from sami_jax.cli import (
+    completion,
+    desk,
+    doctor,
+    importing,
+    planning,
+    principles,
+    proof,
+    pushing,
+    studying,
+    verbs,
+    watching,
+)
 from sami_jax.cli.options import Parser
 from sami_jax.ground.version import VERSION
 
@@ -13,6 +25,7 @@ GROUPS = {
     "use": ("sample", "score", "export", "push"),
     "prove": ("evaluate", "compare", "judge", "rate", "winrate", "rank", "explain"),
     "account for it": ("verify", "report"),
+    "after the launch": ("watch",),
 }
 
 
@@ -37,6 +50,7 @@ def new_parser() -> Parser:
     completion.add_verbs(sub, parser)
     pushing.add_verbs(sub)
     importing.add_verbs(sub)
+    watching.add_verbs(sub)
     lines = []
     for title, names in GROUPS.items():
         lines += [f"{title}:", *(f"  {name:<11} {sub.choices[name].description}" for name in names), ""]

@@ -32,6 +32,7 @@ class Curve:
     series: int  # which of the page's colours
     intervals: Sequence[tuple[float, float]] = ()  # one a point, or none
     marked: bool = True  # whether each point has a marker
+    dashed: bool = False  # and thin, as limits are
 
 
 def curves(
@@ -136,7 +137,8 @@ def picture(title: str, legend: Sequence[dict], svg: str) -> str:
 def _draw(axes, line: Curve) -> None:
     number = line.series % len(MARKERS)
     colour, marker = f"#0000a{number}", MARKERS[number] if line.marked else None
-    axes.plot(line.x, line.y, color=colour, marker=marker, markersize=5, linewidth=1.8, solid_joinstyle="round")
+    style = {"linestyle": (0, (3, 2)), "linewidth": 1.2} if line.dashed else {"linewidth": 1.8}
+    axes.plot(line.x, line.y, color=colour, marker=marker, markersize=5, solid_joinstyle="round", **style)
     if line.intervals:
         low, high = zip(*line.intervals, strict=True)
         axes.vlines(line.x, low, high, color=colour, linewidth=1.2, alpha=0.75)
@@ -149,7 +151,7 @@ def _thinned(line: Curve) -> Curve:
         return line
     starts = range(0, len(line.x), size)
     x, y = ([statistics.fmean(values[start : start + size]) for start in starts] for values in (line.x, line.y))
-    return Curve(x, y, line.series, marked=False)
+    return Curve(x, y, line.series, marked=False, dashed=line.dashed)
 
 
 def _embedded(svg: str, name: str, title: str) -> str:

@@ -258,8 +258,7 @@ class Words:
     """The texts of one language: of the report, or of other pages."""
 
     def __init__(self, language: str, texts: Mapping[str, tuple[str, str]] = TEXTS):
-        self.language = language
-        self._texts = texts
+        self.language, self._texts = language, texts
         self._place = LANGUAGES.index(language)
 
     def __call__(self, key: str, **values) -> str:

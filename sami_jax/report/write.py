@@ -1,6 +1,6 @@
 """Writes the report: one HTML file without scripts, that asks nothing of the network and shows all it has from within."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,19 +74,23 @@ def _guarded(run: Run, make: Callable):
 
 
 def _page(run: Run, words: Words) -> str:
+    return page("template.html", results.figures(run, words), t=words, **redacted(view(run, words)))
+
+
+def page(template: str, figures: Sequence[dict], folders: Sequence[Path] = (), **shown) -> str:
+    """A page as text. Curves are made of numbers and of our own words alone: they go to it as they are.
+
+    Args:
+      template: a file of this folder, or of `folders`.
+      figures: each with its "svg".
+    """
     from markupsafe import Markup
 
-    # Curves are made of numbers and of our own words alone: they go to the page as they are.
-    figures = results.figures(run, words)
     figures = [figure | {"svg": Markup(figure["svg"])} for figure in figures]  # as said above  # nosec B704
-    return (
-        environment(Path(__file__).parent)
-        .get_template("template.html")
-        .render(t=words, figures=figures, **redacted(view(run, words)))
-    )
+    return environment(*folders, Path(__file__).parent).get_template(template).render(figures=figures, **shown)
 
 
-def environment(folder: Path) -> "Environment":
+def environment(*folders: Path) -> "Environment":
     """Templates of HTML in which nothing that is shown can be markup, or be invisible."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -96,7 +100,7 @@ def environment(folder: Path) -> "Environment":
         return spelt_out(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=neutral,

@@ -13,6 +13,15 @@ def find(pattern: str, text: str) -> bool:
     return _compiled(pattern).search(text) is not None
 
 
+def replaced(pattern: str, text: str, by: str) -> str:
+    """The text with all that the pattern finds in it replaced by a plain text.
+
+    Raises:
+      UserError: RE2 does not take the pattern; says why.
+    """
+    return _compiled(pattern).sub(lambda _: by, text)
+
+
 def size(pattern: str) -> int:
     """Steps of a pattern's program: a search takes at most so many times the text's length.
 
