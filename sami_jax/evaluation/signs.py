@@ -7,6 +7,7 @@ fires on a change that matters, by its field in the config, and that chance does
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,8 +105,13 @@ def repetition(tokens: Sequence[int] | Sequence[str]) -> float:
 
 def refuses(text: str, refusals: Sequence[str]) -> bool:
     """Whether a reply begins by refusing. Further on, the words may be anybody's, as in a story or an advice."""
-    opening = _plain(text.strip())[:OPENING]
-    return any(_plain(words) in opening for words in refusals)
+    opening = _plain(text.strip()[:OPENING])[:OPENING]
+    return any(words in opening for words in _plain_refusals(tuple(refusals)))
+
+
+@functools.lru_cache(maxsize=8)
+def _plain_refusals(refusals: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_plain, refusals))
 
 
 def _plain(text: str) -> str:

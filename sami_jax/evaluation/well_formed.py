@@ -1,7 +1,6 @@
 """Whether a reply of real text is whole, whatever it says: docs/judging.md has the rules."""
 
 import re
-import unicodedata
 
 from sami_jax.evaluation.signs import repetition
 from sami_jax.principles.checks.languages import LANGUAGES, scripts_for
@@ -11,6 +10,8 @@ from sami_jax.principles.checks.scripts import CHINESE, JAPANESE, scripts_of
 LOOP = 0.5  # share of a reply's runs of four words that occurred before in it
 SHORT = 16  # words; a shorter reply may say things twice
 STUTTER = re.compile(r"([^\s\-=_*~.|#+]{1,8}?)\1{19,}")  # the same few characters twenty times over
+# A replacement character stands for bytes that were no text; control characters and halves of characters are in no text.
+BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 STRAY = 0.05  # share of a reply's letters that may be of a script that nobody asked for
 
 
@@ -23,7 +24,7 @@ def well_formed(query: str, response: str, ended: bool | None, constitution: str
     return (
         ended is not False
         and any(character.isalnum() for character in response)
-        and not any(_broken(character) for character in response)
+        and not BROKEN.search(response)
         and not loops(response)
         and not strays(response, f"{query}\n{constitution}")
     )
@@ -47,8 +48,3 @@ def strays(response: str, prompt: str) -> bool:
     letters = scripts_of(response)
     stray = sum(count for script, count in letters.items() if script not in allowed)
     return stray > STRAY * letters.total()
-
-
-def _broken(character: str) -> bool:
-    """A replacement character stands for bytes that were no text; control characters are in no text."""
-    return character == "\ufffd" or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\r\t")

@@ -71,7 +71,9 @@ def _slices(row: dict) -> tuple[str, ...]:
     tags = row["tags"]
     if isinstance(tags, dict):
         tags = [f"{key}={value}" for key, value in tags.items() if isinstance(value, str | int | float)]
-    found = tags_of({"tags": [tags] if isinstance(tags, str) and not tags.startswith("[") else tags})
+    elif isinstance(tags, str) and not tags.startswith("["):
+        tags = [tags]
+    found = tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags_of(row)
     return tuple(dict.fromkeys(tag[:LONGEST_TAG] for tag in found[:MOST_TAGS] if tag))
 
 

@@ -99,8 +99,16 @@ def language_of(text: str) -> str:
     words = NO_LANGUAGE.sub(" ", text[:ENOUGH])
     letters = scripts_of(words)
     half = letters.total() / 2
-    likely = {code for code in LANGUAGES if sum(letters[script] for script in scripts_for(code)) > half}
+    if len(letters) == 1:  # as nearly always
+        likely = _written_in(next(iter(letters)))
+    else:
+        likely = {code for code in LANGUAGES if sum(letters[script] for script in scripts_for(code)) > half}
     return next((code for code, _ in _identifier().rank(words) if code in likely), "") if likely else ""
+
+
+@functools.cache
+def _written_in(script: str) -> set[str]:
+    return {code for code in LANGUAGES if script in scripts_for(code)}
 
 
 @functools.cache
