@@ -83,12 +83,13 @@ def curves(
         axes.set_xlabel(x_label, color=_INK, fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if limits:
             axes.set_ylim(limits)
         elif from_zero and all(value >= 0 for line in lines for value in line.y):
             axes.set_ylim(bottom=0)
+        if percent:
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
         axes.tick_params(colors=_INK, labelsize=9, length=0, pad=5)
         axes.grid(axis="y", color=_RULE, linewidth=0.8)
         axes.set_axisbelow(True)

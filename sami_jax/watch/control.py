@@ -1,15 +1,16 @@
 """Control limits: what windows may show by chance, and which do not.
 
-Of each cell (a measure of a slice) the answers of the last 1, 2, 4, 8 and 16 windows are set against a reference, twice:
+Of each cell (a measure of a slice) the answers of the last 1, 2, 4, 8 and 16 windows are set against a reference: a share by the
+prediction of a beta-binomial (Jeffreys' prior; Aitchison & Dunsmore 1975), the length, a logarithm, by that of a normal mean (Student's
+t; Hahn 1970). Both know that the reference is a sample too.
 
-- as answers: a share by the prediction of a beta-binomial (Jeffreys' prior; Aitchison & Dunsmore 1975), which knows that the reference
-  is a sample too, takes answers that are no 0 or 1 for as many as they are worth, and answers of a window for as alike as the
-  reference's may be (by moments, Kleinman 1973; the upper limit of their chi square); the length, a logarithm, by the prediction of a normal mean (Hahn 1970, Student's t);
-- as windows: the prediction of a normal mean from the reference's windows, for these may differ by more than their answers' chance
-  does, as weekends do, and how much they do is known from few windows.
+Windows may differ by more than their answers' chance does, as weekends do. How much is told by the chi square of the reference's windows
+around their mean: a cell's own, or the upper 95 % limit of all cells' of the measure, whichever is more. The beta-binomial takes answers of
+a window for as alike as that means (by moments; Kleinman 1973), the normal mean has its variance multiplied by it (as in Laney's p'
+chart, 2002).
 
-The larger p-value counts: neither alone may call an alarm. All p-values of a window are one family, by Holm's method: in a window, whatever
-is measured, by however many slices, an alarm comes by chance with a probability of FALSE_ALARMS at most.
+All p-values of a window are one family, by Holm's method: in a window, whatever is measured, by however many slices, an alarm comes by
+chance with a probability of FALSE_ALARMS at most.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ FALSE_ALARMS = 0.001  # of a window, by chance, at most
 OVER = 0.01  # p-value, by itself, from which on an alarm is over
 MOST_SLICES = 20
 LEAST = 50  # answers of a slice in the reference; rarer ones are not watched
-_SCREEN = OVER  # p-value above which it decides nothing how large it is
+_SCREEN = 2.0  # standard errors below which nobody needs the exact value, which takes a thousand times as long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +38,13 @@ class Reference:
 
     Attributes:
       windows: of the reference, those with answers.
-      spread: variance of an answer, as it shows between windows.
+      dispersion: how much more the windows' means vary than those of as many independent answers do; at least 1.
     """
 
     cell: Cell
     tally: Tally
-    windows: int
-    spread: float
-
-    @classmethod
-    def of(cls, cell: Cell, windows: Sequence[Tally]) -> "Reference":
-        """
-        Args:
-          windows: at least one with an answer.
-        """
-        counted = [tally for tally in windows if tally.count]
-        whole = summed({cell: tally} for tally in counted)[cell]
-        between = sum(tally.count * (tally.mean - whole.mean) ** 2 for tally in counted)
-        return cls(cell, whole, len(counted), between / max(len(counted) - 1, 1))
+    windows: int = 1
+    dispersion: float = 1.0
 
     def p_value(self, now: Tally, horizon: int = 1) -> float:
         """That chance alone would show as much, or more, of what goes wrong.
@@ -64,32 +54,32 @@ class Reference:
         """
         if not now.count:
             return 1.0
-        windows = self._by_windows(now)
-        # The other one is wanted where it may decide, and not known beforehand: it takes a thousand times as long.
-        return windows if windows > _SCREEN else max(windows, self._by_answers(now, horizon))
+        far = (now.mean - self.tally.mean) / self._error(now.count)
+        towards = far * self.cell.direction if self.cell.direction else abs(far)
+        if towards < _SCREEN and (not self._share or self._expected(now.count) > 1):
+            return min(1.0, float(scipy.special.ndtr(-towards)) * (1 if self.cell.direction else 2))
+        low, high = self._tails(now, horizon, far)
+        return {-1: low, 1: high, 0: min(1.0, 2 * min(low, high))}[self.cell.direction]
 
-    def _by_windows(self, now: Tally) -> float:
-        if self.windows < 2 or self.spread <= 0:
-            return 0.0
-        return self._sided(*_student(self.windows - 1, self._distance(now, self.spread)))
-
-    def _by_answers(self, now: Tally, horizon: int) -> float:
+    def _tails(self, now: Tally, horizon: int, far: float) -> tuple[float, float]:
+        """P(mean <= the present one), P(mean >= it)."""
         if not self._share:
-            return self._sided(*_student(self.tally.count - 1, self._distance(now, self.tally.variance)))
+            df = max(self.tally.count - 1, 1)
+            return float(scipy.special.stdtr(df, far)), float(scipy.special.stdtr(df, -far))
         from scipy.stats import betabinom
 
         n, a, b = self._predicted(now.count, horizon)
         low = min(n, math.ceil(now.total / self._worth - 1e-9))
         high = min(n, math.floor(now.total / self._worth + 1e-9))
-        return self._sided(float(betabinom.cdf(low, n, a, b)), float(betabinom.sf(high - 1, n, a, b)))
+        return float(betabinom.cdf(low, n, a, b)), float(betabinom.sf(high - 1, n, a, b))
 
-    def _sided(self, low: float, high: float) -> float:
-        return {-1: low, 1: high, 0: min(1.0, 2 * min(low, high))}[self.cell.direction]
+    def _error(self, count: int) -> float:
+        """Standard error of the difference between the reference's mean and that of so many answers."""
+        return math.sqrt(max(self.tally.variance * self.dispersion, 1e-12) * (1 / count + 1 / self.tally.count))
 
-    def _distance(self, now: Tally, variance: float) -> float:
-        """Of the means, in standard errors."""
-        error = math.sqrt(max(variance, 1e-12) * (1 / now.count + 1 / self.tally.count))
-        return (now.mean - self.tally.mean) / error
+    def _expected(self, count: int) -> float:
+        """Of the rarer of both outcomes."""
+        return min(self.tally.mean, 1 - self.tally.mean) * count
 
     @property
     def _share(self) -> bool:
@@ -101,60 +91,32 @@ class Reference:
         worst = self.tally.mean * (1 - self.tally.mean)
         return min(1.0, self.tally.variance / worst) if worst > 1e-12 and self.tally.variance > 1e-12 else 1.0
 
-    @property
-    def _alike(self) -> float:
-        """Correlation of a window's answers, the most that the reference allows at 95 %: what few windows show of it is rough."""
-        size = self.tally.count / self.windows / self._worth
-        if self.windows < 2 or size <= 1 or self.tally.variance <= 1e-12:
-            return 0.0
-        most = (
-            (self.windows - 1) / float(scipy.special.chdtri(self.windows - 1, 0.95)) * self.spread / self.tally.variance
-        )
-        return min(0.999, max(0.0, (most - 1) / (size - 1)))
-
     def _predicted(self, count: int, horizon: int) -> tuple[int, float, float]:
         """The beta-binomial of so many answers of so many windows: its size and both parameters."""
-        happened, whole = self.tally.total / self._worth + 0.5, self.tally.count / self._worth + 1
-        alike = self._alike
-        # Variances add: of the reference's mean, and of the windows' own.
+        whole = self.tally.count / self._worth + 1
+        size = whole / self.windows
+        alike = min(0.999, (self.dispersion - 1) / (size - 1)) if size > 1 else 0.0  # correlation of a window's answers
+        # Variances add, as shares of that of one answer: the windows' own, and the reference's.
         own = alike / (horizon * (1 - alike) + alike)
-        reference = min(0.999, (1 + alike * (whole / self.windows - 1)) / whole if alike else 1 / (whole + 1))
-        both = min(0.999, own + reference)
-        size = 1 / both - 1
-        mean = min(happened / whole, 1 - 0.5 / whole)
-        return max(1, math.floor(count / self._worth)), mean * size, (1 - mean) * size
+        both = min(0.999, own + self.dispersion / (whole + self.dispersion))
+        mean = (self.tally.total / self._worth + 0.5) / whole
+        mean = min(mean, 1 - 0.5 / whole)
+        return max(1, math.floor(count / self._worth)), mean * (1 / both - 1), (1 - mean) * (1 / both - 1)
 
     def limits(self, count: int, chance: float) -> tuple[float, float]:
-        """Between which the mean of so many answers lies but by that chance; on a side that does no harm there is none.
+        """Between which the mean of so many answers of a window lies but by that chance; on a side that does no harm there is none.
 
         Returns:
           low, high: shares, or logarithms of lengths.
         """
-        direction, each = self.cell.direction, chance / (1 if self.cell.direction else 2)
-        lows, highs = [], []
-
-        def add_normal(df: int, variance: float) -> None:
-            error = math.sqrt(max(variance, 1e-12) * (1 / count + 1 / self.tally.count))
-            half = float(scipy.special.stdtrit(max(df, 1), 1 - each)) * error
-            lows.append(self.tally.mean - half)
-            highs.append(self.tally.mean + half)
-
-        if self.windows > 1:
-            add_normal(self.windows - 1, self.spread)
+        each = chance / (1 if self.cell.direction else 2)
         if self._share:
             low, high = _share_limits(*self._predicted(count, 1), each)
-            lows.append(low)
-            highs.append(high)
         else:
-            add_normal(self.tally.count - 1, self.tally.variance)
+            half = float(scipy.special.stdtrit(max(self.tally.count - 1, 1), 1 - each)) * self._error(count)
+            low, high = self.tally.mean - half, self.tally.mean + half
         outer = (0.0, 1.0) if self._share else (-math.inf, math.inf)
-        low = max(min(lows), outer[0]) if direction <= 0 else outer[0]
-        return low, min(max(highs), outer[1]) if direction >= 0 else outer[1]
-
-
-def _student(df: int, t: float) -> tuple[float, float]:
-    """Both tails."""
-    return float(scipy.special.stdtr(max(df, 1), t)), float(scipy.special.stdtr(max(df, 1), -t))
+        return low if self.cell.direction <= 0 else outer[0], high if self.cell.direction >= 0 else outer[1]
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -162,6 +124,33 @@ def _share_limits(n: int, a: float, b: float, chance: float) -> tuple[float, flo
     from scipy.stats import betabinom
 
     return float(betabinom.ppf(chance, n, a, b)) / n, float(betabinom.isf(chance, n, a, b)) / n
+
+
+def references(windows: Sequence[Tallies], cells: Sequence[Cell]) -> dict[Cell, Reference]:
+    """What each cell was in these windows, at least one of which has answers of it."""
+    whole = summed(windows)
+    squares: dict[
+        Cell, tuple[float, int]
+    ] = {}  # chi square of the windows around their mean, and its degrees of freedom
+    for cell in cells:
+        counted = [tallies[cell] for tallies in windows if cell in tallies and tallies[cell].count]
+        variance, mean = whole[cell].variance, whole[cell].mean
+        chi = sum(tally.count * (tally.mean - mean) ** 2 for tally in counted) / variance if variance > 1e-12 else 0.0
+        squares[cell] = chi, len(counted) - 1
+    limits = {
+        kind: _upper([squares[cell] for cell in cells if cell.kind == kind]) for kind in {cell.kind for cell in cells}
+    }
+    return {
+        cell: Reference(cell, whole[cell], df + 1, max(1.0, limits[cell.kind], chi / df if df else 1.0))
+        for cell, (chi, df) in squares.items()
+    }
+
+
+def _upper(squares: Sequence[tuple[float, int]]) -> float:
+    """The upper 95 % limit of a dispersion that all have in common."""
+    told = [(chi, df) for chi, df in squares if chi and df]
+    df = sum(df for _, df in told)
+    return sum(chi for chi, _ in told) / float(scipy.special.chdtri(df, 0.95)) if df else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,21 +214,19 @@ class Control:
         return sorted(new, key=lambda one: one.p)
 
     def _complete(self) -> None:
-        frequent = {
-            cell.slice: tally.count
-            for cell, tally in summed(self.first).items()
-            if cell.measure == "length" and cell.slice
-        }
-        kept = sorted((slice for slice in frequent if frequent[slice] >= LEAST), key=lambda slice: -frequent[slice])
-        self.slices = tuple(kept[:MOST_SLICES])
+        counts = {cell.slice: tally.count for cell, tally in summed(self.first).items() if cell.measure == "length"}
+        whole = counts[ALL]
+        # A tag that all answers have tells nothing more than all answers do.
+        kept = [slice for slice, count in counts.items() if LEAST <= count < whole]
+        self.slices = tuple(sorted(kept, key=lambda slice: -counts[slice])[:MOST_SLICES])
         cells = {cell for tallies in self.first for cell in tallies if cell.slice in (ALL, *self.slices)}
-        for cell in sorted(cells):
-            self.references[cell] = Reference.of(cell, [tallies[cell] for tallies in self.first if cell in tallies])
+        self.references = references(self.first, sorted(cells))
 
-    def recent(self, cell: Cell, windows: int) -> Tally:
-        """The last windows after the reference, summed."""
-        each = [tallies[cell] for tallies in list(self._recent)[-windows:] if cell in tallies]
-        return summed({cell: tally} for tally in each).get(cell, Tally())
+    def recent(self, cell: Cell) -> Tally:
+        """The last windows after the reference, summed; the reference where there are none."""
+        if not self._recent:
+            return self.references[cell].tally if cell in self.references else Tally()
+        return summed({cell: tallies[cell]} for tallies in self._recent if cell in tallies).get(cell, Tally())
 
     def _tested(self, cell: Cell, reference: Reference) -> list[tuple[float, int, Tally]]:
         """P-value, horizon and tally at each horizon that there are windows for."""
@@ -266,7 +253,7 @@ def holm(p_values: Sequence[float], chance: float = FALSE_ALARMS) -> Sequence[bo
 def against(measured: Mapping[Cell, Tally], live: Mapping[Cell, Tally], cells: Sequence[Cell]) -> list[Departure]:
     """Those of the cells in which the reference itself is beyond what was measured before the launch."""
     both = [cell for cell in cells if measured.get(cell, Tally()).count > 1 and live.get(cell, Tally()).count]
-    values = [Reference.of(cell, [measured[cell]]).p_value(live[cell]) for cell in both]
+    values = [Reference(cell, measured[cell]).p_value(live[cell]) for cell in both]
     return [
         Departure(cell, p, 0, live[cell], measured[cell])
         for cell, p, beyond in zip(both, values, holm(values), strict=True)

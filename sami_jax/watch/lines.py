@@ -39,7 +39,7 @@ def read_line(line: bytes, now: float) -> Answer:
       BadRow: the line tells of no answer.
     """
     row = _row(line)
-    if not isinstance(row.get("response"), str) or "choices" in row:
+    if "query" not in row or not isinstance(row.get("response"), str):
         row = _of_proxy(row)
     query, response = row.get("query"), row.get("response")
     if not isinstance(query, str) or not isinstance(response, str):

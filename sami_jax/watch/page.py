@@ -10,7 +10,7 @@ from sami_jax.principles.principle import Principle
 from sami_jax.report.figures import MARKERS, Curve, curves
 from sami_jax.report.write import page
 from sami_jax.watch.alarm import MEASURED, Alarm, stamp, value_of
-from sami_jax.watch.control import FALSE_ALARMS, HORIZONS
+from sami_jax.watch.control import FALSE_ALARMS
 from sami_jax.watch.tally import ALL, DIRECTIONS, PRINCIPLE, Cell, Tally
 from sami_jax.watch.texts import WatchWords
 from sami_jax.watch.watching import Watch
@@ -50,9 +50,9 @@ def _verdict(watch: Watch, words: WatchWords, numbers_only: bool) -> dict:
     if not watch.control.ready:
         state, sentence = "learning", words("verdict/learning", windows=watch.windows, first=first)
     elif watch.alarmed:
-        last = _alarm(watch.shown[-1], words)["title"]
+        clearest = _alarm(min(watch.shown, key=lambda alarm: alarm.p), words)["title"]
         about = {"windows": watch.windows - first, "first": first, "alarms": watch.alarmed}
-        state, sentence = "alarm", words("verdict/alarm", last=last, **about)
+        state, sentence = "alarm", words("verdict/alarm", clearest=clearest, **about)
     else:
         state = "quiet"
         sentence = words("verdict/quiet", windows=watch.windows - first, first=first, answers=watch.answers)
@@ -138,11 +138,11 @@ def _slices(watch: Watch, words: WatchWords) -> list[dict]:
         values = []
         for measure in _measures(watch):
             cell = Cell(measure, slice)
-            now, reference = watch.control.recent(cell, HORIZONS[-1]), watch.control.references.get(cell)
+            now, reference = watch.control.recent(cell), watch.control.references.get(cell)
             before = words.value(cell, value_of(cell, reference.tally.mean)) if reference else "-"
             shown = words.value(cell, value_of(cell, now.mean)) if now.count else "-"
             values.append({"now": shown, "before": before, "alarm": cell in watch.control.standing})
-        answers = watch.control.recent(Cell("length", slice), HORIZONS[-1]).count
+        answers = watch.control.recent(Cell("length", slice)).count
         rows.append({"name": slice or words("slices/all"), "answers": answers, "values": values})
     return rows
 
@@ -152,7 +152,7 @@ def _principles(watch: Watch, words: WatchWords, principles: Sequence[Principle]
     rows = []
     for principle in principles:
         cell = Cell(PRINCIPLE + principle.id, ALL)
-        now, reference = watch.control.recent(cell, HORIZONS[-1]), watch.control.references.get(cell)
+        now, reference = watch.control.recent(cell), watch.control.references.get(cell)
         if now.count and reference:
             measured = watch.measured.get(cell)
             rows.append(

@@ -11,7 +11,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 } | {
     "eyebrow": ("After the launch · SAMI", "公開後の監視 · SAMI"),
     "title": ("Watch: {name}", "監視：{name}"),
-    "as of": ("Answers up to {time}", "{time} までの応答"),
+    "as of": ("Last window from {time}", "最後の区間の開始：{time}"),
     "contents": ("Contents", "目次"),
     "badge/quiet": ("within limits", "管理限界内"),
     "badge/alarm": ("alarm", "警報"),
@@ -23,8 +23,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "偶然で説明できない変化はありません。最初の {first} 区間の後、{windows} 区間を確認しました（応答は全部で {answers} 件）。",
     ),
     "verdict/alarm": (
-        "{alarms} alarms in {windows} windows after the first {first}; the last: {last}.",
-        "最初の {first} 区間の後の {windows} 区間で警報が {alarms} 件ありました。最新の警報：{last}。",
+        "{alarms} alarms in {windows} windows after the first {first}; the clearest: {clearest}.",
+        "最初の {first} 区間の後の {windows} 区間で警報が {alarms} 件ありました。最も明確な警報：{clearest}。",
     ),
     "verdict/learning": (
         "Too early to tell: {windows} of the {first} first windows, which all later ones are compared with, are there.",
@@ -35,7 +35,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "管理限界は、測定項目や区分の数によらず、偶然による警報が 1,000 区間に 1 回以下となるように定めています（区間ごとに {tests} 個の検定、Holm 法）。直近 1・2・4・8・16 区間の応答を、最初の区間の応答と比較します。",
     ),
     "numbers only": ("Numbers only: no text of an answer was kept.", "数値のみ：応答の文面は保存していません。"),
-    "passed over": ("Lines that told of no answer: {told}.", "応答として読めなかった行：{told}。"),
+    "passed over": ("Lines passed over: {told}.", "読み飛ばした行：{told}。"),
     "noted": ("Answers with a remark: {told}.", "注記のある応答：{told}。"),
     # Curves.
     "curves": ("The windows", "区間ごとの推移"),

@@ -20,7 +20,7 @@ from sami_jax.watch.measuring import Measuring
 from sami_jax.watch.tally import ALL, Tallies, as_rows, of_rows
 from sami_jax.watch.window import Window
 
-SHOWN_WINDOWS, SHOWN_ALARMS = 500, 50  # of the page: the last ones
+SHOWN_WINDOWS, SHOWN_ALARMS = 500, 20  # of the page: the last ones
 LATE = 60.0  # seconds after its end that a window of a log that is followed waits for answers
 _SPAN = re.compile(r"(\d{1,9})([smhdw]?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
