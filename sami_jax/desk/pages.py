@@ -109,7 +109,12 @@ def named(request: Request) -> str:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(name) <= LONGEST_NAME and name == name.strip() and visible(name) == name and "\n" not in name
+    return (
+        0 < len(name) <= LONGEST_NAME
+        and name == name.strip()
+        and visible(name) == name
+        and not set(name) & {"\n", "\t"}
+    )
 
 
 def keep_name(request: Request) -> RedirectResponse:
@@ -129,7 +134,7 @@ def keep_language(request: Request) -> RedirectResponse:
 def back(request: Request) -> RedirectResponse:
     """To the page of ours that the form names."""
     place = request.state.form.get("back", "/")
-    ours = place.startswith("/") and not place.startswith("//") and "\\" not in place and visible(place) == place
+    ours = place.startswith("/") and not place.startswith("//") and "\\" not in place and place.isprintable()
     return RedirectResponse(urllib.parse.quote(place, safe="/@") if ours else "/", 303)
 
 

@@ -172,9 +172,9 @@ def _curves(one: Iteration, words: Words) -> list[dict]:
         rows = [(row["step"], row[key]) for row in one.metrics if row.get(key) is not None]
         rows = rows[:: -(-len(rows) // POINTS) or 1]
         if len(rows) > 1:
-            (low, high), last = (min(y for _, y in rows), max(y for _, y in rows)), max(rows[-1][0], 1)
-            height = (high - low) or 1.0
-            points = " ".join(f"{300 * x / last:.1f},{75 - 70 * (y - low) / height:.1f}" for x, y in rows)
+            low, high, first, last = min(y for _, y in rows), max(y for _, y in rows), rows[0][0], rows[-1][0]
+            scale = 70 / ((high - low) or 1.0), 300 / (last - first)
+            points = " ".join(f"{scale[1] * (x - first):.1f},{75 - scale[0] * (y - low):.1f}" for x, y in rows)
             title = words(
                 "runs/curve", what=words(f"runs/{label}"), number=one.number, low=f"{low:.3f}", high=f"{high:.3f}"
             )
@@ -198,7 +198,9 @@ def _examples(run: Path) -> list[dict]:
         except ValueError:  # the first may have lost its beginning
             continue
         if isinstance(row, dict) and isinstance(row.get("response"), str):
-            found.append({key: str(row.get(key) or "")[:LONGEST] for key in ("query", "constitution", "response")})
+            found.append(
+                {key: str(row.get(key) or "").strip()[:LONGEST] for key in ("query", "constitution", "response")}
+            )
         if len(found) == EXAMPLES:
             break
     return found

@@ -122,8 +122,8 @@ TEXTS: dict[str, tuple[str, str]] = texts.TEXTS | {
     "done/edited": ("The words are saved.", "文面を保存しました。"),
     "done/unchanged": ("Nothing was changed.", "変更はありません。"),
     "done/changed": (
-        "The text was changed meanwhile. This is how it is now; nothing of yours was written. Read it, and decide again.",
-        "この文面は、その間に変更されました。現在の文面を表示しています。あなたの入力は書き込まれていません。確認して、もう一度判断してください。",
+        "The text was changed meanwhile. This is how it is now; nothing of yours was written, and what you typed is still below. Read it, and decide again.",
+        "この文面は、その間に変更されました。現在の文面を表示しています。あなたの入力は書き込まれておらず、下に残っています。確認して、もう一度判断してください。",
     ),
     "ask": ("What would a model say?", "モデルはどう答えるか"),
     "ask/query": ("A query", "質問"),
@@ -171,10 +171,10 @@ TEXTS: dict[str, tuple[str, str]] = texts.TEXTS | {
     ),
     "agreement/raters": ("Done: {names}", "完了した評価者：{names}"),
     "agreement/between": ("Between raters", "評価者間"),
-    "agreement/judge": ("With the judge", "評価モデルとの一致"),
+    "agreement/judge": ("With the judge", "評価器との一致"),
     "agreement/no judge": (
         "For the agreement with a judge, start the desk with --verdicts FILE.",
-        "評価モデルとの一致度を見るには、--verdicts FILE を付けてデスクを起動してください。",
+        "評価器との一致度を見るには、--verdicts FILE を付けてデスクを起動してください。",
     ),
     "agreement/who": ("who", "評価者"),
     "agreement/interval": ("95 % interval", "95% 信頼区間"),

@@ -11,7 +11,7 @@ from sami_jax.cli.parser import new_parser
 from sami_jax.errors import StoppedByCanary
 from sami_jax.report.summary import print_evaluation
 
-WITHOUT_JSON = {"principles review", "completion"}  # a conversation; a script
+WITHOUT_JSON = {"principles review", "desk", "completion"}  # a conversation; a server; a script
 
 
 def leaves(parser, path=()):
