@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import jinja2
 from rich import box
 from rich.table import Table
 
 from sami_jax.data.jsonl import write_text
 from sami_jax.ground.terminal import cell, show, show_table
 from sami_jax.report.summary import SET_TITLES, percent
+from sami_jax.report.write import page
 
 PAGE = "study.html"
 COLUMNS = (
@@ -44,16 +44,13 @@ def print_study(found: dict) -> None:
 def write_page(found: dict, workdir: Path) -> Path:
     """Writes study.html into the study's folder: the tables, what was chosen and from what; without scripts."""
     here = Path(__file__).parent
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True, trim_blocks=True)
     tables = [
         {"title": _title(name, rows), "rows": [(method, cells(row)) for method, row in rows.items()]}
         for name, rows in found["sets"].items()
     ]
     style = "".join((here / name).read_text(encoding="utf-8") for name in ("colours.css", "style.css"))
-    page = environment.get_template(PAGE).render(
-        style=style, columns=COLUMNS, tables=tables, chosen=found["chosen"], percent=percent
-    )
-    write_text(workdir / PAGE, page)
+    shown = {"style": style, "columns": COLUMNS, "tables": tables, "chosen": found["chosen"], "percent": percent}
+    write_text(workdir / PAGE, page(PAGE, figures=(), **shown))
     return workdir / PAGE
 
 
