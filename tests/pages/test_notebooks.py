@@ -1,7 +1,10 @@
 """The notebooks, executed whole on CPU with small settings; what is kept of them holds no outputs."""
 
+import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,54 @@ def test_tpu_on_whatever_devices_there_are(tmp_path, monkeypatch):
     before, after = map(float, re.search(r"information (\S+) -> (\S+) nats", told).groups())
     assert after > before and "tokens/s on 2 device(s)" in told
     assert (tmp_path / "aligned/model.safetensors").exists()
+
+
+def cell(name: str, part: str) -> str:
+    """The source of the cell that holds a text."""
+    [source] = [
+        text
+        for one in json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        if part in (text := "".join(one["source"]))
+    ]
+    return source
+
+
+@pytest.mark.parametrize(
+    ("package", "wanted"),
+    [
+        ("sami_jax", "sami_jax[tpu]"),
+        ("git+https://example.org/sami_jax@v1", "sami_jax[tpu] @ git+https://example.org/sami_jax@v1"),
+        ("x-1-py3-none-any.whl", "sami_jax[tpu] @ file://{here}/x-1-py3-none-any.whl"),
+        ("folder", "sami_jax[tpu] @ file://{here}/folder"),
+    ],
+)
+def test_tpu_installs_from_one_variable(tmp_path, monkeypatch, package, wanted):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x-1-py3-none-any.whl").touch()
+    (tmp_path / "folder").mkdir()
+    asked = []
+
+    def run(argv: list[str]) -> subprocess.CompletedProcess:
+        asked.append(argv[3:])
+        return subprocess.CompletedProcess(argv, 0)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    exec(cell("tpu", "find_spec"), {"PACKAGE": package})
+    assert asked == [
+        ["uninstall", "--quiet", "--yes", "torch-xla"],
+        ["install", "--quiet", wanted.format(here=tmp_path)],
+    ]
+    monkeypatch.setattr(subprocess, "run", lambda argv: subprocess.CompletedProcess(argv, 1))
+    with pytest.raises(RuntimeError, match="set PACKAGE to a wheel, a folder or a URL"):
+        exec(cell("tpu", "find_spec"), {"PACKAGE": package})
+
+
+def test_tpu_asks_for_a_restart_where_an_older_version_is_in_use(monkeypatch):
+    exec(cell("tpu", "find_spec"), {"PACKAGE": "sami_jax"})
+    monkeypatch.setattr(sys.modules["jax"], "__version__", "0.7.2")
+    with pytest.raises(RuntimeError, match="jax in use in an older version: Runtime, Restart session"):
+        exec(cell("tpu", "find_spec"), {"PACKAGE": "sami_jax"})
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
