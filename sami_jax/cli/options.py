@@ -164,7 +164,7 @@ def with_hosts(sub: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--distributed",
         action="store_true",
-        help="TPU metadata, Slurm, Open MPI or Kubernetes tell which processes there are",
+        help="TPU metadata, Slurm, Open MPI 4 or Kubernetes (extra k8s) tell which processes there are",
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="or say it: where the first process listens,")
     group.add_argument("--processes", type=int, metavar="N", help="how many there are,")

@@ -67,7 +67,7 @@ def join(
     lost_after: int = LOST_AFTER,
     start_within: int = START_WITHIN,
 ) -> None:
-    """Joins the other processes, before any device is touched. Without arguments, TPU metadata, Slurm, Open MPI or Kubernetes
+    """Joins the other processes, before any device is touched. Without arguments, TPU metadata, Slurm, Open MPI 4 or Kubernetes
     tell who they are; the variable JAX_COORDINATOR_PORT then chooses the port.
 
     Args:
