@@ -38,6 +38,8 @@ START_WITHIN = 1800
 SHUTDOWN = 300  # seconds that the processes may come apart at the good end
 PATIENCE = 3600  # seconds, at least, that the others wait while the first reads or writes ...
 SLOWEST = 50e6  # ... and bytes/s of the slowest disk whose work they wait for
+# Codes that an error of the runtime begins with (absl/status/status.h), those that a lost process can lead to.
+_RUNTIME = ("ABORTED: ", "CANCELLED: ", "DATA_LOSS: ", "DEADLINE_EXCEEDED: ", "FAILED_PRECONDITION: ", "INTERNAL: ", "UNAVAILABLE: ", "UNKNOWN: ")  # fmt: skip
 _END = 2**20  # bytes of native output that are looked at
 TOGETHER = 10  # seconds in which processes that end by the same error come to it
 
@@ -283,14 +285,20 @@ def crash() -> None:
     runtime but a lack of memory: then this process is ended while it waits."""
     if _world.count == 1:
         return
-    import jax
-
-    error = sys.exception()
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+    if _of_runtime(sys.exception()):
         time.sleep(_world.lost_after + TOGETHER)
     traceback.print_exc()
     sys.stderr.write(_native_output())
     exit_now(1)
+
+
+def _of_runtime(error: BaseException | None) -> bool:
+    """Whether an error may be what a lost process looks like: jax gives some of its runtime's as ValueError, with the runtime's words."""
+    import jax
+
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return "RESOURCE_EXHAUSTED" not in str(error)
+    return isinstance(error, ValueError) and str(error).startswith(_RUNTIME)
 
 
 def exit_now(status: int) -> None:
