@@ -17,7 +17,7 @@ ALIKE = ("following", "well_formed", "echo")
 
 def evaluated(model: Iteration, measuring: Measuring, refusals: tuple[str, ...]) -> Tallies:
     """The responses of a run's model to its held-out queries, with the verdicts that the run has of them. A query is one value, the
-    mean of its responses': they belong together.
+    mean of its responses': they belong together. Of what is followed, the principles count and not the antitheses, which nobody serves.
 
     Raises:
       UserError: a file of the run cannot be read.
@@ -29,6 +29,8 @@ def evaluated(model: Iteration, measuring: Measuring, refusals: tuple[str, ...])
             answer = Answer(
                 None, row["query"], row["response"], row["constitution"], (), row.get("finish_reason") not in CUT_OFF
             )
+            stated = {statement.id for statement in measuring.stated(answer.constitution) if statement.positive}
+            verdict = {id: follows for id, follows in verdict.items() if id in stated}
             values = {PRINCIPLE + id: float(follows) for id, follows in verdict.items()}
             if name == MAIN_SET:
                 values |= measuring.own(answer) | {"length": math.log(1 + len(answer.response))}
