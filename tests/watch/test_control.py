@@ -129,6 +129,16 @@ def test_an_alarm_is_told_once_and_since_when():
     assert cell not in control.standing
 
 
+def test_slices_are_those_that_are_frequent_and_not_all():
+    rng, control = np.random.default_rng(0), Control(12)
+    for _ in range(12):
+        found = window(rng)
+        control.take(
+            found | {Cell("length", "model=m"): found[Cell("length", ALL)], Cell("length", "rare"): tally([5.0])}
+        )
+    assert control.slices and set(control.slices) == {"s", "t"} == {cell.slice for cell in control.references} - {ALL}
+
+
 def test_first_windows_are_held_against_the_evaluation():
     rng = np.random.default_rng(0)
     cell = Cell("following", ALL)
