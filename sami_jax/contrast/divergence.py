@@ -3,6 +3,7 @@
 The columns of both tables are taken a part at a time, as in `unembedding`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,16 +13,19 @@ from sami_jax.contrast.unembedding import TableParts, logits_of, map_chunks, pul
 from sami_jax.sharding import constrain
 
 
-@jax.custom_vjp
-def divergences(hidden: jax.Array, table: jax.Array, other: jax.Array, other_table: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def divergences(
+    hidden: jax.Array, table: jax.Array, other: jax.Array, other_table: jax.Array, cap: float | None = None
+) -> jax.Array:
     """KL(softmax(hidden @ table) || softmax(other @ other_table)), nats, [N] float32.
 
     Args:
       hidden, other: [N, D]; both tables are cast to their dtype.
       table: [D, V], in any dtype; its gradient is rounded to its own dtype alone.
       other, other_table: the reference's, which has no gradient.
+      cap: soft, of the logits of both; None for none.
     """
-    return _forward(hidden, table, other, other_table)[0]
+    return _forward(hidden, table, other, other_table, cap)[0]
 
 
 class _Seen(NamedTuple):
@@ -36,7 +40,7 @@ class _Seen(NamedTuple):
     other_total: jax.Array  # of exp(b - other_largest)
 
 
-def _forward(hidden, table, other, other_table):
+def _forward(hidden, table, other, other_table, cap):
     parts, other_parts = TableParts(table), TableParts(other_table)
 
     def add_part(seen: _Seen, number):
@@ -46,7 +50,7 @@ def _forward(hidden, table, other, other_table):
 
         def chunk(hidden, other, *seen):
             seen = _Seen(*seen)
-            a, b = logits_of(hidden, part), logits_of(other, other_part)
+            a, b = logits_of(hidden, part, cap), logits_of(other, other_part, cap)
             a, largest, fell = _below_largest(a, new, seen.largest)
             b, other_largest, other_fell = _below_largest(b, new, seen.other_largest)
             weights = jnp.exp(a)
@@ -77,7 +81,7 @@ def _below_largest(logits, new, largest_before):
     return logits - largest[:, None], largest, largest_before - largest
 
 
-def _backward(saved, cotangents):
+def _backward(cap, saved, cotangents):
     hidden, table, other, other_table, totals, other_totals, kl = saved
     other_parts = TableParts(other_table)
 
@@ -86,12 +90,12 @@ def _backward(saved, cotangents):
 
         def logits_gradient(logits, other, totals, other_totals, kl, cotangents):
             """Of KL = sum_v p_v (log p_v - log q_v): p_v (log p_v - log q_v - KL)."""
-            log_ratios = logits - logits_of(other, other_part) - (totals - other_totals)[:, None]
+            log_ratios = logits - logits_of(other, other_part, cap) - (totals - other_totals)[:, None]
             return jnp.exp(logits - totals[:, None]) * (log_ratios - kl[:, None]) * cotangents[:, None]
 
         return logits_gradient
 
-    return *pulled_back(hidden, table, of_part, other, totals, other_totals, kl, cotangents), None, None
+    return *pulled_back(hidden, table, cap, of_part, other, totals, other_totals, kl, cotangents), None, None
 
 
 divergences.defvjp(_forward, _backward)

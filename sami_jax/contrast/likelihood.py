@@ -1,7 +1,7 @@
 """S[b, i, j] = log p(y_j | c_i, x_b): the sharded matrix of conditional log-likelihoods."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,7 @@ def _logprobs(
     packed = model.packed(rows, dtype, remat, accumulator)
     packed = packed._replace(hidden=_at(packed.hidden, scored.predictors))
     hidden = packed.hidden.reshape(-1, packed.hidden.shape[-1])
-    logprobs = chosen_logprobs(hidden, model.table(), scored.targets.reshape(-1))
+    logprobs: Any = chosen_logprobs(hidden, model.table(), scored.targets.reshape(-1), model.config.logit_cap)
     return logprobs.reshape(scored.targets.shape), scored, packed
 
 
@@ -194,7 +194,10 @@ def _own_kl(
     else:
         other = _at(reference_hidden, places)
     d = hidden.shape[-1]
-    per_token = divergences(own.reshape(-1, d), model.table(), other.reshape(-1, d), reference.table())
+    # Of a function with a gradient of its own, no type is known.
+    per_token: Any = divergences(
+        own.reshape(-1, d), model.table(), other.reshape(-1, d), reference.table(), model.config.logit_cap
+    )
     per_token = per_token.reshape(places.shape)
     return jnp.sum(jnp.where(scored.owners == 1, per_token, 0.0), axis=1)
 

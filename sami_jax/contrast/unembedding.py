@@ -4,12 +4,14 @@ The table's columns are taken a part at a time, so that a part of it alone lies 
 each part a chunk at a time. The backward pass computes the logits again and adds the gradient of the table up in float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sami_jax.models.attention import soft_capped
 from sami_jax.sharding import constrain, shards_here
 
 # Tokens unembedded at a time on each device that holds a share of the batch: bounds the logits in memory to this times a part's columns.
@@ -20,13 +22,16 @@ TABLE_PART = 2**26
 LANES = 128  # of a TPU: parts are multiples of it
 
 
-@jax.custom_vjp
-def chosen_logprobs(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def chosen_logprobs(hidden: jax.Array, table: jax.Array, targets: jax.Array, cap: float | None = None) -> jax.Array:
     """log softmax(hidden @ table)[target] for hidden [N, D], table [D, V] and targets [N] -> [N] float32.
 
     The table, in whatever dtype, is cast to that of `hidden`; its gradient is rounded to its own dtype alone.
+
+    Args:
+      cap: soft, of the logits; None for none.
     """
-    return _forward(hidden, table, targets)[0]
+    return _forward(hidden, table, targets, cap)[0]
 
 
 class Seen(NamedTuple):
@@ -37,7 +42,7 @@ class Seen(NamedTuple):
     chosen: jax.Array  # the target's logit, 0 before its part
 
 
-def _forward(hidden, table, targets):
+def _forward(hidden, table, targets, cap):
     table_parts = TableParts(table)
 
     def add_part(seen: Seen, number):
@@ -46,7 +51,7 @@ def _forward(hidden, table, targets):
 
         def chunk(hidden, targets, *seen):
             seen = Seen(*seen)
-            logits = jnp.where(new[None], logits_of(hidden, part), -jnp.inf)
+            logits = jnp.where(new[None], logits_of(hidden, part, cap), -jnp.inf)
             largest = jnp.maximum(seen.largest, jnp.max(logits, axis=-1))
             total = seen.total * jnp.exp(seen.largest - largest) + jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1)
             chosen = jnp.where(new[None] & (columns[None] == targets[:, None]), logits, 0)
@@ -61,7 +66,7 @@ def _forward(hidden, table, targets):
     return seen.chosen - totals, (hidden, table, targets, totals)
 
 
-def _backward(saved, cotangents):
+def _backward(cap, saved, cotangents):
     hidden, table, targets, totals = saved
 
     def of_part(number, columns):
@@ -71,18 +76,19 @@ def _backward(saved, cotangents):
 
         return logits_gradient
 
-    return *pulled_back(hidden, table, of_part, targets, totals, cotangents), None
+    return *pulled_back(hidden, table, cap, of_part, targets, totals, cotangents), None
 
 
 chosen_logprobs.defvjp(_forward, _backward)
 
 
 def pulled_back(
-    hidden: jax.Array, table: jax.Array, of_part: Callable, *arrays: jax.Array
+    hidden: jax.Array, table: jax.Array, cap: float | None, of_part: Callable, *arrays: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The gradients of hidden [N, D] and table [D, V], each in its own dtype, from those of the logits hidden @ table.
 
     Args:
+      cap: soft, of those logits.
       of_part: takes the number of a part and the numbers of its columns [c]; returns what takes a chunk's logits [n, c] and its rows of
         `arrays`, [N, ...] each, to their gradient [n, c].
     """
@@ -96,7 +102,10 @@ def pulled_back(
 
         def chunk(part_gradient, arrays):
             hidden, *others = arrays
-            gradient = logits_gradient(logits_of(hidden, part), *others)
+            logits = logits_of(hidden, part, cap)
+            gradient = logits_gradient(logits, *others)
+            if cap is not None:  # of cap tanh(x / cap): 1 - tanh(x / cap)^2
+                gradient = gradient * (1 - jnp.square(logits / cap))
             gradient = jnp.where(new[None], gradient, 0).astype(part.dtype)
             added = jnp.matmul(hidden.T, gradient, preferred_element_type=jnp.float32)
             hidden_gradient = jnp.matmul(gradient, part.T, preferred_element_type=jnp.float32)
@@ -150,9 +159,10 @@ class TableParts:
         return table.reshape(table.shape[0], self.devices, self.own)
 
 
-def logits_of(hidden: jax.Array, part: jax.Array) -> jax.Array:
+def logits_of(hidden: jax.Array, part: jax.Array, cap: float | None) -> jax.Array:
     """[n, columns] float32 of hidden states [n, D] and a part of a table."""
-    return constrain(jnp.matmul(hidden, part, preferred_element_type=jnp.float32), "batch", "vocab")
+    logits = constrain(jnp.matmul(hidden, part, preferred_element_type=jnp.float32), "batch", "vocab")
+    return soft_capped(logits, cap)
 
 
 def map_chunks(function: Callable, *arrays: jax.Array):

@@ -13,7 +13,7 @@ from sami_jax.ground import hosts
 from sami_jax.ground.display import doing
 from sami_jax.ground.terminal import say
 from sami_jax.imports.shape import ROPE_FACTORS, rope_factors
-from sami_jax.models.config import ModelConfig
+from sami_jax.models.config import ModelConfig, RopeScaling
 from sami_jax.models.pretrained import ModelFolder
 
 # Of GGUF, by our families.
@@ -115,10 +115,10 @@ def _tensors(params: dict, config: ModelConfig, kind: str) -> Iterator[tuple[str
 
     arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[config.family])
     names = get_tensor_name_map(arch, config.n_layers)
-    if config.rope_scaling:
+    if isinstance(config.rope_scaling, RopeScaling):
         factors = rope_factors(config.rope_scaling, config.rope_theta, config.head_dim)
         yield ROPE_FACTORS, _Factors(factors.astype(np.float32)), GGMLQuantizationType.F32
-    for tensor in planned_tensors(params, np.float32):
+    for tensor in planned_tensors(params, config.family, np.float32):
         base, _, ending = tensor.name.rpartition(".")
         kept = "F32" if len(tensor.shape) == 1 else kind.upper()
         if kept == "Q8_0" and tensor.shape[-1] % 32:

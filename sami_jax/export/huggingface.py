@@ -24,7 +24,7 @@ from sami_jax.ground.display import doing
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.files import put_companions
 from sami_jax.models.pretrained import GENERATION, ModelFolder
-from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, by_tensor, numbered, stacked, to_hf_layout
 from sami_jax.sharding import gathered
 
 MAX_SHARD_BYTES = 5 * 2**30  # as transformers splits files
@@ -65,7 +65,7 @@ def export(
 
     with doing(f"writing {output}"):
         hosts.once(begin)
-        _write_weights(params, partial, dtype, max_shard_bytes)
+        _write_weights(params, config.family, partial, dtype, max_shard_bytes)
         hosts.once(finish)
 
 
@@ -125,16 +125,21 @@ class Planned:
     """A tensor of the files to come."""
 
     name: str
-    layout: str
-    weight: jax.Array  # ours, which may hold this tensor for all layers and experts
-    place: tuple[int, ...]  # of this one in it
+    parts: tuple[
+        tuple[jax.Array, str], ...
+    ]  # ours, one below the other, which may hold this tensor for all layers and experts; layouts
+    place: tuple[int, ...]  # of this one in them
     dtype: np.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         """In the file."""
-        own = self.weight.shape[len(self.place) :]
-        return to_hf_layout(np.broadcast_to(np.empty((), np.int8), own), self.layout).shape
+        empty = np.empty((), np.int8)
+        shapes = [
+            to_hf_layout(np.broadcast_to(empty, weight.shape[len(self.place) :]), layout).shape
+            for weight, layout in self.parts
+        ]
+        return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
     @property
     def nbytes(self) -> int:
@@ -142,32 +147,37 @@ class Planned:
 
     def gathered(self, wanted: bool) -> np.ndarray | None:
         """Cast before it leaves its devices."""
-        array = self.weight[self.place] if self.place else self.weight
-        array = gathered(array.astype(self.dtype), wanted)
-        return None if array is None else np.ascontiguousarray(to_hf_layout(array, self.layout))
+        arrays = []
+        for weight, layout in self.parts:
+            array = gathered((weight[self.place] if self.place else weight).astype(self.dtype), wanted)
+            arrays.append(None if array is None else to_hf_layout(array, layout))
+        if not wanted:
+            return None
+        return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
-def planned_tensors(params: dict, dtype) -> Iterator[Planned]:
+def planned_tensors(params: dict, family: str, dtype) -> Iterator[Planned]:
     """In the order of the tree."""
-    for keys, leaf in leaves(params):
-        name, layout = TENSORS[keys]
-        for place in np.ndindex(leaf.shape[: stacked(name)]):
-            yield Planned(numbered(name, place), layout, leaf, place, np.dtype(dtype or leaf.dtype))
+    for name, members in by_tensor(family, params).items():
+        parts = tuple((leaf, TENSORS[keys][1]) for keys, leaf in members)
+        first = members[0][1]
+        for place in np.ndindex(first.shape[: stacked(name)]):
+            yield Planned(numbered(name, place), parts, place, np.dtype(dtype or first.dtype))
 
 
-def _planned_files(params: dict, dtype, max_shard_bytes: int) -> list[list[Planned]]:
+def _planned_files(params: dict, family: str, dtype, max_shard_bytes: int) -> list[list[Planned]]:
     """The tensors of each file."""
     files: list[list[Planned]] = [[]]
-    for tensor in planned_tensors(params, dtype):
+    for tensor in planned_tensors(params, family, dtype):
         if files[-1] and sum(t.nbytes for t in files[-1]) + tensor.nbytes > max_shard_bytes:
             files.append([])
         files[-1].append(tensor)
     return files
 
 
-def _write_weights(params: dict, folder: Path, dtype, max_shard_bytes: int) -> None:
+def _write_weights(params: dict, family: str, folder: Path, dtype, max_shard_bytes: int) -> None:
     """Each process writes every Nth file, all at once, and holds no more than that file and two tensors."""
-    files = _planned_files(params, dtype, max_shard_bytes)
+    files = _planned_files(params, family, dtype, max_shard_bytes)
     names = [f"model-{number + 1:05d}-of-{len(files):05d}.safetensors" for number in range(len(files))]
     if len(files) == 1:
         names = [SINGLE_FILE]

@@ -1,5 +1,6 @@
 """Writes adapters as the library `peft` reads them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from sami_jax.data.jsonl import write_json
 from sami_jax.ground import hosts
 from sami_jax.models.adapters import LEAVES
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.peft import RECORD, WEIGHTS, tensor_name
+from sami_jax.models.peft import RECORD, WEIGHTS, Member, modules, tensor_name
 from sami_jax.sharding import gathered
 
 
@@ -19,14 +20,12 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
     Args:
       base: the model that the adapters belong to.
     """
-    tensors = {}
-    for kind, projections in adapters["blocks"].items():
-        for name, pair in projections.items():
-            a, b = (gathered(pair[leaf]).astype(np.float32) for leaf in LEAVES)
-            for layer in range(config.n_layers):
-                rank = config.low_rank.rank
-                for leaf, flat in zip(LEAVES, (a[layer].reshape(-1, rank), b[layer].reshape(rank, -1)), strict=True):
-                    tensors[tensor_name(kind, name, layer, leaf)] = np.ascontiguousarray(flat.T)
+    tensors, by_module = {}, modules(config)
+    most = max(map(len, by_module.values()))  # projections in one module, whose ranks stand side by side
+    for module, members in by_module.items():
+        pairs = _pairs(config, adapters, members, most * config.low_rank.rank)
+        for layer, pair in enumerate(pairs):
+            tensors |= {tensor_name(module, layer, leaf): tensor for leaf, tensor in zip(LEAVES, pair, strict=True)}
 
     def write() -> None:
         output.mkdir(parents=True, exist_ok=True)
@@ -37,10 +36,30 @@ def export_adapters(config: ModelConfig, adapters: dict, base: Path, output: Pat
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(base.resolve()),
-        "r": config.low_rank.rank,
-        "lora_alpha": config.low_rank.alpha,
+        "r": most * config.low_rank.rank,
+        "lora_alpha": most * config.low_rank.alpha,
         "target_modules": sorted({tensor.split(".")[-3] for tensor in tensors}),
         "bias": "none",
         "inference_mode": True,
     }
     write_json(output / RECORD, content)
+
+
+def _pairs(
+    config: ModelConfig, adapters: dict, members: list[Member], rank: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A [rank, in] and B [out, rank] of a module in each layer: each projection's own beside the others', and zeros elsewhere."""
+    own = config.low_rank.rank
+    found = [
+        [gathered(adapters["blocks"][kind][name][leaf]).astype(np.float32) for leaf in LEAVES]
+        for kind, name, _ in members
+    ]
+    out, into = members[0].place.shape
+    for layer in range(config.n_layers):
+        a, b = np.zeros((rank, into), np.float32), np.zeros((out, rank), np.float32)
+        for number, (member, (a_own, b_own)) in enumerate(zip(members, found, strict=True)):
+            columns = slice(number * own, (number + 1) * own)
+            rows = b_own[layer].reshape(own, -1).T
+            a[columns] = a_own[layer].reshape(-1, own).T
+            b[member.place.first : member.place.first + len(rows), columns] = rows
+        yield a, b

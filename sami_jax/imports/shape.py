@@ -43,7 +43,7 @@ def read_shape(file: Path, header: Header) -> ModelConfig:
         max_positions=metadata.count(f"{arch}.context_length"),
         rope_theta=metadata.number(f"{arch}.rope.freq_base", 10000.0),
         query_bias=arch == "qwen2",
-        query_norm=arch == "qwen3",
+        query_norm="head" if arch == "qwen3" else "",
         norm_epsilon=metadata.number(f"{arch}.attention.layer_norm_rms_epsilon"),
         tie_embeddings="output.weight" not in header.tensors,
     )

@@ -26,7 +26,11 @@ SMALLEST_BLOCK = 128
 
 
 def causal_attention(
-    positions: jax.Array, window: int | None, owners: jax.Array | None = None, sizes: Sizes | None = None
+    positions: jax.Array,
+    window: int | jax.Array | None,
+    owners: jax.Array | None = None,
+    sizes: Sizes | None = None,
+    cap: float | None = None,
 ) -> Attend:
     """Causal attention of rows to themselves, a block of queries at a time; keeps keys and values for a cache.
 
@@ -37,6 +41,7 @@ def causal_attention(
         followed; None for rows of one text.
       sizes: bounds of packed rows. Between the longest prefix and the longest response before a block lie keys that none
         of its queries sees: they are never touched.
+      cap: soft, of scores; None for none.
     """
     blocks = []
     for queries, seen in _blocks(positions.shape[1], sizes):
@@ -49,7 +54,7 @@ def causal_attention(
         blocks.append((queries, seen, mask))
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array):
-        out = [_attend(q[:, queries], _parts(k, seen), _parts(v, seen), mask) for queries, seen, mask in blocks]
+        out = [_attend(q[:, queries], _parts(k, seen), _parts(v, seen), mask, cap) for queries, seen, mask in blocks]
         return jnp.concatenate(out, axis=1), (k, v)
 
     return attend
@@ -90,7 +95,9 @@ def _parts(x: jax.Array, slices: list[slice]) -> jax.Array:
     return jnp.concatenate([x[:, part] for part in slices], axis=1) if len(slices) > 1 else x[:, slices[0]]
 
 
-def cached_attention(cache: LayerCache, positions: jax.Array, window: int | None) -> Attend:
+def cached_attention(
+    cache: LayerCache, positions: jax.Array, window: int | jax.Array | None, cap: float | None = None
+) -> Attend:
     """One new token a row, written to the cache and attending to all that lies in it.
 
     Args:
@@ -105,17 +112,24 @@ def cached_attention(cache: LayerCache, positions: jax.Array, window: int | None
         written = cache.write(k, v, positions)
         queries = _scaled_by_key_head(q, k)[:, 0]
         scores = jnp.einsum("rkgh,rkhs->rkgs", queries, written.keys, preferred_element_type=jnp.float32)
+        scores = soft_capped(scores, cap)
         weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(v.dtype)
         return jnp.einsum("rkgs,rksh->rkgh", weights, written.values).reshape(q.shape), written
 
     return attend
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float | None) -> jax.Array:
     """mask [N or 1, T, S]: True where query t may see key s."""
     scores = jnp.einsum("ntkgh,nskh->nkgts", _scaled_by_key_head(q, k), k, preferred_element_type=jnp.float32)
+    scores = soft_capped(scores, cap)
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(v.dtype)
     return jnp.einsum("nkgts,nskh->ntkgh", weights, v).reshape(q.shape)
+
+
+def soft_capped(x: jax.Array, cap: float | None) -> jax.Array:
+    """cap tanh(x / cap); x where there is none."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def _scaled_by_key_head(q: jax.Array, k: jax.Array) -> jax.Array:

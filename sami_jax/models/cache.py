@@ -57,16 +57,20 @@ def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
 
 def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bool = False) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
-    slots = positions if config.sliding_window is None else min(positions, config.sliding_window)
-    layers = (config.n_layers,) if stacked else ()
-    keys = (*layers, rows, config.n_kv_heads, config.head_dim, slots)
-    values = (*layers, rows, config.n_kv_heads, slots, config.head_dim)
-    arrays = (
-        constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes)
-        for shape, axes in zip((keys, values), _AXES, strict=True)
-    )
-    cache = LayerCache(*arrays)
-    return cache if stacked else (cache,) * config.n_layers
+
+    def of(slots: int) -> LayerCache:
+        layers = (config.n_layers,) if stacked else ()
+        keys = (*layers, rows, config.n_kv_heads, config.head_dim, slots)
+        values = (*layers, rows, config.n_kv_heads, slots, config.head_dim)
+        arrays = (
+            constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes)
+            for shape, axes in zip((keys, values), _AXES, strict=True)
+        )
+        return LayerCache(*arrays)
+
+    slots = [min(positions, window or positions) for window in config.windows]
+    by_slots = {count: of(count) for count in ({max(slots)} if stacked else set(slots))}
+    return by_slots[max(slots)] if stacked else tuple(by_slots[count] for count in slots)
 
 
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sami_jax.data.packing import PackedRows
-from sami_jax.models.attention import Attend, cached_attention, causal_attention
+from sami_jax.models.attention import Attend, cached_attention, causal_attention, soft_capped
 from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.experts import RouterLosses
-from sami_jax.models.kernels import KERNELS, packed_attention, whole_attention
+from sami_jax.models.kernels import KERNELS, Kernel, packed_attention, whole_attention
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
+from sami_jax.models.rope import Kind, kinds
 from sami_jax.models.stack import accumulate_layers, scan_layers
 from sami_jax.sharding import check_divisible, constrain, named_sharding
 
@@ -53,7 +54,7 @@ class Decoder(nnx.Module):
         self.config = config
         self.embedding = random_weight(rngs, (config.vocab_size, config.d_model), config.d_model)
         self.blocks = nnx.vmap(lambda keys: Block(config, rngs=keys))(rngs.split(config.n_layers))
-        self.final_norm = RMSNorm(config.d_model, config.norm_epsilon)
+        self.final_norm = RMSNorm(config.d_model, config)
         if not config.tie_embeddings:
             self.unembedding = random_weight(rngs, (config.d_model, config.vocab_size), config.d_model)
 
@@ -73,15 +74,14 @@ class Decoder(nnx.Module):
           remat: key of REMAT_POLICIES; where there is an accumulator, it is "full".
           accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
         """
-        window = self.config.sliding_window
 
         def seen(rows: PackedRows):
             owners = rows.owners()
             positions = rows.positions(owners)
-            if kernel := KERNELS.get(self.config.attention):
-                attend = packed_attention(kernel, rows, owners, window)
-            else:
-                attend = causal_attention(positions, window, owners, rows.sizes)
+            attend = self._by_kind(
+                lambda window: causal_attention(positions, window, owners, rows.sizes, self.config.attention_cap),
+                lambda kernel, window: packed_attention(kernel, rows, owners, window),
+            )
             return positions, attend, owners >= 0
 
         return self._stack(rows.tokens, rows, seen, dtype, remat, accumulator)
@@ -93,9 +93,9 @@ class Decoder(nnx.Module):
         """
         positions, attend = self._causal(prompts)
 
-        def admitting(layer_cache: LayerCache) -> Attend:
+        def admitting(layer_cache: LayerCache, kind: Kind) -> Attend:
             def attend_and_admit(q: jax.Array, k: jax.Array, v: jax.Array):
-                out, (keys, values) = attend(q, k, v)
+                out, (keys, values) = attend(kind)(q, k, v)
                 return out, layer_cache.admit(keys, values, lengths, rows)
 
             return attend_and_admit
@@ -105,47 +105,74 @@ class Decoder(nnx.Module):
     def decode(self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
 
-        def attending(layer_cache: LayerCache) -> Attend:
-            return cached_attention(layer_cache, positions, self.config.sliding_window)
+        def attending(layer_cache: LayerCache, kind: Kind) -> Attend:
+            window = self.config.sliding_window if kind.window is None else kind.window
+            return cached_attention(layer_cache, positions, window, self.config.attention_cap)
 
         x, cache = self._through(layers, tokens[:, None], positions[:, None], cache, attending)
         return self.final_norm(x)[:, 0], cache
 
-    def _causal(self, tokens: jax.Array) -> tuple[jax.Array, Attend]:
+    def _causal(self, tokens: jax.Array) -> tuple[jax.Array, Callable[[Kind], Attend]]:
         """Positions of tokens [B, T], and their attention to those before."""
         positions = jnp.arange(tokens.shape[1])[None]
-        window = self.config.sliding_window
-        if kernel := KERNELS.get(self.config.attention):
-            attend = whole_attention(kernel, window)
-        else:
-            attend = causal_attention(positions, window)
+        attend = self._by_kind(
+            lambda window: causal_attention(positions, window, cap=self.config.attention_cap), whole_attention
+        )
         return jnp.broadcast_to(positions, tokens.shape), attend
+
+    def _by_kind(
+        self,
+        by_window: Callable[[Any], Attend],
+        by_kernel: Callable[[Kernel, Any], Attend],
+    ) -> Callable[[Kind], Attend]:
+        """The attention of each kind of layer; made here, once, where it is the same for all.
+
+        Args:
+          by_window: takes a window, which may be known only when it is computed.
+          by_kernel: likewise with a kernel, which must know it before.
+        """
+        kernel = KERNELS.get(self.config.attention)
+        of = functools.partial(by_kernel, kernel) if kernel else by_window
+        if not self.config.local:
+            alike = of(self.config.sliding_window)
+            return lambda kind: alike
+        if not kernel:
+            return lambda kind: of(kind.window)
+        near, far = of(self.config.sliding_window), of(None)
+        return lambda kind: lambda q, k, v: jax.lax.cond(kind.window == self.config.sliding_window, near, far, q, k, v)
+
+    def _embedded(self, embeddings: jax.Array) -> jax.Array:
+        scale = jnp.asarray(self.config.d_model**0.5, embeddings.dtype)
+        x = embeddings * scale if self.config.embedding_scale else embeddings
+        return constrain(x, "batch", "sequence", "activation")
 
     def _through(self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache, attend: Callable):
         """Embeds, and goes through the blocks with a cache: x [N, T, D], not normed, and the cache after them.
 
         Args:
           layers: the weights, as the cache: all stacked, or each layer's apart.
-          attend: a layer's cache -> Attend that keeps the layer's cache as it is afterwards.
+          attend: a layer's cache and kind -> Attend that keeps the layer's cache as it is afterwards.
         """
-        x = constrain(self.embedding[...][tokens], "batch", "sequence", "activation")
+        x = self._embedded(self.embedding[...][tokens])
         graphdef, _ = nnx.split(self.blocks)
+        of_layers = kinds(self.config)
 
-        def block(x, weights, layer_cache):
-            return nnx.merge(graphdef, weights)(x, positions, attend(layer_cache))[:2]
+        def block(x, weights, layer_cache, kind: Kind):
+            layer = nnx.merge(graphdef, weights)
+            return layer(x, positions, attend(layer_cache, kind), turns=kind.frequencies)[:2]
 
         if isinstance(cache, LayerCache):
 
             def step(carry, layer):
-                (x, cache), (weights, number) = carry, layer
-                x, kept = block(x, weights, jax.tree.map(operator.itemgetter(number), cache))
+                (x, cache), (weights, kind, number) = carry, layer
+                x, kept = block(x, weights, jax.tree.map(operator.itemgetter(number), cache), kind)
                 return (x, jax.tree.map(lambda all_, own: all_.at[number].set(own), cache, kept)), None
 
             numbers = jnp.arange(self.config.n_layers)
-            return jax.lax.scan(step, (x, cache), (layers, numbers))[0]
+            return jax.lax.scan(step, (x, cache), (layers, of_layers, numbers))[0]
         kept = []
-        for weights, layer_cache in zip(layers, cache, strict=True):
-            x, keeps = block(x, weights, layer_cache)
+        for number, (weights, layer_cache) in enumerate(zip(layers, cache, strict=True)):
+            x, keeps = block(x, weights, layer_cache, jax.tree.map(operator.itemgetter(number), of_layers))
             kept.append(keeps)
         return x, tuple(kept)
 
@@ -153,19 +180,20 @@ class Decoder(nnx.Module):
         """Embeds, goes through the blocks, norms.
 
         Args:
-          seen: context -> positions [N, T], `attend`, and [N, T] which tokens are no padding.
+          seen: context -> positions [N, T], `attend` of a kind of layer, and [N, T] which tokens are no padding.
         """
         # Looked up in float32, so that a frequent token's gradient, of thousands of places, adds up in it.
-        x = self.embedding[...].astype(jnp.float32)[tokens].astype(dtype)
-        x = constrain(x, "batch", "sequence", "activation")
+        x = self._embedded(self.embedding[...].astype(jnp.float32)[tokens].astype(dtype))
         graphdef, stacked = nnx.split(self.blocks)
-        stacked = nnx.to_pure_dict(stacked)
+        stacked = {**nnx.to_pure_dict(stacked), "kind": kinds(self.config)}
         once = seen(context) if accumulator is None else None
 
         def layer(carry, weights, context):
             x, router = carry
             positions, attend, real = once or seen(context)
-            x, _, routing = nnx.merge(graphdef, weights)(x, positions, attend, remat == "full")
+            own = {name: weight for name, weight in weights.items() if name != "kind"}
+            kind = weights["kind"]
+            x, _, routing = nnx.merge(graphdef, own)(x, positions, attend(kind), remat == "full", kind.frequencies)
             if routing is not None:
                 losses = routing.losses(self.config.experts_per_token, real)
                 router = jax.tree.map(lambda mean, own: mean + own / self.config.n_layers, router, losses)
@@ -186,7 +214,8 @@ class Decoder(nnx.Module):
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] to float32 logits [..., V]."""
-        return jnp.matmul(hidden, self.table().astype(hidden.dtype), preferred_element_type=jnp.float32)
+        logits = jnp.matmul(hidden, self.table().astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return soft_capped(logits, self.config.logit_cap)
 
 
 @functools.lru_cache

@@ -26,9 +26,12 @@ class RouterLosses(NamedTuple):
 class Routing(NamedTuple):
     logits: jax.Array  # [N, T, E] float32, the router's
 
-    def choose(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """The likeliest experts of each token [N, T, count], weights that add up to 1 first."""
+    def choose(self, count: int, renormalized: bool = True) -> tuple[jax.Array, jax.Array]:
+        """The likeliest experts of each token [N, T, count], their weights first: they add up to 1, or are the experts' probabilities
+        among all."""
         probabilities, experts = jax.lax.top_k(jax.nn.softmax(self.logits, axis=-1), count)
+        if not renormalized:
+            return probabilities, experts
         return probabilities / jnp.sum(probabilities, axis=-1, keepdims=True), experts
 
     def losses(self, count: int, real: jax.Array) -> RouterLosses:

@@ -6,6 +6,7 @@ unsharded weights. Pickled weights (.bin, .pt) are refused: loading them can run
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,17 @@ from sami_jax.ground.terminal import say
 from sami_jax.models.config import FAMILIES, ModelConfig, check_sizes
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.models.files import refuse_pointer, weight_files
-from sami_jax.models.tensors import INDEX_FILE, SINGLE_FILE, TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.models.tensors import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    TENSORS,
+    Place,
+    leaves,
+    numbered,
+    places,
+    stacked,
+    to_hf_layout,
+)
 
 # Dtypes of safetensors files that are read.
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -103,6 +114,11 @@ def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtyp
     return jax.tree_util.tree_map_with_path(load, abstract_params(config), param_shardings(config, mesh))
 
 
+@functools.lru_cache
+def _places(config: ModelConfig) -> dict[tuple[str, ...], Place]:
+    return places(config.family, abstract_params(config))
+
+
 class _Files:
     """The safetensors files of a folder."""
 
@@ -160,9 +176,8 @@ class _Files:
         )
 
     def check(self, keys: tuple[str, ...], shape: tuple[int, ...], config: ModelConfig) -> None:
-        name, layout = TENSORS[keys]
+        name, _, _, expected = _places(config)[keys]
         leading = stacked(name)
-        expected = list(to_hf_layout(np.broadcast_to(np.empty((), np.int8), shape[leading:]), layout).shape)
         for place in np.ndindex(shape[:leading]):
             tensor = numbered(name, place)
             found = self._stored(tensor, config)
@@ -177,10 +192,11 @@ class _Files:
 
     def read(self, keys: tuple[str, ...], ranges: Sequence[range], config: ModelConfig, dtype) -> np.ndarray:
         """These ranges of our weight, read as slices of the files' tensors, one at a time."""
-        name, layout = TENSORS[keys]
+        name, layout, first, _ = _places(config)[keys]
         leading = stacked(name)
         weight = np.empty([len(part) for part in ranges], dtype)
-        cuts = _hf_slices(ranges[leading:], layout, config.head_dim)
+        rows, *others = _hf_slices(ranges[leading:], layout, config.head_dim)
+        cuts = slice(rows.start + first, rows.stop + first), *others
         for place in np.ndindex(weight.shape[:leading]):
             numbers = [part[i] for part, i in zip(ranges, place, strict=False)]
             self._stored(numbered(name, numbers), config).read_into(to_hf_layout(weight[place], layout), cuts)

@@ -1,4 +1,4 @@
-"""The decoder's parts: RMSNorm, rotary embedding, attention's projections, SwiGLU, and the block made of them.
+"""The decoder's parts: RMSNorm, attention's projections, SwiGLU, and the block made of them.
 
 Weights are kept in the layout in which they are used ([in, heads, head_dim], ...), so that logical axes name whole
 dimensions. They may be kept in another dtype than that of the activations, in which everything is computed but norms,
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sami_jax.models.attention import Attend
-from sami_jax.models.config import LowRank, ModelConfig, RopeScaling
+from sami_jax.models.config import LongRope, LowRank, ModelConfig
 from sami_jax.models.experts import Routing, mix_experts
+from sami_jax.models.rope import frequencies, rotate
 from sami_jax.sharding import constrain, shards_here
 
 # Columns of an MLP on each device, at most, where it goes by parts: enough to keep matrix units busy.
@@ -47,39 +48,19 @@ def cast(weight: nnx.Param | jax.Array, dtype) -> jax.Array:
     return value.astype(dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float, scaling: RopeScaling | None) -> jax.Array:
-    """Rotary position embedding, halves convention (Su et al. 2021; as in Hugging Face Llama).
-
-    Args:
-      x: [B, T, heads, head_dim].
-      positions: [B, T] int32.
-    """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    if scaling is not None:
-        frequencies = _stretched(frequencies, scaling)
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies[None, None, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
-def _stretched(frequencies: jax.Array, scaling: RopeScaling) -> jax.Array:
-    """As in Llama 3.1: what turns often within the original context stays, what turns seldom is slowed by the factor."""
-    turns = scaling.original_positions * frequencies / (2 * math.pi)
-    kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
-    kept = jnp.clip(kept, 0.0, 1.0)
-    return frequencies * (kept + (1 - kept) / scaling.factor)
-
-
 class RMSNorm(nnx.Module):
-    def __init__(self, width: int, epsilon: float):
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+    """x / rms(x), times the scale, or times 1 + it."""
+
+    def __init__(self, width: int, config: ModelConfig):
+        self.epsilon, self.offset = config.norm_epsilon, config.norm_offset
+        self.scale = nnx.Param((jnp.zeros if self.offset else jnp.ones)((width,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.epsilon)
+        if self.offset:
+            scale = 1 + self.scale[...].astype(jnp.float32)
+            return (normed * jnp.broadcast_to(scale, x.shape)).astype(x.dtype)
         return normed.astype(x.dtype) * jnp.broadcast_to(self.scale[...].astype(x.dtype), x.shape)
 
 
@@ -129,25 +110,43 @@ class Attention(nnx.Module):
         self.value = Projection("value", (d,), kv_heads, bias=config.query_bias, **options)
         self.output = Projection("output", heads, (d,), **options)
         if config.query_norm:
-            self.query_norm = RMSNorm(config.head_dim, config.norm_epsilon)
-            self.key_norm = RMSNorm(config.head_dim, config.norm_epsilon)
+            whole = config.query_norm == "width"
+            widths = (math.prod(shape) if whole else config.head_dim for shape in (heads, kv_heads))
+            self.query_norm, self.key_norm = (RMSNorm(width, config) for width in widths)
 
-    def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend):
+    def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend, turns: jax.Array | None = None):
         q, k, v = self.query(x), self.key(x), self.value(x)
-        if self.config.query_norm:
+        if self.config.query_norm == "head":
             q, k = self.query_norm(q), self.key_norm(k)
-        rope = (positions, self.config.rope_theta, self.config.rope_scaling)
+        elif self.config.query_norm == "width":
+            q, k = (
+                norm(each.reshape(*x.shape[:2], -1)).reshape(each.shape)
+                for norm, each in ((self.query_norm, q), (self.key_norm, k))
+            )
+        if self.config.query_scalar is not None and self.config.query_scalar != self.config.head_dim:
+            # Whoever attends divides by the root of head_dim.
+            q = q * jnp.asarray((self.config.head_dim / self.config.query_scalar) ** 0.5, q.dtype)
+        scaling = self.config.rope_scaling
+        magnitude = scaling.magnitude if isinstance(scaling, LongRope) else 1.0
+        rope = (positions, frequencies(self.config) if turns is None else turns, magnitude)
         q = constrain(rotate(q, *rope), "batch", "sequence", "heads", "head_dim")
         out, kept = attend(q, rotate(k, *rope), v)
         return self.output(out), kept
 
 
+# Of an MLP's gate.
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
+
+
 class SwiGLU(nnx.Module):
+    """down(activation(gate(x)) * up(x))."""
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         d, f, options = (config.d_model,), (config.d_ff,), {"adapter": config.adapter, "rngs": rngs}
         self.gate = Projection("gate", d, f, **options)
         self.up = Projection("up", d, f, **options)
         self.down = Projection("down", f, d, **options)
+        self.activation = config.activation
 
     def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, None]:
         """
@@ -159,7 +158,7 @@ class SwiGLU(nnx.Module):
         return self._in_parts(x, parts) if parts > 1 else self._whole(x), None
 
     def _whole(self, x: jax.Array) -> jax.Array:
-        hidden = jax.nn.silu(self.gate(x)) * self.up(x)
+        hidden = ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
         return self.down(constrain(hidden, "batch", "sequence", "mlp"))
 
     def _in_parts(self, x: jax.Array, parts: int) -> jax.Array:
@@ -245,7 +244,7 @@ class Experts(nnx.Module):
     """A sparse mixture of SwiGLUs (Mixtral, arXiv 2401.04088): a router chooses a few for each token and weighs them."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.chosen = config.experts_per_token
+        self.chosen, self.renormalized = config.experts_per_token, config.renormalized
         e, d, f = config.n_experts, config.d_model, config.d_ff
         self.router = Projection("router", (d,), (e,), adapter=None, rngs=rngs)
         self.gates = random_weight(rngs, (e, d, f), d)
@@ -255,27 +254,46 @@ class Experts(nnx.Module):
     def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, Routing]:
         """x [B, T, D] -> like x, and the router's choices. `by_parts` is as `SwiGLU` has it and changes nothing here."""
         routing = Routing(self.router(x).astype(jnp.float32))
-        weights, experts = routing.choose(self.chosen)
+        weights, experts = routing.choose(self.chosen, self.renormalized)
         stacks = (cast(stack, x.dtype) for stack in (self.gates, self.ups, self.downs))
         return mix_experts(x, weights.astype(x.dtype), experts, *stacks), routing
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); or with norms behind them, or both before and behind."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(config.d_model, config.norm_epsilon)
+        before, behind = config.norms != "behind", config.norms != "before"
+        if before:
+            self.attention_norm = RMSNorm(config.d_model, config)
         self.attention = Attention(config, rngs=rngs)
-        self.mlp_norm = RMSNorm(config.d_model, config.norm_epsilon)
+        if behind:
+            self.attention_post_norm = RMSNorm(config.d_model, config)
+        if before:
+            self.mlp_norm = RMSNorm(config.d_model, config)
         self.mlp = (Experts if config.n_experts else SwiGLU)(config, rngs=rngs)
+        if behind:
+            self.mlp_post_norm = RMSNorm(config.d_model, config)
 
-    def __call__(self, x: jax.Array, positions: jax.Array, attend: Attend, by_parts: bool = False):
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        attend: Attend,
+        by_parts: bool = False,
+        turns: jax.Array | None = None,
+    ):
         """x [B, T, D], positions [B, T] -> like x, what `attend` keeps of the keys and values, and the router's choices, if any.
 
         Args:
           by_parts: of the MLP, as in `SwiGLU`.
+          turns: this layer's `rope.frequencies`, where they are its own.
         """
-        attended, kept = self.attention(self.attention_norm(x), positions, attend)
-        x = x + attended
-        y, routing = self.mlp(self.mlp_norm(x), by_parts)
-        return constrain(x + y, "batch", "sequence", "activation"), kept, routing
+        attended, kept = self.attention(self._normed("attention_norm", x), positions, attend, turns)
+        x = x + self._normed("attention_post_norm", attended)
+        y, routing = self.mlp(self._normed("mlp_norm", x), by_parts)
+        return constrain(x + self._normed("mlp_post_norm", y), "batch", "sequence", "activation"), kept, routing
+
+    def _normed(self, name: str, x: jax.Array) -> jax.Array:
+        """x, normed where this block has such a norm."""
+        return getattr(self, name)(x) if hasattr(self, name) else x

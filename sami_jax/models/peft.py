@@ -1,10 +1,12 @@
 """Reads low-rank adapters as the library `peft` keeps them, export/peft.py writes them: adapter_config.json, which names the
 base model, and adapter_model.safetensors."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from sami_jax.errors import UserError
 from sami_jax.models.adapters import LEAVES, TARGETS, trained
 from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
-from sami_jax.models.tensors import module_name
+from sami_jax.models.tensors import Place, places
 
 RECORD, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CONTENT = {"peft_type": str, "base_model_name_or_path": str, "r": int, "lora_alpha": NUMBER}
@@ -82,11 +84,16 @@ def load_adapters(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dt
       config: by `read_adapter`.
     """
     files = safetensors.numpy.load_file(folder / WEIGHTS)
+    tensors = _tensors(config)
+    first = {(kind, name): place.first for own in modules(config).values() for kind, name, place in own}
     shapes, shardings = (trained(config, tree) for tree in (abstract_params(config), param_shardings(config, mesh)))
 
     def load(path, shape, sharding):
         kind, name, leaf = (key.key for key in path[1:])
-        of_layers = [files[layer[LEAVES.index(leaf)][0]] for layer in _tensors(config)[kind, name]]
+        of_layers = [files[layer[LEAVES.index(leaf)][0]] for layer in tensors[kind, name]]
+        if leaf == LEAVES[1]:  # the rows that are this projection's
+            rows = slice(first[kind, name], first[kind, name] + math.prod(shape.shape[2:]))
+            of_layers = [tensor[rows] for tensor in of_layers]
         whole = np.stack([tensor.T.reshape(shape.shape[1:]) for tensor in of_layers]).astype(dtype)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
@@ -97,23 +104,44 @@ def with_adapter(base: ModelConfig, record: dict, targets) -> ModelConfig:
     return dataclasses.replace(base, adapter=LowRank(record["r"], record["lora_alpha"], tuple(targets)))
 
 
-def tensor_name(kind: str, name: str, layer: int, leaf: str) -> str:
-    """Of the leaf of a projection's adapter in a layer."""
-    return f"base_model.model.{module_name(('blocks', kind, name), layer)}.lora_{leaf[-1].upper()}.weight"
+class Member(NamedTuple):
+    """A projection of ours in a module of a file."""
+
+    kind: str
+    name: str
+    place: Place  # of its weight
+
+
+def modules(config: ModelConfig) -> dict[str, list[Member]]:
+    """The modules that the adapters belong to, named with {layer}, and whose they are: of several projections where a file holds
+    their weights in one tensor."""
+    held = places(config.family, abstract_params(dataclasses.replace(config, adapter=None)))
+    found = collections.defaultdict(list)
+    for kind, own in trained(config, abstract_params(config))["blocks"].items():
+        for name in own:
+            place = held["blocks", kind, name, "weight"]
+            found[place.name.removesuffix(".weight")].append(Member(kind, name, place))
+    return found
+
+
+def tensor_name(module: str, layer: int, leaf: str) -> str:
+    """Of the leaf of a module's adapter in a layer."""
+    return f"base_model.model.{module.format(layer=layer)}.lora_{leaf[-1].upper()}.weight"
 
 
 def _tensors(config: ModelConfig) -> dict[tuple[str, str], list[tuple[tuple[str, list[int]], ...]]]:
     """For each projection that has an adapter, by layer: the names of A and B in the file, and their shapes there."""
     rank = config.low_rank.rank
 
-    def of(kind: str, name: str, pair: dict) -> Iterator[tuple[tuple[str, list[int]], ...]]:
-        into, out = math.prod(pair["lora_a"].shape[1:-1]), math.prod(pair["lora_b"].shape[2:])
+    def of(module: str, place: Place) -> Iterator[tuple[tuple[str, list[int]], ...]]:
+        out, into = place.shape
         for layer in range(config.n_layers):
-            names = (tensor_name(kind, name, layer, leaf) for leaf in LEAVES)
+            names = (tensor_name(module, layer, leaf) for leaf in LEAVES)
             yield tuple(zip(names, ([rank, into], [out, rank]), strict=True))
 
-    blocks = trained(config, abstract_params(config))["blocks"]
-    return {(kind, name): list(of(kind, name, pair)) for kind, own in blocks.items() for name, pair in own.items()}
+    return {
+        (kind, name): list(of(module, place)) for module, own in modules(config).items() for kind, name, place in own
+    }
 
 
 def _record(folder: Path) -> dict:

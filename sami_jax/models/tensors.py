@@ -1,17 +1,21 @@
 """Hugging Face's names of our weights, and how each is laid out in its files."""
 
+import collections
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from sami_jax.models.families import FAMILIES
+
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 
-# Our weight -> (tensor name in Hugging Face files, how it is laid out there). Names with {layer} are stacked by layer, those
-# with {expert} by layer and expert.
+# Our weight -> (tensor name in Llama's files, how it is laid out there); `Family.names` has other families' names. Names with {layer}
+# are stacked by layer, those with {expert} by layer and expert. Weights of one name lie in one tensor, in this order.
 _LAYER = "model.layers.{layer}."
-_EXPERT = _LAYER + "block_sparse_moe.experts.{expert}."
+_EXPERT = _LAYER + "mlp.experts.{expert}."
 TENSORS = {
     ("embedding",): ("model.embed_tokens.weight", "as_is"),
     ("unembedding",): ("lm_head.weight", "transposed"),
@@ -30,16 +34,54 @@ TENSORS = {
     ("blocks", "mlp", "gate", "weight"): (_LAYER + "mlp.gate_proj.weight", "transposed"),
     ("blocks", "mlp", "up", "weight"): (_LAYER + "mlp.up_proj.weight", "transposed"),
     ("blocks", "mlp", "down", "weight"): (_LAYER + "mlp.down_proj.weight", "transposed"),
-    ("blocks", "mlp", "router", "weight"): (_LAYER + "block_sparse_moe.gate.weight", "transposed"),
-    ("blocks", "mlp", "gates"): (_EXPERT + "w1.weight", "transposed"),
-    ("blocks", "mlp", "ups"): (_EXPERT + "w3.weight", "transposed"),
-    ("blocks", "mlp", "downs"): (_EXPERT + "w2.weight", "transposed"),
+    ("blocks", "attention_post_norm", "scale"): (_LAYER + "post_attention_layernorm.weight", "as_is"),
+    ("blocks", "mlp_post_norm", "scale"): (_LAYER + "post_feedforward_layernorm.weight", "as_is"),
+    ("blocks", "mlp", "router", "weight"): (_LAYER + "mlp.gate.weight", "transposed"),
+    ("blocks", "mlp", "gates"): (_EXPERT + "gate_proj.weight", "transposed"),
+    ("blocks", "mlp", "ups"): (_EXPERT + "up_proj.weight", "transposed"),
+    ("blocks", "mlp", "downs"): (_EXPERT + "down_proj.weight", "transposed"),
 }
 
 
-def module_name(keys: tuple[str, ...], layer: int) -> str:
-    """The name of a projection of a layer in Hugging Face models, as "model.layers.0.self_attn.q_proj"."""
-    return TENSORS[(*keys, "weight")][0].format(layer=layer).removesuffix(".weight")
+class Place(NamedTuple):
+    """Where one of our weights lies in the files."""
+
+    name: str  # of the tensor, or the tensors of all layers
+    layout: str
+    first: int  # row of the tensor where ours begins
+    shape: list[int]  # of the whole tensor
+
+
+def tensor_of(family: str, keys: tuple[str, ...]) -> tuple[str, str]:
+    """The name of one of our weights in the family's files, and its layout there."""
+    name, layout = TENSORS[keys]
+    return FAMILIES[family].names.get(keys, name), layout
+
+
+def by_tensor(family: str, params: dict) -> dict[str, list[tuple[tuple[str, ...], Any]]]:
+    """Our weights, with their keys, by the names of the tensors that hold them; one below the other where they are several."""
+    order = list(TENSORS)
+    together = collections.defaultdict(list)
+    for keys, leaf in leaves(params):
+        together[tensor_of(family, keys)[0]].append((keys, leaf))
+    return {name: sorted(found, key=lambda one: order.index(one[0])) for name, found in together.items()}
+
+
+def places(family: str, params: dict) -> dict[tuple[str, ...], Place]:
+    """Of each weight of a tree of shapes."""
+    found = {}
+    for name, members in by_tensor(family, params).items():
+        shapes = [_file_shape(leaf.shape[stacked(name) :], TENSORS[keys][1]) for keys, leaf in members]
+        total = sum(shape[0] for shape in shapes)
+        first = 0
+        for (keys, _), shape in zip(members, shapes, strict=True):
+            found[keys] = Place(name, TENSORS[keys][1], first, [total, *shape[1:]])
+            first += shape[0]
+    return found
+
+
+def _file_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    return to_hf_layout(np.broadcast_to(np.empty((), np.int8), shape), layout).shape
 
 
 def to_hf_layout(array: np.ndarray, layout: str) -> np.ndarray:

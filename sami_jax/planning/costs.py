@@ -115,8 +115,8 @@ def gathered_bytes(config: ModelConfig, itemsize: int, shards: int, tensor: int)
 
 def cache_bytes(config: ModelConfig, positions: int) -> int:
     """Keys and values of one row in bfloat16."""
-    kept = min(positions, config.sliding_window or positions)
-    return 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim * kept
+    kept = sum(min(positions, window or positions) for window in config.windows)
+    return 2 * 2 * config.n_kv_heads * config.head_dim * kept
 
 
 def score_bytes(config: ModelConfig, texts: Texts, rows: float, tensor: int) -> float:

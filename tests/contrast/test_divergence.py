@@ -98,3 +98,20 @@ def test_no_table_is_held_whole():
         patch.setattr(unembedding, "TABLE_PART", 4 * MIB)
         compiled = jax.jit(gradient, out_shardings=(rows, columns)).lower(*specs).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 40 * MIB
+
+
+def test_softly_capped_logits(monkeypatch):
+    parts_of(16, 8, monkeypatch)
+
+    def capped(hidden, table):
+        return 1.5 * jnp.tanh(hidden @ table / 1.5)
+
+    def plain(hidden, table, other, other_table):
+        logp, logq = (jax.nn.log_softmax(capped(*pair), axis=-1) for pair in ((hidden, table), (other, other_table)))
+        return jnp.sum(jnp.exp(logp) * (logp - logq), axis=-1)
+
+    def ours(*given):
+        return divergences(*given, 1.5)
+
+    found = [value_and_gradient(function, *arrays()) for function in (ours, plain)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *found)

@@ -87,3 +87,18 @@ def test_table_gradient_adds_up_in_float32_under_bfloat16(arrays, monkeypatch):
     ours = gradient(unembedding.chosen_logprobs, hidden, table).astype(jnp.float32)
     exact = gradient(by_log_softmax, hidden.astype(jnp.float32), table.astype(jnp.float32))
     assert float(jnp.linalg.norm(ours - exact) / jnp.linalg.norm(exact)) < 0.01
+
+
+def test_softly_capped_logits(arrays, monkeypatch):
+    parts_of(16, 8, monkeypatch)
+    hidden, table, targets, weights = arrays
+
+    def plain(hidden, table):
+        logprobs = jax.nn.log_softmax(1.5 * jnp.tanh(hidden @ table / 1.5), axis=-1)
+        return jnp.vdot(jnp.take_along_axis(logprobs, targets[:, None], axis=1)[:, 0], weights)
+
+    def ours(hidden, table):
+        return jnp.vdot(unembedding.chosen_logprobs(hidden, table, targets, 1.5), weights)
+
+    found = [jax.value_and_grad(function, (0, 1))(hidden, table) for function in (ours, plain)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *found)

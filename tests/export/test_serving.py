@@ -23,15 +23,22 @@ from sami_jax.models.pretrained import open_model
 SMALL = ModelConfig(
     family="llama", vocab_size=257, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, max_positions=64
 )  # fmt: skip
+GEMMA = {"tie_embeddings": True, "sliding_window": 16, "local": (True, False), "query_scalar": 8}
 SHAPES = {
     "llama": {},
     "mistral": {"sliding_window": 16},
     "mixtral": {"n_experts": 2, "experts_per_token": 1},
     "qwen2": {"query_bias": True, "tie_embeddings": True},
-    "qwen3": {"query_norm": True, "head_dim": 16},
+    "qwen3": {"query_norm": "head", "head_dim": 16},
+    "qwen3_moe": {"query_norm": "head", "head_dim": 16, "n_experts": 2, "experts_per_token": 1},
+    "olmo2": FAMILIES["olmo2"].switches,
+    "smollm3": {"rope_layers": (True, False)},
+    "phi3": {"sliding_window": 16},
+    "gemma2": GEMMA | FAMILIES["gemma2"].switches | {"attention_cap": 50.0, "logit_cap": 30.0},
+    "gemma3_text": GEMMA | FAMILIES["gemma3_text"].switches | {"local_theta": 1e3},
 }
 
-# What vLLM's loader demands, by its sources: model_executor/models/{registry,llama,mixtral,qwen2,qwen3}.py, where a tensor of
+# What vLLM's loader demands, by its sources: model_executor/models/{registry,llama,mixtral,qwen2,qwen3,qwen3_moe,olmo2,phi3,gemma2,gemma3}.py, where a tensor of
 # another name is a KeyError and one that is missing an error; config.py and transformers_utils/tokenizer.py.
 LAYER = [
     "input_layernorm.weight",
@@ -40,6 +47,14 @@ LAYER = [
 ]
 DENSE = [f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")]
 EXPERTS = ["block_sparse_moe.gate.weight", *(f"block_sparse_moe.experts.{e}.w{w}.weight" for e in (0, 1) for w in (1, 2, 3))]  # fmt: skip
+MANY = ["mlp.gate.weight", *(f"mlp.experts.{e}.{w}_proj.weight" for e in (0, 1) for w in ("gate", "up", "down"))]
+BEHIND = "post_feedforward_layernorm.weight"
+BOTH = ["pre_feedforward_layernorm.weight", BEHIND]
+FUSED = [*LAYER[:2], *(f"{name}_proj.weight" for name in ("self_attn.qkv", "self_attn.o", "mlp.gate_up", "mlp.down"))]
+GEMMA_KEYS = {
+    "hidden_activation", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "sliding_window",
+    "layer_types", "head_dim",
+}  # fmt: skip
 BIASES = [f"self_attn.{name}_proj.bias" for name in "qkv"]
 NORMS = [f"self_attn.{name}_norm.weight" for name in "qk"]
 KEYS = {
@@ -52,6 +67,16 @@ VLLM = {  # family: architecture of the registry, tensors of a layer, keys of co
     "mixtral": ("MixtralForCausalLM", LAYER + EXPERTS, {"num_local_experts", "num_experts_per_tok", "sliding_window"}),
     "qwen2": ("Qwen2ForCausalLM", LAYER + DENSE + BIASES, set()),
     "qwen3": ("Qwen3ForCausalLM", LAYER + DENSE + NORMS, {"head_dim"}),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM",
+        LAYER + MANY + NORMS,
+        {"head_dim", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob"},
+    ),
+    "olmo2": ("Olmo2ForCausalLM", [*LAYER[1:], BEHIND, *DENSE, *NORMS], set()),
+    "smollm3": ("SmolLM3ForCausalLM", LAYER + DENSE, {"no_rope_layers"}),
+    "phi3": ("Phi3ForCausalLM", FUSED, {"sliding_window", "rope_parameters"}),
+    "gemma2": ("Gemma2ForCausalLM", LAYER + DENSE + BOTH, GEMMA_KEYS),
+    "gemma3_text": ("Gemma3ForCausalLM", LAYER + DENSE + BOTH + NORMS, GEMMA_KEYS | {"rope_local_base_freq"}),
 }
 DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 TOKENIZERS = {"PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"}
@@ -110,7 +135,8 @@ def exported(request, base, tmp_path_factory):
 
     def write(output):
         companions(base)(output)
-        (output / "config.json").unlink()  # of another family
+        # The companions' is of another family; of some, transformers' padding token is beyond a small vocabulary.
+        (output / "config.json").write_text(json.dumps(config.to_hf() | {"pad_token_id": None}))
 
     export(weights(config), config, folder, write, jnp.bfloat16)
     return request.param, folder

@@ -24,6 +24,7 @@ from sami_jax.export.peft import export_adapters
 from sami_jax.models.adapters import RECORD, adapted, folded, init_adapters, trained, write_record
 from sami_jax.models.decoder import init_params, param_shardings
 from sami_jax.models.huggingface import load_params, read_config
+from sami_jax.models.pretrained import ModelFolder
 from sami_jax.models.stack import joined
 from sami_jax.stages.checkpoint import Checkpoints
 
@@ -173,10 +174,18 @@ FAMILIES = {
     "qwen 2.5": (),
     "qwen 3": ("output", "down"),
     "mixtral": (),
+    "qwen 3 mixture": (),
+    "olmo 2": (),
+    "smollm 3": ("query", "up"),
+    "phi 3": (),
+    "phi 4 mini": ("key", "down"),
+    "gemma 2": (),
+    "gemma 3": ("query", "key", "gate"),
 }
+QUICK = ("llama, wide heads", "qwen 2.5", "phi 3", "gemma 3")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "mixtral")) for n in FAMILIES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FAMILIES])
 def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
     base = tmp_path / "base"
     save_random(name, base)
@@ -201,6 +210,9 @@ def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
     with_adapter = {name.rsplit(".", 3)[0] for name, _ in model.named_parameters() if "lora_A" in name}
     written = safetensors.numpy.load_file(tmp_path / "adapter/adapter_model.safetensors")
     assert len(with_adapter) == len(written) // 2
+
+    again = ModelFolder(base, plain, None, (0,)).with_adapter(tmp_path / "adapter")
+    assert np.abs(our_logits(again.config, again.load(mesh, "float32"), tokens) - ours).max() < 1e-4
 
 
 def test_experts_have_no_adapters():

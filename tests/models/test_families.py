@@ -25,6 +25,16 @@ FAMILIES = {  # name: class of transformers, chat template, what its config has 
     "mixtral": ("Mixtral", "mistral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2": ("Qwen2", "qwen", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", "qwen", {"head_dim": 16}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        "qwen",
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True},
+    ),
+    "olmo2": ("Olmo2", "llama3", {}),
+    "smollm3": ("SmolLM3", "llama3", {"no_rope_layer_interval": 2}),
+    "phi3": ("Phi3", "llama3", {"sliding_window": 64}),
+    "gemma2": ("Gemma2", "llama3", {"head_dim": 16, "sliding_window": 64}),
+    "gemma3": ("Gemma3Text", "llama3", {"head_dim": 16, "sliding_window": 64, "sliding_window_pattern": 2}),
 }
 QUERIES = [
     f"{thing}が{trouble}とき、どうすればいいですか。"
@@ -101,9 +111,10 @@ def save_model(family: str, folder) -> None:
         max_position_embeddings=256,
         bos_token_id=saved.bos_token_id,
         eos_token_id=saved.eos_token_id,
+        pad_token_id=saved.pad_token_id,
         **options,
     )
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     for weight in model.parameters():  # wider than transformers' own: an untrained model that says different things
         torch.nn.init.normal_(weight, std=0.2)
     model.save_pretrained(folder)

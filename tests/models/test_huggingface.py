@@ -19,6 +19,9 @@ from sami_jax.models.pretrained import open_model
 from sami_jax.sampling.decoding import generate
 from sami_jax.sampling.drawing import SamplingOptions
 
+# In which there is nothing of its own to decode; and mixtures, which take long to compile.
+SLOW = ("mixtral", "qwen 3 mixture", "qwen 3 mixture, not renormalized", "phi 3", "olmo 2")
+
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name)
 def pair(request, tmp_path_factory):
@@ -40,7 +43,7 @@ def test_logits_equal_transformers(pair, tokens, mesh):
 
 
 @pytest.mark.parametrize(
-    "pair", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mixtral")) for name in MODELS], indirect=True
+    "pair", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS], indirect=True
 )
 def test_greedy_text_equals_transformers(pair, tokens, mesh):
     model, folder = pair
@@ -80,7 +83,7 @@ def test_export_loads_in_transformers_with_the_same_logits(pair, tokens, mesh, t
     for name, size in (("single", 2**30), ("sharded", 30_000)):
         export(params, config, tmp_path / name, copy_companions(folder), max_shard_bytes=size)
         assert (tmp_path / name / "model.safetensors.index.json").exists() == (name == "sharded")
-        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name, attn_implementation="eager")
         assert np.abs(torch_logits(again, tokens) - torch_logits(model, tokens)).max() < 1e-6
         reread = load_params(tmp_path / name, config, mesh, jnp.float32)
         jax.tree.map(np.testing.assert_array_equal, reread, params)
@@ -125,6 +128,23 @@ def edit_config(folder, **changes):
         (lambda f: (f / "config.json").write_text("{"), "not readable JSON"),
         (lambda f: edit_config(f, model_type="gpt2"), "model_type 'gpt2' is not supported"),
         (lambda f: edit_config(f, hidden_act="gelu"), "hidden_act='gelu'"),
+        (lambda f: edit_config(f, model_type="gemma2"), "hidden_act='silu' is not supported, only 'gelu_pytorch_tanh'"),
+        (
+            lambda f: edit_config(f, model_type="qwen3_moe", mlp_only_layers=[1]),
+            "mlp_only_layers=[1] is not supported",
+        ),
+        (
+            lambda f: edit_config(
+                f,
+                model_type="gemma2",
+                hidden_act="gelu_pytorch_tanh",
+                layer_types=["sliding_attention", "chunked_attention", "full_attention"],
+            ),
+            "layer_types is ['sliding_attention', 'chunked_attention'",
+        ),
+        (lambda f: edit_config(f, model_type="smollm3", no_rope_layers="all"), "no_rope_layers is 'all'"),
+        (lambda f: edit_config(f, model_type="olmo2"), "self_attn.k_norm.weight is missing"),
+        (lambda f: edit_config(f, model_type="phi3"), "self_attn.qkv_proj.weight is missing"),
         (
             lambda f: edit_config(f, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
             "rope type 'linear'",
