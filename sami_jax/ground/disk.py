@@ -4,6 +4,7 @@ write where that can be, and said in one line."""
 import errno
 import os
 import shutil
+import socket
 from pathlib import Path
 
 from sami_jax.errors import TryAgain, UserError
@@ -20,6 +21,8 @@ _ADVICE = {
     errno.EMFILE: "allow a process more open files (ulimit -n)",
     errno.ENFILE: "allow the machine more open files (sysctl fs.file-max)",
 }
+# What resolvers say (glibc's gai_strerror), within an error of a library above them.
+_NAMES = ("Name or service not known", "Temporary failure in name resolution", "No address associated with hostname")
 # Of a network, or of storage behind one (NFS, gcsfuse), and of disks that fail: they may be well at the next start.
 _PASSING = (
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO, errno.EAGAIN, errno.ETIMEDOUT),
@@ -56,8 +59,18 @@ def disk_fault(error: BaseException | None, folder: Path) -> UserError | None:
                 return TryAgain(
                     f"{where}: {os.strerror(number)}; look after disk and network, the same command continues"
                 )
+        if _of_network(error):
+            said = " ".join(str(error).split())[:200] or "no answer"
+            return TryAgain(f"{where}: {said}; look after the network, the same command continues")
         error = error.__cause__ or error.__context__
     return None
+
+
+def _of_network(error: BaseException) -> bool:
+    """Of a connection, an answer that did not come, or a name that is not known: libraries raise these without a number."""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) and not isinstance(error, BrokenPipeError):
+        return True
+    return isinstance(error, OSError) and any(text in str(error) for text in _NAMES)
 
 
 def _is(error: BaseException, number: int) -> bool:

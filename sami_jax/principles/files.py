@@ -34,7 +34,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from sami_jax.data.jsonl import write_text
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground.disk import hidden
 from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
@@ -161,6 +161,8 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         raise _unreadable(file, error) from None
     except OSError as error:
+        if isinstance(fault := disk_fault(error, file), TryAgain):
+            raise fault from None
         raise UserError(f"{file}: {error.strerror or error}; give a file that can be read") from None
 
 

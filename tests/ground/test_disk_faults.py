@@ -2,13 +2,16 @@
 
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from sami_jax import cli
-from sami_jax.errors import BAD_INPUT, TRY_AGAIN
+from sami_jax.data.jsonl import read_bytes
+from sami_jax.errors import BAD_INPUT, TRY_AGAIN, TryAgain
 from sami_jax.ground.disk import disk_fault
+from sami_jax.principles.files import read_principles
 
 PASSING = ("EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "EAGAIN", "EHOSTUNREACH")
 FOR_THE_USER = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EMFILE")
@@ -31,6 +34,33 @@ def test_status_of_an_error(name, status):
 def test_other_errors_are_no_faults_of_a_disk():
     assert disk_fault(FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), Path("z")) is None
     assert disk_fault(ValueError("wrong"), Path("z")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        TimeoutError("timed out"),
+        ConnectionError("connection lost"),
+        OSError("HTTPConnectionPool(host='metadata.google.internal', port=80): [Errno -2] Name or service not known"),
+    ],
+)
+def test_a_network_that_does_not_answer(error):
+    told = disk_fault(error, Path("z"))
+    assert told is not None and told.status == TRY_AGAIN and "look after the network" in str(told)
+
+
+@pytest.mark.parametrize("read", [lambda file: read_bytes(file, "give another"), lambda file: read_principles(file)])
+def test_a_file_that_does_not_answer_is_no_bad_input(read, tmp_path, monkeypatch):
+    (tmp_path / "one.yaml").write_text("id: x")
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "one.yaml")
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    monkeypatch.setattr(Path, "read_text", stale)
+    with pytest.raises(TryAgain, match="Stale file handle; look after disk and network"):
+        read(tmp_path / "one.yaml")
 
 
 @pytest.mark.parametrize("name", ["ESTALE", "ENOTCONN"])

@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 from support.scripted_model import free_port
 
-from sami_jax.errors import TRY_AGAIN
+from sami_jax.errors import TRY_AGAIN, TryAgain, UserError
+from sami_jax.ground import hosts
 from sami_jax.ground.gathering import connections, what_is_missing
 
 # A first process (10.0.0.1) that listens at 8476: itself, 10.0.0.2 over IPv6's form, and one whose connection is closing.
@@ -76,3 +78,61 @@ def test_a_start_that_fails_is_told_as_such_and_may_be_tried_again(process):
     assert said[1].startswith("sami: the processes of this run did not come together within 5 s: ")
     assert all(where in line and "lost" not in line for line in said)
     assert ("1 of 2 have reached" if process == 0 else "Connection refused") in said[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            ValueError("coordinator_address should be defined."),
+            UserError,
+            "nothing here tells which processes there are",
+        ),
+        (
+            RuntimeError("MPI detection requires mpi4py"),
+            UserError,
+            "--distributed: MPI detection requires mpi4py; install it",
+        ),
+        (
+            RuntimeError("Failed to recognize coordinator address x-0"),
+            TryAgain,
+            "Failed to recognize coordinator address x-0",
+        ),
+        (
+            ConnectionError("metadata.google.internal: Max retries"),
+            TryAgain,
+            "metadata: metadata.google.internal: Max retries",
+        ),
+    ],
+)
+def test_why_a_start_failed(monkeypatch, error, kind, words):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(hosts, "_keep_native_output_apart", lambda: None)
+    monkeypatch.setattr(jax.distributed, "initialize", fails)
+    with pytest.raises(UserError) as told:
+        hosts.join(process=1)
+    assert type(told.value) is kind and words in str(told.value) and "None:" not in str(told.value)
+
+
+def test_native_output_is_read_from_its_end(tmp_path, monkeypatch):
+    """NCCL or libtpu may have said a lot before the line that says why."""
+    file = tmp_path / "native"
+    file.write_bytes(b"NCCL INFO\n" * 150_000 + b"distributed service detected fatal errors")
+    with file.open("rb") as stream:
+        monkeypatch.setattr(hosts, "_native", stream)
+        assert hosts._native_output().endswith("distributed service detected fatal errors")
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be"),
+    [
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: peer"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),  # is told at once
+        (ValueError("shapes differ"), False),
+    ],
+)
+def test_what_a_lost_process_looks_like(error, may_be):
+    assert hosts._of_runtime(error) == may_be

@@ -73,7 +73,7 @@ folder, index = pathlib.Path(folder), int(index)
 hosts.join(coordinator, int(count), index, int(lost_after))
 import jax
 import numpy as np
-from sami_jax.errors import UserError
+from sami_jax.errors import TryAgain, UserError
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import init_params
 from sami_jax.export.huggingface import export
@@ -90,6 +90,12 @@ try:
     hosts.once(wrong)
 except UserError as error:
     assert str(error) == "wrong"
+def gone():
+    raise TryAgain("gone")
+try:
+    hosts.once(gone)
+except TryAgain as error:  # in all, with its status
+    assert (str(error), error.status) == ("gone", 75)
 def numbered(items):
     return {item: [index, hosts.count()] for item in items}
 assert hosts.shared(lambda: ["c", "a", "b"] if index == 0 else [], numbered) == {"c": [0, 2], "a": [1, 2], "b": [0, 2]}
