@@ -83,7 +83,7 @@ def make_app(places: Places, entrance: Entrance | None) -> ASGIApp:
         return pages.refuse(request, 400, "refused/input", str(error))
 
     def on_disk(request: Request, error: Exception) -> Response:
-        return pages.refuse(request, 500, "refused/disk", disk_fault(error, Path()) or str(error))
+        return pages.refuse(request, 500, "refused/disk", str(disk_fault(error, Path()) or error))
 
     def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

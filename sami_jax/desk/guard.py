@@ -48,16 +48,16 @@ class Entrance:
 
     def __init__(self, tell: Callable[[str], None]):
         self._tell = tell
-        self.token = ""
+        self._good: str | None = None
 
     def open(self) -> None:
         """Tells the path of the next token."""
-        self.token = secrets.token_hex(32)
-        self._tell(ENTRANCE + self.token)
+        self._good = secrets.token_hex(32)
+        self._tell(ENTRANCE + self._good)
 
     def take(self, token: str) -> bool:
         """Whether it is the one; then it is used."""
-        if not self.token or not hmac.compare_digest(token.encode(), self.token.encode()):
+        if self._good is None or not _same(token, self._good):
             return False
         self.open()
         return True

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from sami_jax.data.jsonl import read_appended
 from sami_jax.desk.pages import Pages, check_inside, words_of
 from sami_jax.errors import UserError
+from sami_jax.ground.digests import files_below
 from sami_jax.ground.redaction import redacted
 from sami_jax.provenance.manifest import AUDIT, MANIFEST, read_statement
 from sami_jax.report.data import MAIN_SET, Iteration, gather, iterations_of
@@ -52,7 +53,9 @@ class RunPages:
         if (folder / MANIFEST).is_file():
             raise UserError(f"{folder}: the folder of one run; give the one that it is in")
         self._pages, self._folder = pages, folder
-        self._reports: dict[tuple, tuple] = {}  # the last one of each run, by all that it depends on
+        self._reports: dict[
+            tuple, tuple
+        ] = {}  # the last one of each run, with the marks of the files that it was made from
         self._reporting = threading.Lock()  # it hashes models: one at a time
 
     def names(self) -> list[str]:
@@ -80,7 +83,7 @@ class RunPages:
         run, words = self._run(request), words_of(request)
         with self._reporting:
             key = (run.name, words.language)
-            seen = (run / AUDIT).stat().st_mtime_ns, (run / MANIFEST).stat().st_mtime_ns
+            seen = _marks(run)
             if (known := self._reports.get(key)) and known[0] == seen:
                 page = known[1]
             else:
@@ -127,6 +130,12 @@ class RunPages:
                 "examples": _examples(run),
             }
         )
+
+
+def _marks(run: Path) -> list[tuple]:
+    """Of each file of a run what tells that it was changed."""
+    files = ((file, file.stat()) for file in files_below([run]))
+    return [(str(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) for file, found in files]
 
 
 def _stage(run: Path, predicate: dict) -> tuple[str, int]:

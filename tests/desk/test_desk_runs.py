@@ -82,6 +82,10 @@ def test_the_report_is_that_of_the_command(browser, tmp_path, language):
     for _ in range(2):  # the second is remembered
         answer = browser.get("/runs/demo/report", headers={"Accept-Language": language})
         assert answer.text == render(gather(run), Words(language))
+    (run / "iteration_1/evaluation.json").write_text("{}")
+    assert (
+        "evaluation.json: was changed since" in browser.get("/runs/demo/report", headers={"Accept-Language": "en"}).text
+    )
 
 
 def test_damaged_runs_are_said_and_others_are_shown(browser, tmp_path):
