@@ -30,23 +30,25 @@ def add_verbs(verbs) -> None:
 
 
 def _desk(arguments: argparse.Namespace) -> None:
+    if not (arguments.principles or arguments.ratings or arguments.runs):
+        raise UserError("nothing to show; give --principles, --ratings or --runs")
+    if arguments.verdicts and not arguments.ratings:
+        raise UserError("--verdicts: give --ratings too, the pairs that they are on")
+    if arguments.model and not arguments.principles:
+        raise UserError("--model: give --principles too, which it is asked about")
+
     from sami_jax.desk.pages import Places
     from sami_jax.desk.serve import serve
     from sami_jax.evaluation.verdicts import read_verdicts
-    from sami_jax.models.pretrained import open_model
     from sami_jax.principles.files import principle_files
 
-    if not (arguments.principles or arguments.ratings or arguments.runs):
-        raise UserError("nothing to show; give --principles, --ratings or --runs")
     if arguments.principles:
         principle_files(arguments.principles)
     if arguments.verdicts:
-        if not arguments.ratings:
-            raise UserError("--verdicts: give --ratings too, the pairs that they are on")
         read_verdicts(arguments.verdicts)
     if arguments.model:
-        if not arguments.principles:
-            raise UserError("--model: give --principles too, which it is asked about")
+        from sami_jax.models.pretrained import open_model
+
         open_model(arguments.model)
     names = ("principles", "ratings", "runs", "verdicts", "model")
     serve(Places(**{name: getattr(arguments, name) for name in names}), arguments.host, arguments.port)

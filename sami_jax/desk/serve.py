@@ -1,5 +1,6 @@
 """`sami desk`: listens, says where, and serves until it is stopped."""
 
+import os
 import socket
 
 import uvicorn
@@ -52,7 +53,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=MOST_AT_ONCE)
     except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise UserError(f"{host}, port {port}: {reason}; give another --port or --host") from None
 
 

@@ -1,7 +1,6 @@
 """The desk in this process: its folders, and a browser that fills in its forms."""
 
 import html.parser
-import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from sami_jax.desk.app import make_app
 from sami_jax.desk.pages import Places
 from sami_jax.evaluation.pairs import Pair
 from sami_jax.evaluation.ratings import export_ratings
+from sami_jax.provenance.audit import read_audit
 
 HOST = "http://127.0.0.1:8700"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -86,5 +86,5 @@ def text_of(page: str) -> str:
 
 
 def logged(folder: Path) -> list[dict]:
-    """The lines of a folder's audit log."""
-    return [json.loads(line) for line in (folder / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The lines of a folder's audit log, whose chain holds."""
+    return read_audit(folder / "audit.jsonl")
