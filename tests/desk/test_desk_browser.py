@@ -67,7 +67,7 @@ def desk(*argv: str):
 def visitor(chromium, url: str, language: str, name: str = "", **options):
     """A page of a browser of one's own, in which nothing may go wrong unseen."""
     context = chromium.new_context(locale={"en": "en-GB", "ja": "ja-JP"}[language], base_url=url, **options)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
