@@ -124,6 +124,7 @@ setup(
             TPU,
             "transformers[serving]",
             "playwright>=1.50",  # the desk in a browser, where Chromium is installed
+            "axe-playwright-python>=0.1.4",
             "nbclient>=0.10",
             "ipykernel>=6.29",
             "pyright[nodejs]>=1.1.400",

@@ -18,7 +18,6 @@ from sami_jax.cli.options import (
 from sami_jax.cli.rates import TIES, print_rates
 from sami_jax.errors import UserError
 from sami_jax.ground.paths import path_of
-from sami_jax.ground.terminal import say
 
 
 def add_verbs(verbs) -> None:
@@ -176,6 +175,7 @@ def _exact_judge(arguments: argparse.Namespace):
     from sami_jax import miniature
     from sami_jax.evaluation.judges import ChecksJudge, MiniatureJudge
     from sami_jax.evaluation.judging import ExactPairJudge
+    from sami_jax.ground.terminal import say
     from sami_jax.principles.files import read_principles
 
     folder = arguments.principles or miniature.PRINCIPLES
