@@ -50,7 +50,9 @@ def test_a_network_that_does_not_answer(error):
     assert told is not None and told.status == TRY_AGAIN and "look after the network" in str(told)
 
 
-@pytest.mark.parametrize("read", [lambda file: read_bytes(file, "give another"), lambda file: read_principles(file)])
+@pytest.mark.parametrize(
+    "read", [lambda file: read_bytes(file, "give another"), lambda file: read_principles(file.parent)]
+)
 def test_a_file_that_does_not_answer_is_no_bad_input(read, tmp_path, monkeypatch):
     (tmp_path / "one.yaml").write_text("id: x")
 
