@@ -70,6 +70,7 @@ class Plan:
     programs: tuple[Compiled, ...]  # none where the state alone does not fit
     largest: tuple[Buffer, ...]  # that lie in memory at the fullest time
     scores: float  # bytes on each device: attention's scores in a microbatch, where no kernel spares them
+    capped: bool  # attention has a soft cap, which kernels do not know
     flops: float  # of an update, in all
     least_sent: float  # bytes by each device in a microbatch, if all shared the weights, at the least
     times: Times | None
@@ -114,6 +115,7 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
         programs=(),
         largest=tuple(largest_weights(programs.state)),
         scores=costs.score_bytes(model, texts, programs.together(), mesh.shape[TENSOR_AXIS]),
+        capped=model.attention_cap is not None,
         flops=costs.update_flops(model, texts, config.train.batch_size, _base_responses(config, texts)),
         least_sent=costs.fsdp_bytes(model, len(topology.devices) // topology.slices),
         times=None,

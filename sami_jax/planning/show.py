@@ -37,8 +37,9 @@ def show_plan(plan: Plan, price: float | None) -> None:
         style=verdict[1],
     )
     if plan.scores > LARGE_SCORES * topology.chip.memory:
+        other = "no kernel knows this model's soft cap" if plan.capped else "'splash' holds none"
         show(
-            f"config.model.attention='xla' holds {plan.scores / GIB:.2f} GiB of attention's scores in a microbatch; 'splash' holds none"
+            f"config.model.attention='xla' holds {plan.scores / GIB:.2f} GiB of attention's scores in a microbatch; {other}"
         )
     if not plan.fits:
         show("largest buffers then, on each device:")

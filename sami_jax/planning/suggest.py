@@ -111,7 +111,8 @@ def _one_query_each(config: ConfigDict, mesh: dict[str, int]) -> dict[str, int]:
 
 
 def _kernel(config: ConfigDict, model: ModelConfig) -> dict[str, str]:
-    return {"model.attention": "splash"} if model.head_dim % LANES == 0 and config.model.attention == "xla" else {}
+    able = model.head_dim % LANES == 0 and not model.attention_cap
+    return {"model.attention": "splash"} if able and config.model.attention == "xla" else {}
 
 
 def _with_larger(topology: Topology) -> Iterator[Topology]:

@@ -33,7 +33,8 @@ def attention_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Me
     scores = costs.score_bytes(model, texts, rows, mesh.shape[TENSOR_AXIS])
     if memory is None or scores <= costs.LARGE_SCORES * memory:
         return None
-    kernel = {"gpu": "'cudnn'", "tpu": "'splash'"}.get(mesh.devices.flat[0].platform)
+    kernels = {} if model.attention_cap else {"gpu": "'cudnn'", "tpu": "'splash'"}
+    kernel = kernels.get(mesh.devices.flat[0].platform)
     leaner = "more config.train.microbatches, or fewer config.train.constitutions_at_once, take less"
     return (
         f"config.model.attention='xla': scores of attention take up to {scores / GIB:.1f} of a device's {memory / GIB:.1f} GiB in training; "
