@@ -38,6 +38,9 @@ class Recorded:
     def save(self, state, keep):
         pass
 
+    def settle(self):
+        pass
+
 
 @pytest.mark.parametrize(
     ("shares", "changes", "words"),
