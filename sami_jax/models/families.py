@@ -5,7 +5,7 @@ from typing import Any
 
 _DENSE = {"d_ff": "intermediate_size"}
 _WINDOWED = {**_DENSE, "sliding_window": "sliding_window"}  # a window that holds for every layer
-_EXPERTS = {"experts_per_token": "num_experts_per_tok"}
+_EXPERTS = {"experts_per_token": "num_experts_per_tok"}  # no password  # nosec B105
 _LAYER = "model.layers.{layer}."
 _EXPERT = _LAYER + "block_sparse_moe.experts.{expert}."
 
