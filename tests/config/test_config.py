@@ -12,9 +12,11 @@ from sami_jax import config as config_lib
 from sami_jax.config import load_config
 from sami_jax.config.checks import validate
 from sami_jax.contrast.family import FAMILY, Member
+from sami_jax.data.queries import read_queries
 from sami_jax.errors import UserError
 from sami_jax.evaluation.measure import split_principles
 from sami_jax.principles.files import read_principles
+from sami_jax.principles.principle import own_status
 from sami_jax.provenance.manifest import leaves
 from sami_jax.stages.preparation import recorded
 
@@ -250,3 +252,16 @@ def test_every_field_says_what_it_is(function):
 def test_of_a_field_given_twice_the_last_holds():
     config, _ = load_config("tiny", ["--config.train.updates=(3,3)", "--config.seed=1", "--config.train.updates=(4,)"])
     assert config.train.updates == (4,) and config.seed == 1
+
+
+def test_the_real_model_is_tuned_on_other_queries_and_other_held_out_principles():
+    final, validation = (load_config(name, [])[0] for name in ("smollm2", "smollm2:validation"))
+    for config in (final, validation):
+        validate(config)
+    assert not set(final.principles.held_out) & set(validation.principles.held_out)
+    files = {final.data.queries, final.data.eval_queries, validation.data.eval_queries}
+    texts = [query.text for file in files for query in read_queries(Path(file))]
+    assert len(files) == 3 and len(texts) == len(set(texts)) == 400
+    principles = read_principles(Path(final.principles.path))
+    assert len(principles) >= 10 and all(principle.check for principle in principles)
+    assert all(own_status(principle) == "approved" for principle in principles)
