@@ -1,5 +1,6 @@
 """Plans of a small model for a TPU topology, really compiled."""
 
+import copy
 import dataclasses
 import json
 
@@ -92,8 +93,7 @@ def test_what_has_no_room_is_refused_with_its_largest_arrays(config):
 @pytest.mark.slow
 def test_predictions_follow_the_optimizer(config, topology):
     def peak(**changes):
-        changed = defaults()
-        changed.update(config)
+        changed = copy.deepcopy(config)
         changed.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
         return predicted_peak(changed, SHAPES["mistral-7b"], topology, TEXTS)
 
