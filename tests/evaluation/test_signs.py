@@ -1,5 +1,6 @@
 """The signs of a collapse: each rule fires on its own sign and on nothing else, on what matters and is no chance."""
 
+import json
 import math
 
 import numpy as np
@@ -146,3 +147,12 @@ def test_signs_of_replies_and_back(tmp_path):
     judged.write(tmp_path / "signs.json")
     again = Signs.read(tmp_path / "signs.json")
     assert again.means == judged.means and again.update == 3
+
+
+def test_a_look_of_an_earlier_version_is_read(tmp_path):
+    """It knew nothing of echoes: a run that is continued takes it that there were none."""
+    look(0).write(tmp_path / "signs.json")
+    content = json.loads((tmp_path / "signs.json").read_text())
+    del content["replies"]["echo"]
+    (tmp_path / "signs.json").write_text(json.dumps(content))
+    assert fired(defaults(), [Signs.read(tmp_path / "signs.json")], look(1)) == []

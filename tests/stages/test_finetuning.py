@@ -17,7 +17,7 @@ from sami_jax.stages.preparation import prepare
 from sami_jax.tracking.trackers import open_trackers
 
 UPDATES, EVERY = 6, 2
-REPLIES = {"well_formed": 1.0, "tokens": 20.0, "repetition": 0.0, "refusal": 0.0, "kept_logprob": -1.0}
+REPLIES = {"well_formed": 1.0, "tokens": 20.0, "repetition": 0.0, "refusal": 0.0, "echo": 0.0, "kept_logprob": -1.0}
 
 
 class Stage:
