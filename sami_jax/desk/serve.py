@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -30,11 +31,14 @@ def serve(places: Places, host: str | None, port: int) -> None:
     )
     app = make_app(places, entrance)
     listening = _listen(host or HERE, port)
-    if entrance:
-        entrance.open()
-    else:
-        show(f"{_address(HERE, listening)}/")
-    console.quiet = True  # what is computed for a page is no news in the terminal
+
+    def tell() -> None:
+        if entrance:
+            entrance.open()
+        else:
+            show(f"{_address(HERE, listening)}/")
+        console.quiet = True  # what is computed for a page is no news in the terminal
+
     settings = uvicorn.Config(
         app,
         log_level="error",
@@ -45,7 +49,19 @@ def serve(places: Places, host: str | None, port: int) -> None:
         ws="none",
         limit_concurrency=MOST_AT_ONCE,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    _Server(settings, tell).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it serves, and can be stopped as it is meant to."""
+
+    def __init__(self, settings: uvicorn.Config, tell: Callable[[], None]):
+        super().__init__(settings)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tell()
 
 
 def _listen(host: str, port: int) -> socket.socket:
