@@ -151,5 +151,7 @@ def test_from_a_model_to_an_answer(family, commands, server, mesh, tmp_path, mon
         {"role": "system", "content": f"{SYSTEM}\n1. {PRINCIPLES['aisatsu'][0]}"},
         {"role": "user", "content": QUERIES[0]},
     ]
-    served = ask(server, tmp_path / "aligned", messages, max_tokens=24)
-    assert served.message.content.strip() == greedy(tmp_path / "aligned", messages, 24, mesh).strip() != ""
+    served = ask(server, tmp_path / "aligned", messages, max_tokens=24).message.content
+    ours = greedy(tmp_path / "aligned", messages, 24, mesh)
+    # An untrained Gemma 2 repeats the line break that its prompt ends with: its embeddings are large, and tied.
+    assert ours and served.strip() == ours.strip() and (ours.strip() or served.count("\n") == ours.count("\n"))
