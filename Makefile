@@ -12,7 +12,7 @@ QUICK := not slow and not faults and not package
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
 
-# The same with a real pretrained model, SmolLM2-135M-Instruct, as one package on PyPI holds it (93 MB): an hour or so on two CPU cores.
+# The same with a real pretrained model, SmolLM2-135M-Instruct, as one package on PyPI holds it (93 MB). Its whole time was not measured yet.
 real: $(VENV)/.installed build/smollm2
 	$(BIN)/sami run --config=smollm2 --workdir=runs/real
 
