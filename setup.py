@@ -25,6 +25,7 @@ TEST = [  # of `make test`
     *DESK,
     "torch==2.13.0",
     "peft>=0.17",
+    "httpx>=0.28",  # as a browser of the desk
     "hypothesis>=6.100",
     "pytest>=8",
     "pytest-cov>=6",
