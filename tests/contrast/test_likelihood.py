@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.quick import others_slow
 from support.small_model import SMALL, random_batch
 
 from sami_jax.contrast import likelihood
@@ -61,7 +62,7 @@ def brute_force(params, batch: ContrastBatch) -> np.ndarray:
     return s
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", others_slow([1, 3], 3))
 def test_equals_one_forward_pass_per_pair(small_params, count):
     batch = random_batch(count, 2, count)
     expected = brute_force(small_params, batch)
@@ -106,7 +107,10 @@ def assert_same(a, b):
 
 
 # Small blocks of queries leave keys out between the prefix and the own response.
-@pytest.mark.parametrize(("count", "window", "block"), [(1, 7, 8), (2, None, 128), (2, 7, 8), (5, None, 8), (5, 7, 8)])
+@pytest.mark.parametrize(
+    ("count", "window", "block"),
+    others_slow([(1, 7, 8), (2, None, 128), (2, 7, 8), (5, None, 8), (5, 7, 8)], (2, None, 128), (5, 7, 8)),
+)
 def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params, count, window, block, monkeypatch):
     config = dataclasses.replace(SMALL, sliding_window=window)
     batch = random_batch(count, 2, count)
@@ -164,7 +168,7 @@ def test_shortest_responses_give_finite_values_and_gradients(small_params, lengt
     assert (value == 0) == (length == 0)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", others_slow(["dots", "full"], "full"))
 def test_rematerialisation_changes_no_gradient(small_params, remat):
     batch = random_batch(3, 1, 2)
 

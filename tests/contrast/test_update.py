@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import FrozenConfigDict
+from support.quick import others_slow
 from support.small_model import SMALL, mesh_of, random_batch
 
 from sami_jax.config import defaults
@@ -63,7 +64,7 @@ def relative_difference(a, b) -> float:
     return float(optax.tree.norm(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)) / optax.tree.norm(b))
 
 
-@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)])
+@pytest.mark.parametrize("sizes", [(2, 2, 2), pytest.param((1, 8, 1), marks=pytest.mark.slow)])
 def test_s_and_gradient_are_the_same_on_eight_devices(small_params, mesh, config, sizes):
     batch = in_microbatches(random_batch(0, 8, 2), 1)
     one, one_metrics = gradients(small_params, batch, config, mesh)
@@ -165,7 +166,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("param_dtype", "rounding", "compute_dtype", "low", "high"), WAYS)
+@pytest.mark.parametrize(
+    ("param_dtype", "rounding", "compute_dtype", "low", "high"), others_slow(WAYS, WAYS[0], WAYS[-1])
+)
 def test_how_much_of_small_updates_the_forward_pass_takes_up(
     small_params, mesh, config, param_dtype, rounding, compute_dtype, low, high
 ):
@@ -232,7 +235,7 @@ def self_check(params, config, mesh):
         return check_shared_prefix(params, SMALL, config, examples, mesh)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", others_slow(["float32", "bfloat16"], "bfloat16"))
 def test_the_self_check_passes_on_sound_weights(small_params, mesh, config, dtype):
     config.train.compute_dtype = dtype
     assert self_check(small_params, config, mesh) < SHARED_PREFIX_TOLERANCE[dtype]

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from support.quick import others_slow
 
 from sami_jax import miniature
 from sami_jax.cli import main
@@ -77,10 +78,11 @@ def decisions(rng, queries: int, gain: float, ties: float, margin: float, size: 
 
 @pytest.mark.parametrize(
     ("margin", "ties", "size"),
-    [
-        *((0.1, 0.2, 1), (0.1, 0.0, 2), (0.2, 0.0, 1)),
-        *(pytest.param(*costly, marks=pytest.mark.slow) for costly in ((0.05, 0.0, 1), (0.05, 0.4, 1), (0.05, 0.0, 3))),
-    ],
+    others_slow(
+        [(0.1, 0.2, 1), (0.1, 0.0, 2), (0.2, 0.0, 1), (0.05, 0.0, 1), (0.05, 0.4, 1), (0.05, 0.0, 3)],
+        (0.1, 0.2, 1),
+        (0.2, 0.0, 1),
+    ),
 )
 def test_the_number_of_queries_that_is_named_has_its_power(margin, ties, size):
     """A true gain of twice the margin ships in 4 of 5 comparisons or more, none in at most 3 of 100."""

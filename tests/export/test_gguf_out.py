@@ -13,6 +13,7 @@ import safetensors.numpy
 from support.complaint import complaint
 from support.gguf_files import byte_vocabulary, entries_of, piece_vocabulary, random_model, tensors_of
 from support.gguf_files import write_gguf as write_by_hand
+from support.quick import others_slow
 from zoo.zoo_texts import TEXTS
 
 from sami_jax import miniature
@@ -58,7 +59,9 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize(("arch", "pre", "options"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("arch", "pre", "options"), others_slow(CASES.values(), CASES["pieces"], CASES["qwen3"]), ids=CASES
+)
 def test_read_again_it_is_the_same(arch, pre, options, tmp_path, mesh):
     model = open_model(folder_of(tmp_path, arch, pre, **options))
     import_gguf(written(model, mesh, tmp_path), tmp_path / "second")

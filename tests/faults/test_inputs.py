@@ -32,7 +32,7 @@ from sami_jax.principles.files import read_principles
 from sami_jax.stages import finetuning, loop, preparation  # noqa: F401 (imported before it is patched)
 
 CASES = 10_000  # of the long form
-SHORT = 200
+SHORT = 80
 PATIENCE = 20  # seconds of computing a case may take, by a clock that libtpu leaves alone; fifteen times that with all it waits for
 
 

@@ -8,6 +8,7 @@ import safetensors.numpy
 import torch
 import transformers
 from support.gguf_files import byte_vocabulary, entries_of, random_model, tensors_of, write_gguf
+from support.quick import others_slow
 from support.torch_models import our_logits, torch_logits
 
 from sami_jax.imports.gguf import import_gguf
@@ -43,7 +44,7 @@ def logits(folder: Path, mesh) -> np.ndarray:
     return our_logits(model.config, model.load(mesh), TOKENS)
 
 
-@pytest.mark.parametrize(("arch", "options"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("arch", "options"), others_slow(CASES.values(), CASES["llama"], CASES["qwen3"]), ids=CASES)
 def test_logits_are_those_of_the_model_and_of_transformers_reading(arch, options, tmp_path, mesh):
     model, file = files(tmp_path, arch, **options)
     import_gguf(file, tmp_path / "made")
@@ -71,7 +72,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow(KINDS, "F16", "Q4_1", "Q6_K", "IQ4_NL"))
 def test_every_type_of_numbers(kind, tmp_path, mesh):
     arch = "llama" if KINDS.index(kind) % 2 else "qwen3"
     _, file = files(tmp_path, arch, kind)

@@ -245,6 +245,7 @@ def test_many_preemptions_are_survived(world, plain):
     assert status == 0 and asked.count("create") == 4 and "restart" not in said, said
 
 
+@pytest.mark.slow
 def test_crashes_before_a_long_steady_run_are_forgotten(world, plain):
     with plain.open("a") as file:
         file.write("MAX_RESTARTS=1\n")

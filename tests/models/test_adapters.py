@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 import transformers
 from ml_collections import ConfigDict, FrozenConfigDict
+from support.quick import others_slow
 from support.small_model import MIXTURE, SMALL, mesh_of, random_batch
 from support.torch_models import our_logits, save_random, torch_logits
 
@@ -182,10 +183,10 @@ FAMILIES = {
     "gemma 2": (),
     "gemma 3": ("query", "key", "gate"),
 }
-QUICK = ("llama, wide heads", "qwen 2.5", "phi 3", "gemma 3")
+QUICK = ("llama, wide heads", "gemma 3")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FAMILIES])
+@pytest.mark.parametrize("name", others_slow(FAMILIES, *QUICK))
 def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
     base = tmp_path / "base"
     save_random(name, base)

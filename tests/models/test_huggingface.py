@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from support.quick import others_slow
 from support.small_model import mesh_of
 from support.torch_models import MODELS, our_logits, save_random, torch_logits
 
@@ -19,8 +20,9 @@ from sami_jax.models.pretrained import open_model
 from sami_jax.sampling.decoding import generate
 from sami_jax.sampling.drawing import SamplingOptions
 
-# In which there is nothing of its own to decode; and mixtures, which take long to compile.
-SLOW = ("mixtral", "qwen 3 mixture", "qwen 3 mixture, not renormalized", "phi 3", "olmo 2")
+# With layers, norms, windows and caches of every kind between them.
+DECODED = ("llama, grouped, untied", "mistral, window", "gemma 2", "smollm 3")
+EXPORTED = ("llama, wide heads", "qwen 2.5", "qwen 3 mixture", "gemma 3", "phi 3")
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name)
@@ -42,9 +44,7 @@ def test_logits_equal_transformers(pair, tokens, mesh):
     assert np.abs(ours - torch_logits(model, tokens)).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "pair", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS], indirect=True
-)
+@pytest.mark.parametrize("pair", others_slow(MODELS, *DECODED), indirect=True)
 def test_greedy_text_equals_transformers(pair, tokens, mesh):
     model, folder = pair
     config = read_config(folder)
@@ -76,6 +76,7 @@ def test_greedy_text_equals_transformers(pair, tokens, mesh):
         assert response.tokens == len(expected)
 
 
+@pytest.mark.parametrize("pair", others_slow(MODELS, *EXPORTED), indirect=True)
 def test_export_loads_in_transformers_with_the_same_logits(pair, tokens, mesh, tmp_path):
     model, folder = pair
     config = read_config(folder)

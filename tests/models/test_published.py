@@ -5,6 +5,7 @@ import math
 
 import jax
 import pytest
+from support.quick import others_slow
 
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params
@@ -174,7 +175,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", others_slow(SHAPES, "mistral-7b", "qwen-3-30b-a3b", "gemma-3-1b"))
 def test_parameters(name):
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(SHAPES[name])))
     assert count == pytest.approx(BILLIONS[name] * 1e9, rel=1e-3)

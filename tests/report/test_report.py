@@ -21,6 +21,7 @@ from support.fabricated_run import (
     principle,
     write,
 )
+from support.quick import others_slow
 
 from sami_jax.cli import main
 from sami_jax.provenance.manifest import RunRecord
@@ -111,7 +112,7 @@ def test_a_wording_of_two_principles_is_not_judged(tmp_path):
         ({"review": predicate()["review"] | {"unapproved": ["thanks@1"]}}, "nobody had approved were used: thanks@1"),
     ],
 )
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", others_slow(LANGUAGES, "en"))
 def test_what_is_missing_or_wrong_is_said(tmp_path, options, words, language):
     text = page(fabricate(tmp_path, **options), language)
     assert words in text or language != "en"

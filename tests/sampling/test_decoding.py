@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.quick import others_slow
 from support.small_model import SMALL, mesh_of
 
 from sami_jax.ground.display import showing
@@ -59,7 +60,11 @@ def test_layers_are_apart_where_weights_are_whole(mesh):
 
 @pytest.mark.parametrize(
     ("sizes", "stacked"),
-    [((1, 1, 1), True), ((1, 8, 1), True), ((2, 2, 2), True), ((2, 2, 2), False), ((4, 1, 2), False)],
+    others_slow(
+        [((1, 1, 1), True), ((1, 8, 1), True), ((2, 2, 2), True), ((2, 2, 2), False), ((4, 1, 2), False)],
+        ((2, 2, 2), True),
+        ((4, 1, 2), False),
+    ),
 )
 def test_eight_devices_and_layers_in_a_loop_say_the_same(small_params, mesh, sizes, stacked, monkeypatch):
     apart = responses(small_params, mesh, PROMPTS, SEEDS, 3)

@@ -105,8 +105,8 @@ def test_sound_windows_raise_no_alarm(alike):
     [
         (Cell(f"{PRINCIPLE}a", ALL), 0.75, 3),
         (Cell("refusal", "s"), 0.08, 9),
-        (Cell("length", ALL), np.log(4 / 3), 1),
-        (Cell("well_formed", ALL), 0.9, 5),
+        pytest.param(Cell("length", ALL), np.log(4 / 3), 1, marks=pytest.mark.slow),
+        pytest.param(Cell("well_formed", ALL), 0.9, 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_change_is_noticed_soon(cell, value, most):
@@ -118,6 +118,7 @@ def test_a_change_is_noticed_soon(cell, value, most):
         assert until_noticed(control, rng, cell, shift={cell: value}) <= most
 
 
+@pytest.mark.slow
 def test_an_alarm_is_told_once_and_since_when():
     rng = np.random.default_rng(0)
     control, cell = ready(rng), Cell("length", ALL)

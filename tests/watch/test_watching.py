@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from support import fabricated_run
+from support.quick import others_slow
 
 from sami_jax import miniature
 from sami_jax.cli import main
@@ -137,7 +138,9 @@ def test_a_webhook_that_fails_costs_no_alarm(german, capsys):
     assert "not an address of the web" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("window", "first"), [(str(WINDOW), 12 * WINDOW + 7), ("6h", 12 * 36)])
+@pytest.mark.parametrize(
+    ("window", "first"), others_slow([(str(WINDOW), 12 * WINDOW + 7), ("6h", 12 * 36)], ("6h", 12 * 36))
+)
 def test_it_goes_on_where_it_was(tmp_path, window, first):
     """In two calls as in one, whether windows are by count or by time; what was watched is passed over."""
     found = rows(16 * WINDOW)
