@@ -54,6 +54,12 @@ def add_verbs(verbs) -> None:
         help="queries that rates are chosen by; default validation.jsonl beside config.data.queries",
     )
     study.add_argument(
+        "--text",
+        default="",
+        metavar="FILE",
+        help="texts, in a column as queries have, whose perplexity is told of each model; default none",
+    )
+    study.add_argument(
         "--workdir", type=new_folder, required=True, help="folder of all runs, study.json and study.html"
     )
     study.set_defaults(compiles=True)
@@ -80,13 +86,16 @@ def _different(text: str, kind, wanted: str, holds) -> tuple:
 def _study(arguments: argparse.Namespace) -> None:
     from sami_jax.config import load_config
     from sami_jax.config.checks import validate
+    from sami_jax.data.queries import read_queries
     from sami_jax.ground.lock import lock_folder
+    from sami_jax.ground.paths import path_of
     from sami_jax.stages.study import Grid, Way, study, validation_queries
 
     config, _ = load_config(arguments.config, arguments.overrides)
     validate(config)
     validation = validation_queries(config, arguments.validation)
-    way = Way(config, validation, arguments.allow_unapproved, lambda: skipped_by(arguments))
+    texts = [query.text for query in read_queries(path_of(arguments.text))] if arguments.text else []
+    way = Way(config, validation, arguments.allow_unapproved, lambda: skipped_by(arguments), texts)
     grid = Grid(arguments.rates, arguments.betas, arguments.tuning_seeds)
     with gracefully(), lock_folder(arguments.workdir):
         found = study(way, arguments.objectives.split(","), arguments.seeds, grid, arguments.workdir)

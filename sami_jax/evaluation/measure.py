@@ -105,7 +105,7 @@ def measure(
       following and wins of each principle, by id: intervals of the set are over queries, for these principles, and say nothing
       of others.
     """
-    rows, cut = _sample(config, model, params, evaluation_set, mesh, folder)
+    rows, cut = answered(config, model, params, evaluation_set, mesh, folder)
     metrics: dict = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
     metrics["echo"] = float(np.mean([echoes(row["response"], row["constitution"]) for row in rows]))
     metrics["prompts_with_query_cut"] = cut
@@ -171,10 +171,10 @@ def _tasks(evaluation_set: EvaluationSet):
             yield query, constitution
 
 
-def _sample(
+def answered(
     config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, mesh, folder: Path
 ) -> tuple[list[dict], int]:
-    """The responses, and in how many prompts the query was cut to fit."""
+    """A set's responses, each query under each of its constitutions, kept in `folder`; and in how many prompts the query was cut to fit."""
     tasks = list(_tasks(evaluation_set))
     # The same seeds for every model of a run: differences are the model's.
     drawn = seeds(f"{config.seed}/evaluation/{evaluation_set.name}", len(tasks))

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sami_jax.evaluation.diversity import distinct
 from sami_jax.evaluation.statistics import bradley_terry, length_controlled, mean_interval
 
 
@@ -15,9 +14,9 @@ class Answers(NamedTuple):
 
     seed: int
     queries: Sequence[str]  # [n], ids
-    words: Sequence[Sequence[str]]  # [n], of each response
     tokens: Sequence[float]  # [n]
     information: float  # nats, the posterior bound
+    probed: Mapping[str, float]  # `probing`: diversity and, where there were texts, their perplexity
     kept: float | None = None  # change of the log-likelihood of the base's own replies, nats a token
     # [n], shares of the principles stated, NaN where the judge gave no verdict; None where nobody judges.
     followed: Sequence[float] | None = None
@@ -35,14 +34,13 @@ def summary(ours: Sequence[Answers], base: Sequence[Answers]) -> dict:
     """What is said of a method, from its answers and the base's, by seed.
 
     Intervals are 95 %, clustered by query over all seeds, which have the queries in common; `by_seed` tells the seeds apart.
-    `win_rate_at_equal_length` is None where it cannot be told. distinct_2 is of all responses of a seed together.
+    `win_rate_at_equal_length` is None where it cannot be told.
     """
     found: dict = {
         "responses": sum(len(one.queries) for one in ours),
         "mean_tokens": float(np.mean([tokens for one in ours for tokens in one.tokens])),
         "mi_posterior_bound": float(np.mean([one.information for one in ours])),
-        "distinct_2": float(np.mean([distinct(one.words) for one in ours])),
-    }
+    } | {name: float(np.mean([one.probed[name] for one in ours])) for name in ours[0].probed}
     if kept := [one.kept for one in ours if one.kept is not None]:
         found["kept_logprob_change"] = float(np.mean(kept))
     if whole := [one.well_formed for one in ours if one.well_formed is not None]:

@@ -6,6 +6,7 @@
 Every run is a folder of `loop.run`: a study that was stopped goes on when it is started again, and ends in the same table.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_j
 from sami_jax.data.rows import Skipped
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.measure import share_followed
+from sami_jax.evaluation.probing import diversity, perplexity
 from sami_jax.evaluation.study import Answers, strengths, summary
 from sami_jax.ground import hosts
 from sami_jax.ground.paths import path_of
@@ -26,13 +28,17 @@ from sami_jax.ground.redaction import redacted
 from sami_jax.ground.terminal import say, show
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.report.study import print_study, write_page
+from sami_jax.stages.finetuning import trained_model
 from sami_jax.stages.loop import evaluate, run
 from sami_jax.stages.metrics import EVALUATION
 from sami_jax.stages.preparation import prepare
 
-CONTRAST = "contrast"  # contrastive decoding: nothing is trained, its beta is `sampling.contrast`
+BASE, CONTRAST = (
+    "iteration_0",
+    "contrast",
+)  # folders of a run; the second: contrastive decoding: nothing is trained, its beta is `sampling.contrast`
 METHODS = (*FAMILY, CONTRAST)
-STUDY, PLAN = "study.json", "plan.json"
+STUDY, PLAN, PROBE = "study.json", "plan.json", "probe.json"
 WHOLE = 0.02  # share of replies, below the base's, that may cease to be whole in a run that is chosen
 
 
@@ -67,6 +73,7 @@ class Way(NamedTuple):
     validation: str  # queries
     allow_unapproved: bool
     skipping: Callable[[], Skipped | None]  # a new count of rows passed over
+    texts: Sequence[str] = ()  # whose perplexity is told: what was kept of the base
 
 
 def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid, workdir: Path) -> dict:
@@ -87,7 +94,10 @@ def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid,
     for seed in seeds:
         for objective in objectives:
             rate, beta = chosen[objective]["rate"], chosen[objective]["beta"]
-            base, last = _run(way, Cell(objective, rate, beta, seed), workdir / "held_out", None)
+            cell = Cell(objective, rate, beta, seed)
+            base, last = _run(way, cell, workdir / "held_out", None)
+            for folder in (base, last):
+                _probe(way, cell, folder)
             folders.setdefault(objective, []).append(last)
         folders["base"].append(base)
     found = {"chosen": chosen, "seeds": [*seeds], "sets": _compared(folders, seeds)}
@@ -100,7 +110,9 @@ def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid,
 def _keep_plan(way: Way, grid: Grid, file: Path) -> None:
     """Notes what choices are made by, once. Objectives and seeds may be added later."""
     config = redacted(json.loads(way.config.to_json()))
-    plan = {"config": config, "validation": way.validation, **{name: [*each] for name, each in grid._asdict().items()}}
+    texts = hashlib.sha256(json.dumps([*way.texts]).encode()).hexdigest() if way.texts else None
+    plan = {"config": config, "validation": way.validation, "texts": texts}
+    plan |= {name: [*each] for name, each in grid._asdict().items()}
     if hosts.once(file.exists):
         if read_json(file, "use another --workdir") != plan:
             raise UserError(
@@ -173,8 +185,8 @@ def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Pa
     workdir, config = folder / cell.name, cell_config(way.config, cell, validation)
     say(f"{workdir}: {cell.objective}, {cell.rate:g} times the rate, {cell.beta:g} times beta, seed {cell.seed}")
     if cell.objective == CONTRAST:
-        plain = cell_config(way.config, cell._replace(beta=0.0), validation)
-        base, last = workdir / "iteration_0", workdir / CONTRAST
+        plain = cell_config(way.config, _plain(cell), validation)
+        base, last = workdir / BASE, workdir / CONTRAST
         for made, place, baseline in ((plain, base, None), (config, last, base)):
             inputs = prepare(made, workdir, way.allow_unapproved, way.skipping())
             evaluate(made, inputs, inputs.base, place, baseline)
@@ -184,7 +196,26 @@ def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Pa
     except (StoppedByCanary, NotFinite) as stop:  # what was good before stands
         say(f"  {stop}")
     measured = [path for path in workdir.glob("iteration_*") if (path / EVALUATION).is_file()]
-    return workdir / "iteration_0", max(measured, key=lambda path: int(path.name.removeprefix("iteration_")))
+    return workdir / BASE, max(measured, key=lambda path: int(path.name.removeprefix("iteration_")))
+
+
+def _plain(cell: Cell) -> Cell:
+    """As the base is asked: without a contrast between prompts."""
+    return cell._replace(beta=0.0) if cell.objective == CONTRAST else cell
+
+
+def _probe(way: Way, cell: Cell, folder: Path) -> None:
+    """Asks the model of a run's folder for several replies to some prompts, and for the likelihood of texts: probe.json."""
+    if hosts.once((folder / PROBE).exists):
+        return
+    config = cell_config(way.config, _plain(cell) if folder.name == BASE else cell, None)
+    inputs = prepare(config, folder.parent, way.allow_unapproved, way.skipping())
+    model = inputs.base if folder.name in (CONTRAST, BASE) else trained_model(config, inputs.base, folder)
+    params = model.load(inputs.mesh, config.train.compute_dtype)
+    found = diversity(config, model, params, inputs.evaluation_sets[0], inputs.mesh, folder / "probe")
+    if way.texts:
+        found["perplexity"] = perplexity(model, params, way.texts, inputs.mesh, config.evaluation.batch_size)
+    write_json(folder / PROBE, found)
 
 
 def _measured(folder: Path) -> dict:
@@ -219,10 +250,10 @@ def _answers(folder: Path, set_name: str, measured: Mapping, seed: int) -> Answe
     return Answers(
         seed=seed,
         queries=[str(row["id"]) for row in rows],
-        words=[row["response"].split() for row in rows],
         tokens=[row["tokens"] for row in rows],
         information=measured["mi_posterior_bound"],
         kept=_kept(folder),
+        probed=read_json(folder / PROBE, "remove it to have it measured again"),
         followed=followed,
         well_formed=measured.get("well_formed"),
     )
@@ -236,6 +267,6 @@ def _kept(folder: Path) -> float | None:
 
 def _stopped(folder: Path) -> bool:
     """Whether canaries ended the run whose model this is."""
-    if folder.name in (CONTRAST, "iteration_0"):
+    if folder.name in (CONTRAST, BASE):
         return False
     return read_statement(folder.parent)["predicate"]["status"] != "complete"

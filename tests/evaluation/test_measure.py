@@ -100,7 +100,7 @@ def test_each_principle_is_measured_by_itself(sets, mesh, tmp_path, monkeypatch)
     said = {"finish_reason": "stop", "constitution": ""}
     given = [{"response": " Hello. Surely you can clean the chair with soap.", "tokens": 9, **said}] * 8
     base = [{"response": " Surely you can clean the chair with soap.", "tokens": 8, **said}] * 8
-    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: (given, 0))
+    monkeypatch.setattr("sami_jax.evaluation.measure.answered", lambda *_: (given, 0))
     monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
     write_jsonl(tmp_path / "held_out_principles.jsonl", base)
     config, _ = load_config("tiny", [])
@@ -129,7 +129,7 @@ def judged_by(judge, sets, tmp_path, monkeypatch, given, queries=4):
     said = [
         {"response": given(c), "tokens": 9, "finish_reason": "stop", "constitution": composing.text(c)} for c in asked
     ]
-    monkeypatch.setattr("sami_jax.evaluation.measure._sample", lambda *_: (said, 0))
+    monkeypatch.setattr("sami_jax.evaluation.measure.answered", lambda *_: (said, 0))
     monkeypatch.setattr("sami_jax.evaluation.measure._information", lambda *_: {})
     config, _ = load_config("tiny", [])
     return measure(config, open_model(BASE), {}, chosen, judge, None, tmp_path, None)  # pyright: ignore[reportArgumentType]

@@ -10,8 +10,8 @@ from sami_jax.evaluation.study import Answers, outcomes, strengths, summary
 
 
 def answers(seed: int, followed, tokens=(5, 5, 5, 5), **more) -> Answers:
-    words = [["a", "b", "c"], ["a", "b"], ["a", "b"], ["x", "y"]]
-    return Answers(seed, ["q", "q", "r", "r"], words, tokens, 0.25, 0.5, followed, 0.75)._replace(**more)
+    probed = {"entropy_2": 2.0 + seed, "perplexity": 8.0}
+    return Answers(seed, ["q", "q", "r", "r"], tokens, 0.25, probed, 0.5, followed, 0.75)._replace(**more)
 
 
 BASE = [answers(seed, [0.5, 0.5, 0.5, 0.5]) for seed in (0, 1)]
@@ -26,14 +26,15 @@ def test_a_method_over_its_seeds():
     assert found["following_interval"] == list(expected[1:])
     assert found["win_rate"] == pytest.approx((1 + 0.5 + 0 + 1 + 4) / 8)
     assert found["well_formed"] == 0.75 and found["responses"] == 8 and found["mean_tokens"] == (20 + 26) / 8
-    assert found["distinct_2"] == 3 / 5 and found["mi_posterior_bound"] == pytest.approx(0.3)
+    assert found["entropy_2"] == 2.5 and found["perplexity"] == 8.0
+    assert found["mi_posterior_bound"] == pytest.approx(0.3)
     assert found["kept_logprob_change"] == 0.5
 
 
 def test_without_a_judge_there_is_less_to_say():
     unjudged = [one._replace(followed=None, well_formed=None, kept=None) for one in OURS]
     found = summary(unjudged, unjudged)
-    assert set(found) == {"responses", "mean_tokens", "mi_posterior_bound", "distinct_2"}
+    assert set(found) == {"responses", "mean_tokens", "mi_posterior_bound", "entropy_2", "perplexity"}
     assert strengths({"one": unjudged, "other": unjudged}) == {}
 
 
