@@ -26,7 +26,7 @@ build/smollm2: | $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m '$(QUICK)' $(if $(CI),--cov --cov-report=)
 	@echo "Left to make test-all: whole runs and servers, many processes, TPU plans, notebooks and examples, trackers (make slow);" \
-	  "lint, types, docs, coverage, package. The long form of the faults: make faults."
+	  "lint, types, docs, coverage, package. The long forms: make faults."
 
 # Everything, as on a change that is to be merged.
 test-all: test lint types docs coverage slow package
@@ -72,7 +72,7 @@ package: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# The fault suite in its long form, docs/reliability.md: about half an hour on two cores.
+# The long forms, of the fault suite (docs/reliability.md) and of others: about an hour on two cores.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m faults
 

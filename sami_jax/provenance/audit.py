@@ -45,11 +45,11 @@ class AuditLog:
           UserError: the log was changed by another hand; names the line.
         """
         self._file = file
-        self.events = read_audit(file) if hosts.once(self._mend) else []
+        self.events = [_in_short(event) for event in read_audit(file)] if hosts.once(self._mend) else []
 
     def add(self, event: str, **facts) -> None:
         """Adds a line, on disk before this returns."""
-        self.events.append(hosts.once(lambda: self._append(event, facts)))
+        self.events.append(_in_short(hosts.once(lambda: self._append(event, facts))))
 
     def _mend(self) -> bool:
         """Takes a torn last line away; whether there is a log."""
@@ -107,6 +107,11 @@ def read_audit(file: Path) -> list[dict]:
         events.append(event)
         previous = event["hash"]
     return events
+
+
+def _in_short(event: dict) -> dict:
+    """Without the digests of fields: most of a log, and asked of the file alone. Of a long run they would fill memory."""
+    return {name: value for name, value in event.items() if name != "fields"}
 
 
 def _event(line: bytes) -> dict | None:

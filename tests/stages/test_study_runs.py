@@ -86,11 +86,16 @@ def sami_study(workdir: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
-def test_a_study_killed_at_some_moments_ends_in_the_same_table(tmp_path):
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param((9,), marks=pytest.mark.slow), pytest.param(range(4, 34, 3), marks=pytest.mark.faults)],
+    ids=len,
+)
+def test_a_study_killed_at_some_moments_ends_in_the_same_table(tmp_path, moments):
+    """Moments are seconds from each start."""
     output, errors = (whole := sami_study(tmp_path / "whole")).communicate()
     assert whole.returncode == 0, errors
-    for seconds in (8, 14, 20):
+    for seconds in moments:
         killed = sami_study(tmp_path / "killed")
         try:
             killed.communicate(timeout=seconds)
