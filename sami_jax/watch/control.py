@@ -4,10 +4,15 @@ Of each cell (a measure of a slice) the answers of the last 1, 2, 4, 8 and 16 wi
 prediction of a beta-binomial (Jeffreys' prior; Aitchison & Dunsmore 1975), the length, a logarithm, by that of a normal mean (Student's
 t; Hahn 1970). Both know that the reference is a sample too.
 
-Windows may differ by more than their answers' chance does, as weekends do. How much is told by the chi square of the reference's windows
-around their mean: a cell's own, or the upper 95 % limit of all cells' of the measure, whichever is more. The beta-binomial takes answers of
-a window for as alike as that means (by moments; Kleinman 1973), the normal mean has its variance multiplied by it (as in Laney's p'
-chart, 2002).
+Windows may differ by more than their answers' chance does, as nights and weekends do. How much is told by the chi square of the
+reference's windows around their mean: a cell's own, or the upper 95 % limit of all cells' of the measure, whichever is more. The
+beta-binomial takes answers of a window for as alike as that means (by moments; Kleinman 1973), the normal mean has its variance
+multiplied by it (as in Laney's p' chart, 2002). That dispersion is an estimate too: its degrees of freedom make Student's t of what
+would be normal, as tests by quasi-likelihood do (McCullagh & Nelder 1989).
+
+Windows beside each other may be alike, as those of one night are; then the mean of several varies more than that of as many independent
+ones. By how much is told by the variance of Newey & West (1987; statsmodels) over the windows that are pooled, of all cells of the
+measure together, freed of what the estimated mean takes from it (as of overlapping batch means: Meketon & Schmeiser 1984).
 
 All p-values of a window are one family, by Holm's method: in a window, whatever is measured, by however many slices, an alarm comes by
 chance with a probability of FALSE_ALARMS at most.
@@ -39,12 +44,16 @@ class Reference:
     Attributes:
       windows: of the reference, those with answers.
       dispersion: how much more the windows' means vary than those of as many independent answers do; at least 1.
+      df: degrees of freedom of that estimate.
+      persistence: at each of HORIZONS, how much more the mean of so many windows varies than that of independent ones; at least 1.
     """
 
     cell: Cell
     tally: Tally
     windows: int = 1
     dispersion: float = 1.0
+    df: float = math.inf
+    persistence: tuple[float, ...] = (1.0,) * len(HORIZONS)
 
     def p_value(self, now: Tally, horizon: int = 1) -> float:
         """That chance alone would show as much, or more, of what goes wrong.
@@ -54,7 +63,7 @@ class Reference:
         """
         if not now.count:
             return 1.0
-        far = (now.mean - self.tally.mean) / self._error(now.count)
+        far = (now.mean - self.tally.mean) / self._error(now.count, horizon)
         towards = far * self.cell.direction if self.cell.direction else abs(far)
         if towards < _SCREEN and (not self._share or self._expected(now.count) > 1):
             return min(1.0, float(scipy.special.ndtr(-towards)) * (1 if self.cell.direction else 2))
@@ -64,18 +73,29 @@ class Reference:
     def _tails(self, now: Tally, horizon: int, far: float) -> tuple[float, float]:
         """P(mean <= the present one), P(mean >= it)."""
         if not self._share:
-            df = max(self.tally.count - 1, 1)
-            return float(scipy.special.stdtr(df, far)), float(scipy.special.stdtr(df, -far))
+            return float(scipy.special.stdtr(self._df, far)), float(scipy.special.stdtr(self._df, -far))
         from scipy.stats import betabinom
 
         n, a, b = self._predicted(now.count, horizon)
         low = min(n, math.ceil(now.total / self._worth - 1e-9))
         high = min(n, math.floor(now.total / self._worth + 1e-9))
-        return float(betabinom.cdf(low, n, a, b)), float(betabinom.sf(high - 1, n, a, b))
+        exact = betabinom.cdf(low, n, a, b), betabinom.sf(high - 1, n, a, b)
+        low, high = (float(scipy.special.stdtr(self._df, scipy.special.ndtri(p))) for p in exact)
+        return low, high
 
-    def _error(self, count: int) -> float:
-        """Standard error of the difference between the reference's mean and that of so many answers."""
-        return math.sqrt(max(self.tally.variance * self.dispersion, 1e-12) * (1 / count + 1 / self.tally.count))
+    def _error(self, count: int, horizon: int) -> float:
+        """Standard error of the difference between the reference's mean and that of so many answers of so many windows."""
+        each = self._dispersed(horizon) / count + self._dispersed(HORIZONS[-1]) / self.tally.count
+        return math.sqrt(max(self.tally.variance, 1e-12) * each)
+
+    def _dispersed(self, horizon: int) -> float:
+        """How much more the mean of so many windows varies than that of as many independent answers."""
+        return self.dispersion * self.persistence[HORIZONS.index(horizon)]
+
+    @property
+    def _df(self) -> float:
+        """Of what is Student's t; of a length, the answers' variance is an estimate too."""
+        return self.df if self._share else min(self.df, max(self.tally.count - 1, 1))
 
     def _expected(self, count: int) -> float:
         """Of the rarer of both outcomes."""
@@ -95,10 +115,11 @@ class Reference:
         """The beta-binomial of so many answers of so many windows: its size and both parameters."""
         whole = self.tally.count / self._worth + 1
         size = whole / self.windows
-        alike = min(0.999, (self.dispersion - 1) / (size - 1)) if size > 1 else 0.0  # correlation of a window's answers
+        dispersed, lasting = self._dispersed(horizon), self._dispersed(HORIZONS[-1])
+        alike = min(0.999, (dispersed - 1) / (size - 1)) if size > 1 else 0.0  # correlation of a window's answers
         # Variances add, as shares of that of one answer: the windows' own, and the reference's.
         own = alike / (horizon * (1 - alike) + alike)
-        both = min(0.999, own + self.dispersion / (whole + self.dispersion))
+        both = min(0.999, own + lasting / (whole + lasting))
         mean = (self.tally.total / self._worth + 0.5) / whole
         mean = min(mean, 1 - 0.5 / whole)
         return max(1, math.floor(count / self._worth)), mean * (1 / both - 1), (1 - mean) * (1 / both - 1)
@@ -110,10 +131,11 @@ class Reference:
           low, high: shares, or logarithms of lengths.
         """
         each = chance / (1 if self.cell.direction else 2)
+        far = float(scipy.special.stdtrit(self._df, each))
         if self._share:
-            low, high = _share_limits(*self._predicted(count, 1), each)
+            low, high = _share_limits(*self._predicted(count, 1), float(scipy.special.ndtr(far)))
         else:
-            half = float(scipy.special.stdtrit(max(self.tally.count - 1, 1), 1 - each)) * self._error(count)
+            half = -far * self._error(count, 1)
             low, high = self.tally.mean - half, self.tally.mean + half
         outer = (0.0, 1.0) if self._share else (-math.inf, math.inf)
         return low if self.cell.direction <= 0 else outer[0], high if self.cell.direction >= 0 else outer[1]
@@ -129,28 +151,50 @@ def _share_limits(n: int, a: float, b: float, chance: float) -> tuple[float, flo
 def references(windows: Sequence[Tallies], cells: Sequence[Cell]) -> dict[Cell, Reference]:
     """What each cell was in these windows, at least one of which has answers of it."""
     whole = summed(windows)
-    squares: dict[
-        Cell, tuple[float, int]
-    ] = {}  # chi square of the windows around their mean, and its degrees of freedom
-    for cell in cells:
-        counted = [tallies[cell] for tallies in windows if cell in tallies and tallies[cell].count]
-        variance, mean = whole[cell].variance, whole[cell].mean
-        chi = sum(tally.count * (tally.mean - mean) ** 2 for tally in counted) / variance if variance > 1e-12 else 0.0
-        squares[cell] = chi, len(counted) - 1
-    limits = {
-        kind: _upper([squares[cell] for cell in cells if cell.kind == kind]) for kind in {cell.kind for cell in cells}
-    }
-    return {
-        cell: Reference(cell, whole[cell], df + 1, max(1.0, limits[cell.kind], chi / df if df else 1.0))
-        for cell, (chi, df) in squares.items()
-    }
+    far = {cell: _residuals([tallies.get(cell) for tallies in windows], whole[cell]) for cell in cells}
+    found = {}
+    for kind in {cell.kind for cell in cells}:
+        alike = [cell for cell in cells if cell.kind == kind]
+        common, common_df = _upper([far[cell] for cell in alike])
+        persistence = _persistence([far[cell] for cell in alike], len(windows))
+        for cell in alike:
+            df = len(far[cell]) - far[cell].count(None) - 1
+            own = sum(one**2 for one in far[cell] if one) / df if df else 0.0
+            dispersion, of = max((own, df), (common, common_df), (1.0, common_df))
+            found[cell] = Reference(cell, whole[cell], df + 1, dispersion, max(of, 1), persistence)
+    return {cell: found[cell] for cell in cells}
 
 
-def _upper(squares: Sequence[tuple[float, int]]) -> float:
-    """The upper 95 % limit of a dispersion that all have in common."""
-    told = [(chi, df) for chi, df in squares if chi and df]
-    df = sum(df for _, df in told)
-    return sum(chi for chi, _ in told) / float(scipy.special.chdtri(df, 0.95)) if df else 1.0
+def _residuals(tallies: Sequence[Tally | None], whole: Tally) -> list[float | None]:
+    """Of each window, how far its mean is from that of all, in standard errors of independent answers; None: no answers."""
+    scale = math.sqrt(whole.variance) if whole.variance > 1e-12 else math.inf
+    return [math.sqrt(one.count) * (one.mean - whole.mean) / scale if one and one.count else None for one in tallies]
+
+
+def _upper(far: Sequence[Sequence[float | None]]) -> tuple[float, int]:
+    """The upper 95 % limit of a dispersion that all cells have in common, and its degrees of freedom."""
+    told = [[one for one in each if one is not None] for each in far if any(each)]
+    df = sum(len(each) - 1 for each in told)
+    if not df:
+        return 1.0, 1
+    return sum(one**2 for each in told for one in each) / float(scipy.special.chdtri(df, 0.95)), df
+
+
+def _persistence(far: Sequence[Sequence[float | None]], windows: int) -> tuple[float, ...]:
+    """At each of HORIZONS, as `Reference` has it; of half of the windows at most, which is what they can tell of."""
+    from statsmodels.stats.sandwich_covariance import S_hac_simple
+
+    series = [np.array([one or 0.0 for one in each]) for each in far if any(each)]
+    alone = sum(float(each @ each) for each in series)
+    found = []
+    for horizon in HORIZONS:
+        pooled = min(horizon, windows // 2)
+        if pooled < 2 or not alone:
+            found.append(1.0)
+            continue
+        together = sum(S_hac_simple(each[:, None], nlags=pooled - 1).item() for each in series)
+        found.append(max(1.0, together / alone * (windows - 1) / (windows - pooled)))
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,17 +1,13 @@
-"""The desk in Chromium, as people use it: by mouse, by keys, in two tabs, on a phone, in the dark, in Japanese; axe-core finds nothing serious.
-
-Screenshots go to the folder that SAMI_SCREENSHOTS names, for eyes.
-"""
+"""The desk in Chromium, as people use it: by mouse, by keys, in two tabs, on a phone, in the dark, in Japanese; axe-core finds nothing serious."""
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.browser import CHROMIUM, LOOKS, check_access, keep, launched
 from support.desk import principles_in, ratings_in
 from support.fabricated_run import fabricate, predicate, write
 
@@ -22,7 +18,6 @@ from sami_jax.evaluation.sheets import read_ratings, sheet_of
 from sami_jax.principles.files import read_principles
 from sami_jax.provenance.manifest import RunRecord
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 LONG = "Perhaps you can clean the chair with a cloth, warm water and a little soap. " * 3
@@ -36,7 +31,7 @@ CHECK = "check:\n  principle: {sentences: {at_most: 2}}\n  antithesis: {sentence
 @pytest.fixture(scope="module")
 def chromium():
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = launched(p)
         yield browser
         browser.close()
 
@@ -88,33 +83,6 @@ def visitor(chromium, url: str, language: str, name: str = "", **options):
 
 def word(key: str, language: str, **values) -> str:
     return TEXTS[key][language == "ja"].format(**values)
-
-
-def check_access(page) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    told = [(one["impact"], one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found]
-    assert not told, f"{page.url}: {told}"
-
-
-def keep(page, name: str) -> None:
-    """A picture for eyes; and nothing is wider than the screen."""
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), page.url
-    if folder := os.environ.get("SAMI_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-LOOKS = {
-    "desktop": {"viewport": {"width": 1280, "height": 900}},
-    "phone": {
-        "viewport": {"width": 375, "height": 740},
-        "device_scale_factor": 2,
-        "is_mobile": True,
-        "has_touch": True,
-    },
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-}
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -253,7 +221,7 @@ def test_two_raters_by_keys_one_comes_back(chromium, folders, language, capsys):
             with visitor(chromium, url, language, name) as page:
                 page.goto("/ratings")
                 page.locator("a.main").click()
-                assert page.url.endswith(f"/ratings/{21 - len(left)}")
+                page.wait_for_url(f"**/ratings/{21 - len(left)}")
                 press(page, left)
                 page.wait_for_url("**/ratings")
                 page.get_by_role("status").filter(has_text=word("ratings/done", language)).wait_for()
@@ -313,6 +281,7 @@ def test_a_run_is_followed_live(chromium, folders, language):
     run = folders / "runs" / "live"
     record = RunRecord(run, made_from, {"kind": "cpu", "count": 1, "processes": 1})
     with desk("--runs", str(folders / "runs")) as url, visitor(chromium, url, language) as page:
+        page.clock.install()
         page.goto("/runs/live")
         stage = page.locator("#stage")
         assert stage.inner_text() == word("stage/measuring", language, number=0)
@@ -325,16 +294,14 @@ def test_a_run_is_followed_live(chromium, folders, language):
             run / "iteration_1/responses.jsonl",
             {"id": 1, "query": "How?", "constitution": "1. C", "response": "<i>So.</i>", "tokens": 3},
         )
-        page.get_by_text(word("stage/training", language, number=1)).first.wait_for()
-        assert (
-            "30 / 40" in page.locator("table").first.inner_text() and "<i>So.</i>" in page.locator("#live").inner_text()
-        )
+        page.locator("#live").get_by_text("<i>So.</i>").wait_for()  # what was written last: a look may come in between
+        assert "30 / 40" in page.locator("table").first.inner_text()
         assert page.locator("#said").inner_text() == word("stage/training", language, number=1)
         keep(page, f"live-{language}")
         check_access(page)
         page.get_by_label(word("runs/follow", language)).uncheck()  # what moves can be stopped
         write(run / "iteration_1/metrics.jsonl", *rows, {"step": 31, "loss": 0.1})
-        page.wait_for_timeout(5000)
+        page.clock.fast_forward(10_000)
         assert "30 / 40" in page.locator("table").first.inner_text()
         page.get_by_label(word("runs/follow", language)).check()
         page.get_by_text("31 / 40").wait_for()

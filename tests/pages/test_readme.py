@@ -6,15 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support.commands_in_text import blocks, check_all
+from support.desk import principles_in, ratings_in
+from support.fabricated_run import fabricate
 from support.flags import environment
 from support.launch_world import World
 from support.scripted_model import write_scripted_model
 
+from benchmarks.traffic import Speaker
 from sami_jax import miniature
 from sami_jax.config import load_config
 from sami_jax.miniature.untrained import write_random_bytes_model
@@ -35,6 +39,7 @@ TESTED = {
     "Your own queries": "test_your_own_model_and_queries",
     "Your own principles": "test_your_own_principles",
     "Your own judge": "test_your_own_judge",
+    "People": "test_people",
     "From laptop to pod": "test_from_laptop_to_pod",
 }
 
@@ -151,8 +156,29 @@ def test_from_python():
     assert re.fullmatch(r"\[\['.+', '.+'\]\] \[-?\d\.\d+\]\n", done.stdout), done.stdout
 
 
+@pytest.mark.slow
+def test_people(sami, tmp_path):
+    """A folder of drafts, one of ratings, one of runs; then two weeks of answers as the run measured them."""
+    principles_in(tmp_path / "principles")
+    ratings_in(tmp_path / "ratings")
+    fabricate(tmp_path / "runs/demo")
+    desk, watch = COMMANDS["People"]
+    argv = [sys.executable, "-m", "sami_jax.cli", *shlex.split(desk)[1:], "--port", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            with urllib.request.urlopen(server.stdout.readline().strip(), timeout=60) as answer:
+                shown = answer.read().decode()
+        finally:
+            server.terminate()
+    assert all(f'href="/{place}"' in shown for place in ("principles", "ratings", "runs"))
+    lines = Speaker("readme").lines(14 * 700)
+    (tmp_path / "served.jsonl").write_bytes(b"".join(line.content + b"\n" for line in lines))
+    sami(watch)
+    assert (tmp_path / "watch/watch.html").exists()
+
+
 def test_from_laptop_to_pod(tmp_path):
-    """The launchers print what they would do, from the shipped settings."""
+    """The launcher prints what it would do, from the shipped settings."""
     world = World(tmp_path)
     for command in COMMANDS["From laptop to pod"]:
         script, settings, *arguments = shlex.split(command)

@@ -39,9 +39,11 @@ function follow() {
       if (!box.checked || document.hidden) return;
       const answer = await fetch(live.dataset.live, { credentials: "same-origin", redirect: "error" });
       if (!answer.ok) throw new Error(answer.status);
+      const page = await answer.text();
+      if (!box.checked) return;  // stopped while it was asked for
       const before = stage();
       const focused = document.activeElement && live.contains(document.activeElement);
-      if (!focused) live.innerHTML = await answer.text();  // made by our templates, all texts escaped
+      if (!focused) live.innerHTML = page;  // made by our templates, all texts escaped
       if (stage() !== before) said.textContent = stage();
       live.classList.remove("lost");
     } catch {
