@@ -161,7 +161,7 @@ def references(windows: Sequence[Tallies], cells: Sequence[Cell]) -> dict[Cell, 
             df = len(far[cell]) - far[cell].count(None) - 1
             own = sum(one**2 for one in far[cell] if one) / df if df else 0.0
             dispersion, of = max((own, df), (common, common_df), (1.0, common_df))
-            found[cell] = Reference(cell, whole[cell], df + 1, dispersion, max(of, 1), persistence)
+            found[cell] = Reference(cell, whole[cell], df + 1, dispersion, of, persistence)
     return {cell: found[cell] for cell in cells}
 
 
@@ -171,12 +171,12 @@ def _residuals(tallies: Sequence[Tally | None], whole: Tally) -> list[float | No
     return [math.sqrt(one.count) * (one.mean - whole.mean) / scale if one and one.count else None for one in tallies]
 
 
-def _upper(far: Sequence[Sequence[float | None]]) -> tuple[float, int]:
+def _upper(far: Sequence[Sequence[float | None]]) -> tuple[float, float]:
     """The upper 95 % limit of a dispersion that all cells have in common, and its degrees of freedom."""
     told = [[one for one in each if one is not None] for each in far if any(each)]
     df = sum(len(each) - 1 for each in told)
-    if not df:
-        return 1.0, 1
+    if not df:  # all windows are alike: chance says nothing of how they may differ
+        return 1.0, math.inf
     return sum(one**2 for each in told for one in each) / float(scipy.special.chdtri(df, 0.95)), df
 
 

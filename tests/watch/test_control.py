@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sami_jax.watch.control import FALSE_ALARMS, Control, Reference, against, holm
+from sami_jax.watch.control import FALSE_ALARMS, HORIZONS, Control, Reference, against, holm, references
 from sami_jax.watch.tally import ALL, PRINCIPLE, Cell, Tally
 
 RATES = {"refusal": 0.02, "well_formed": 0.97, "echo": 0.005, f"{PRINCIPLE}a": 0.9, f"{PRINCIPLE}b": 0.8}
@@ -66,6 +66,42 @@ def test_the_length_is_set_against_hahns_limits():
     now = tally(rng.normal(5.4, 0.5, 40))
     t = (now.mean - values.mean()) / (values.std() * np.sqrt(1 / 40 + 1 / 400))
     assert reference.p_value(now) == pytest.approx(2 * stats.t(399).sf(t), rel=0.02)
+
+
+def test_a_dispersion_that_is_an_estimate_is_students_t():
+    """The same quantile, of t in place of the normal; limits are where their own p-values are the chance."""
+    for measure, mean in (("refusal", 0.1), ("length", 5.0)):
+        whole = tally(mean + 0.3 * np.array([-1.0, 1.0] * 5_000)) if measure == "length" else tally([1] + [0] * 9)
+        whole = Tally(10_000, whole.total, whole.squares) if measure == "length" else Tally(10_000, 1_000.0, 1_000.0)
+        known, told = (Reference(Cell(measure, ALL), whole, 50, 2.0, df) for df in (np.inf, 20))
+        now = Tally(200, 200 * mean * 1.02, 200 * mean * mean * 1.1) if measure == "length" else Tally(200, 45.0, 45.0)
+        p = known.p_value(now)
+        assert 1e-7 < p < 1e-3
+        assert told.p_value(now) == pytest.approx(2 * stats.t(20).sf(stats.norm.isf(p / 2)), rel=0.02)
+        _, high = told.limits(200, 1e-3)
+        beyond = Tally(200, 200 * (high + 0.005), 0.0)
+        assert told.p_value(beyond) < 1e-3 < told.p_value(Tally(200, 200 * (high - 0.005), 0.0))
+
+
+def lasting(rng, windows: int, kept: float, each: float = 0.02):
+    """Windows whose share of refusals wanders: an autoregressive process, whose deviation from window to window is `each`."""
+    found, far = [], 0.0
+    for _ in range(windows):
+        far = kept * far + rng.normal(0, each * np.sqrt(1 - kept**2))
+        found.append({Cell("refusal", ALL): tally(rng.random(2_000) < 0.3 + far)})
+    return found
+
+
+def test_windows_that_are_alike_for_a_while_have_wider_limits_together():
+    """As wide as the variance of a mean of an autoregressive process is; none where windows are independent."""
+    cell, rng = Cell("refusal", ALL), np.random.default_rng(0)
+    for kept, within in ((0.0, 0.3), (0.6, 0.3)):
+        told = [references(lasting(rng, 100, kept), [cell])[cell].persistence for _ in range(30)]
+        noise = 0.3 * 0.7 / 2_000 / 0.02**2  # of a window's answers, in variances of what wanders
+        for place, horizon in enumerate(HORIZONS):
+            lags = np.arange(1, horizon)
+            exact = 1 + 2 * np.sum((1 - lags / horizon) * kept**lags) / (1 + noise)
+            assert np.mean([each[place] for each in told]) == pytest.approx(exact, rel=within), (kept, horizon)
 
 
 def test_only_what_goes_wrong_counts():
