@@ -65,7 +65,7 @@ class Reference:
             return 1.0
         far = (now.mean - self.tally.mean) / self._error(now.count, horizon)
         towards = far * self.cell.direction if self.cell.direction else abs(far)
-        if towards < _SCREEN and (not self._share or self._expected(now.count) > 1):
+        if towards < _SCREEN and (not self._share or self._expected(now.count) > 1 or self._harmless(far)):
             return min(1.0, float(scipy.special.ndtr(-towards)) * (1 if self.cell.direction else 2))
         low, high = self._tails(now, horizon, far)
         return {-1: low, 1: high, 0: min(1.0, 2 * min(low, high))}[self.cell.direction]
@@ -100,6 +100,10 @@ class Reference:
     def _expected(self, count: int) -> float:
         """Of the rarer of both outcomes."""
         return min(self.tally.mean, 1 - self.tally.mean) * count
+
+    def _harmless(self, far: float) -> bool:
+        """Whether a share is on the side of the reference where nothing goes wrong; none of what is rare is never too few."""
+        return far * self.cell.direction <= 0 if self.cell.direction else (far <= 0) == (self.tally.mean < 0.5)
 
     @property
     def _share(self) -> bool:

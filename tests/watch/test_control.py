@@ -88,7 +88,8 @@ def lasting(rng, windows: int, kept: float, each: float = 0.02):
     found, far = [], 0.0
     for _ in range(windows):
         far = kept * far + rng.normal(0, each * np.sqrt(1 - kept**2))
-        found.append({Cell("refusal", ALL): tally(rng.random(2_000) < 0.3 + far)})
+        refused = float(rng.binomial(2_000, 0.3 + far))
+        found.append({Cell("refusal", ALL): Tally(2_000, refused, refused)})
     return found
 
 
