@@ -34,6 +34,7 @@ FALSE_ALARMS = 0.001  # of a window, by chance, at most
 OVER = 0.01  # p-value, by itself, from which on an alarm is over
 MOST_SLICES = 20
 LEAST = 50  # answers of a slice in the reference; rarer ones are not watched
+NORMAL = 100  # answers from which on the mean length is held against a normal's limits: a few that are cut off or refuse make less skewed
 _SCREEN = 2.0  # standard errors below which nobody needs the exact value, which takes a thousand times as long
 
 
@@ -61,7 +62,7 @@ class Reference:
         Args:
           horizon: windows that `now` is of.
         """
-        if not now.count:
+        if not now.count or (not self._share and now.count < NORMAL):
             return 1.0
         far = (now.mean - self.tally.mean) / self._error(now.count, horizon)
         towards = far * self.cell.direction if self.cell.direction else abs(far)

@@ -63,9 +63,10 @@ def test_the_length_is_set_against_hahns_limits():
     rng = np.random.default_rng(0)
     values = rng.normal(5, 0.5, 400)
     reference = Reference(Cell("length", ALL), tally(values))
-    now = tally(rng.normal(5.4, 0.5, 40))
-    t = (now.mean - values.mean()) / (values.std() * np.sqrt(1 / 40 + 1 / 400))
+    now = tally(rng.normal(5.2, 0.5, 100))
+    t = (now.mean - values.mean()) / (values.std() * np.sqrt(1 / 100 + 1 / 400))
     assert reference.p_value(now) == pytest.approx(2 * stats.t(399).sf(t), rel=0.02)
+    assert reference.p_value(tally(np.full(99, 9.0))) == 1.0  # so few are not normal
 
 
 def test_a_dispersion_that_is_an_estimate_is_students_t():
