@@ -20,8 +20,8 @@ from benchmarks.traffic import PRINCIPLES, Speaker  # noqa: E402
 from sami_jax.watch.page import write_page  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
-WIDTH, HEIGHT = 1000, 760
-COLOURS = 48  # of a picture: pages have few
+WIDTH, HEIGHT = 1000, 790
+COLOURS = 128  # of a picture: pages have few
 TEXTS = ("--principle", "Say what you do not know.", "--antithesis", "Sound certain of everything.")
 
 
@@ -63,11 +63,12 @@ def desk(page: Page, folder: Path) -> None:
 
 
 def watched(page: Page, folder: Path) -> None:
-    """A month of windows, after which a weaker model is served."""
+    """Some windows, after which a weaker model is served; the curves."""
+    watch.FIRST = 20
     speaker, seen = Speaker("picture", uneven=True), watch.new_watch(folder)
-    for answers, follows in ((76, 0.88), (8, 0.68)):
+    for answers, follows in ((28, 0.88), (6, 0.68)):
         list(seen.watch(speaker.lines(watch.WINDOW * answers, follows=follows)))
-    page.goto(write_page(folder, seen, PRINCIPLES, "en", numbers_only=True).as_uri())
+    page.goto(write_page(folder, seen, PRINCIPLES, "en", numbers_only=True).as_uri() + "#curves")
     keep(page, "watch")
 
 
