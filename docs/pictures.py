@@ -65,8 +65,8 @@ def desk(page: Page, folder: Path) -> None:
 def watched(page: Page, folder: Path) -> None:
     """Some windows, after which a weaker model is served; the curves."""
     watch.FIRST = 20
-    speaker, seen = Speaker("picture", uneven=True), watch.new_watch(folder)
-    for answers, follows in ((28, 0.88), (6, 0.68)):
+    speaker, seen = Speaker("picture"), watch.new_watch(folder)
+    for answers, follows in ((28, 0.88), (4, 0.6)):
         list(seen.watch(speaker.lines(watch.WINDOW * answers, follows=follows)))
     page.goto(write_page(folder, seen, PRINCIPLES, "en", numbers_only=True).as_uri() + "#curves")
     keep(page, "watch")
