@@ -1,18 +1,20 @@
 """Control limits: what windows may show by chance, and which do not.
 
-Of each cell (a measure of a slice) the answers of the last 1, 2, 4, 8 and 16 windows are set against a reference: a share by the
+Of each cell (a measure of a slice) the answers of the last 1, 2, 4, ... and 32 windows are set against a reference: a share by the
 prediction of a beta-binomial (Jeffreys' prior; Aitchison & Dunsmore 1975), the length, a logarithm, by that of a normal mean (Student's
 t; Hahn 1970). Both know that the reference is a sample too.
 
 Windows may differ by more than their answers' chance does, as nights and weekends do. How much is told by the chi square of the
-reference's windows around their mean: a cell's own, or the upper 95 % limit of all cells' of the measure, whichever is more. The
-beta-binomial takes answers of a window for as alike as that means (by moments; Kleinman 1973), the normal mean has its variance
+reference's windows around their mean, a cell's own drawn towards that of all cells of the measure as far as these differ by chance
+alone (empirical Bayes: Smyth 2004). The beta-binomial takes answers of a window for as alike as that means (by moments; Kleinman 1973), the normal mean has its variance
 multiplied by it (as in Laney's p' chart, 2002). That dispersion is an estimate too: its degrees of freedom make Student's t of what
 would be normal, as tests by quasi-likelihood do (McCullagh & Nelder 1989).
 
 Windows beside each other may be alike, as those of one night are; then the mean of several varies more than that of as many independent
-ones. By how much is told by the variance of Newey & West (1987; statsmodels) over the windows that are pooled, of all cells of the
-measure together, freed of what the estimated mean takes from it (as of overlapping batch means: Meketon & Schmeiser 1984).
+ones. By how much is told by the variance of Newey & West (1987; statsmodels) over the windows that are pooled, freed of what the
+estimated mean takes from it (as of overlapping batch means: Meketon & Schmeiser 1984): of the cells of all measures together, or of the
+measure's own where these are beyond what chance makes of the others (two standard errors: Bartlett's weights leave 4/3 of the pooled
+windows' share as its variance; Priestley 1981, section 6.2).
 
 All p-values of a window are one family, by Holm's method: in a window, whatever is measured, by however many slices, an alarm comes by
 chance with a probability of FALSE_ALARMS at most.
@@ -29,7 +31,7 @@ import scipy.special
 
 from sami_jax.watch.tally import ALL, Cell, Tallies, Tally, summed
 
-HORIZONS = (1, 2, 4, 8, 16)  # windows that are pooled, up to the present one
+HORIZONS = (1, 2, 4, 8, 16, 32)  # windows that are pooled, up to the present one
 FALSE_ALARMS = 0.001  # of a window, by chance, at most
 OVER = 0.01  # p-value, by itself, from which on an alarm is over
 MOST_SLICES = 20
@@ -157,16 +159,15 @@ def references(windows: Sequence[Tallies], cells: Sequence[Cell]) -> dict[Cell, 
     """What each cell was in these windows, at least one of which has answers of it."""
     whole = summed(windows)
     far = {cell: _residuals([tallies.get(cell) for tallies in windows], whole[cell]) for cell in cells}
-    found = {}
+    found, lasting = {}, _persistence(list(far.values()), len(windows))
     for kind in {cell.kind for cell in cells}:
         alike = [cell for cell in cells if cell.kind == kind]
-        common, common_df = _upper([far[cell] for cell in alike])
-        persistence = _persistence([far[cell] for cell in alike], len(windows))
-        for cell in alike:
-            df = len(far[cell]) - far[cell].count(None) - 1
-            own = sum(one**2 for one in far[cell] if one) / df if df else 0.0
-            dispersion, of = max((own, df), (common, common_df), (1.0, common_df))
-            found[cell] = Reference(cell, whole[cell], df + 1, dispersion, of, persistence)
+        persistence = _own_or_common([far[cell] for cell in alike], len(windows), lasting)
+        own = [_own(far[cell]) for cell in alike]
+        prior = _prior([one for one in own if one[0] > 0])
+        for cell, (dispersion, df) in zip(alike, own, strict=True):
+            moderated = _moderated(dispersion, df, *prior)
+            found[cell] = Reference(cell, whole[cell], df + 1, max(1.0, moderated[0]), moderated[1], persistence)
     return {cell: found[cell] for cell in cells}
 
 
@@ -176,13 +177,34 @@ def _residuals(tallies: Sequence[Tally | None], whole: Tally) -> list[float | No
     return [math.sqrt(one.count) * (one.mean - whole.mean) / scale if one and one.count else None for one in tallies]
 
 
-def _upper(far: Sequence[Sequence[float | None]]) -> tuple[float, float]:
-    """The upper 95 % limit of a dispersion that all cells have in common, and its degrees of freedom."""
-    told = [[one for one in each if one is not None] for each in far if any(each)]
-    df = sum(len(each) - 1 for each in told)
-    if not df:  # all windows are alike: chance says nothing of how they may differ
+def _own(far: Sequence[float | None]) -> tuple[float, int]:
+    """A cell's own dispersion and its degrees of freedom; 0 where it has none, or all its windows are alike."""
+    told = [one for one in far if one is not None]
+    df = len(told) - 1
+    return (sum(one**2 for one in told) / df if df else 0.0), df
+
+
+def _prior(own: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """What the cells' dispersions vary around and with how many degrees of freedom, by moments of their logarithms (Smyth 2004, section
+    6.2); chance says nothing where there is no cell."""
+    if not own:
         return 1.0, math.inf
-    return sum(one**2 for each in told for one in each) / float(scipy.special.chdtri(df, 0.95)), df
+    half = np.array([df / 2 for _, df in own])
+    logs = np.log([dispersion for dispersion, _ in own]) - scipy.special.digamma(half) + np.log(half)
+    beyond_chance = logs.var(ddof=1) - scipy.special.polygamma(1, half).mean() if len(own) > 1 else 0.0
+    if beyond_chance <= 1e-6:
+        return float(np.exp(logs.mean())), math.inf
+    from scipy.optimize import brentq
+
+    of = brentq(lambda half: scipy.special.polygamma(1, half) - beyond_chance, 1e-4, 1e7)
+    return float(np.exp(logs.mean() + scipy.special.digamma(of) - math.log(of))), 2 * of
+
+
+def _moderated(own: float, df: int, prior: float, prior_df: float) -> tuple[float, float]:
+    """A dispersion drawn towards the prior, and its degrees of freedom."""
+    if math.isinf(prior_df):
+        return prior, math.inf
+    return (prior_df * prior + df * own) / (prior_df + df), prior_df + df
 
 
 def _persistence(far: Sequence[Sequence[float | None]], windows: int) -> tuple[float, ...]:
@@ -200,6 +222,15 @@ def _persistence(far: Sequence[Sequence[float | None]], windows: int) -> tuple[f
         together = sum(S_hac_simple(each[:, None], nlags=pooled - 1).item() for each in series)
         found.append(max(1.0, together / alone * (windows - 1) / (windows - pooled)))
     return tuple(found)
+
+
+def _own_or_common(far: Sequence[Sequence[float | None]], windows: int, common: tuple[float, ...]) -> tuple[float, ...]:
+    """Persistence of some cells: their own where chance does not explain how far it is above that of all."""
+    own, series = _persistence(far, windows), sum(map(any, far))
+    error = [math.sqrt(4 / 3 * min(horizon, windows // 2) / (windows * max(1, series))) for horizon in HORIZONS]
+    return tuple(
+        one if one > each * (1 + 2 * relative) else each for one, each, relative in zip(own, common, error, strict=True)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,8 +31,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "まだ判定できません。以後の比較の基準となる最初の {first} 区間のうち、{windows} 区間がそろっています。",
     ),
     "method": (
-        "Limits are such that chance brings an alarm in at most one of 1,000 windows, whatever is measured and by however many slices (Holm's method over {tests} tests a window). Answers of the last 1, 2, 4, 8 and 16 windows are compared with those of the first windows.",
-        "管理限界は、測定項目や区分の数によらず、偶然による警報が 1,000 区間に 1 回以下となるように定めています（区間ごとに {tests} 個の検定、Holm 法）。直近 1・2・4・8・16 区間の応答を、最初の区間の応答と比較します。",
+        "Limits are such that chance brings an alarm in at most one of 1,000 windows, whatever is measured and by however many slices (Holm's method over {tests} tests a window). Answers of the last 1, 2, 4, 8, 16 and 32 windows are compared with those of the first windows.",
+        "管理限界は、測定項目や区分の数によらず、偶然による警報が 1,000 区間に 1 回以下となるように定めています（区間ごとに {tests} 個の検定、Holm 法）。直近 1・2・4・8・16・32 区間の応答を、最初の区間の応答と比較します。",
     ),
     "numbers only": ("Numbers only: no text of an answer was kept.", "数値のみ：応答の文面は保存していません。"),
     "passed over": ("Lines passed over: {told}.", "読み飛ばした行：{told}。"),
@@ -76,8 +76,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Slices.
     "slices": ("By slice", "区分別"),
     "slices/about": (
-        "The last 16 windows, below them the first ones. Shares are of the answers that were drawn; refusals and length of all.",
-        "上段は直近 16 区間、下段は最初の区間です。割合は抽出した応答についての値で、拒否と長さは全応答についての値です。",
+        "The last 32 windows, below them the first ones. Shares are of the answers that were drawn; refusals and length of all.",
+        "上段は直近 32 区間、下段は最初の区間です。割合は抽出した応答についての値で、拒否と長さは全応答についての値です。",
     ),
     "slices/slice": ("slice", "区分"),
     "slices/all": ("all answers", "全応答"),
@@ -85,8 +85,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Principles.
     "principles": ("The principles least followed", "遵守率の低い原則"),
     "principles/about": (
-        "Over the last 16 windows. Look at the wordings, and at answers that miss them; then change a text, or add one:",
-        "直近 16 区間の値です。言い回しと、従っていない応答を確認し、文面の修正や追加を検討してください。",
+        "Over the last 32 windows. Look at the wordings, and at answers that miss them; then change a text, or add one:",
+        "直近 32 区間の値です。言い回しと、従っていない応答を確認し、文面の修正や追加を検討してください。",
     ),
     "principles/now": ("now", "現在"),
     "principles/before": ("first windows", "最初の区間"),

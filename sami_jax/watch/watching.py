@@ -11,7 +11,7 @@ from sami_jax.data.fields import BadRow
 from sami_jax.errors import UserError
 from sami_jax.ground import stopping
 from sami_jax.watch.alarm import FIRST, MEASURED, Alarm, Examples, stamp, value_of
-from sami_jax.watch.control import Control, Departure, against
+from sami_jax.watch.control import HORIZONS, Control, Departure, against
 from sami_jax.watch.evaluated import comparable
 from sami_jax.watch.journal import Journal, Made
 from sami_jax.watch.lines import Answer, read_line
@@ -92,7 +92,7 @@ class Watch:
             refusals,
         )
         self._journal, self._until, self._over, self._latest = Journal(folder, made), 0.0, 0.0, 0.0
-        self._begins: deque[tuple[int, str | None]] = deque(maxlen=16)
+        self._begins: deque[tuple[int, str | None]] = deque(maxlen=max(HORIZONS))
         for row in self._journal.rows():
             self._replay(row)
         self._window, self._end = self._next(), 0.0

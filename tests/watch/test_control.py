@@ -97,7 +97,7 @@ def lasting(rng, windows: int, kept: float, each: float = 0.02):
 def test_windows_that_are_alike_for_a_while_have_wider_limits_together():
     """As wide as the variance of a mean of an autoregressive process is; none where windows are independent."""
     cell, rng = Cell("refusal", ALL), np.random.default_rng(0)
-    for kept, within in ((0.0, 0.3), (0.6, 0.3)):
+    for kept, within in ((0.0, 0.4), (0.6, 0.3)):
         told = [references(lasting(rng, 100, kept), [cell])[cell].persistence for _ in range(30)]
         noise = 0.3 * 0.7 / 2_000 / 0.02**2  # of a window's answers, in variances of what wanders
         for place, horizon in enumerate(HORIZONS):
