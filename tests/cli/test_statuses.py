@@ -47,3 +47,25 @@ def test_launchers_start_again_after_all_others():
     slurm = (ROOT / "launch/slurm.sh").read_text(encoding="utf-8")
     [case] = re.findall(r"^  ([\d| ]+)\) exit \"\$status\" ;;", slurm, re.M)
     assert {int(status) for status in case.split("|")} == set(errors.FINAL)
+
+
+def test_words_of_launchers_agree():
+    """Where it is told in a sentence, not in a table."""
+    again = "is not started again; after any other status but 0 it is"
+    [told] = re.findall(rf"A run that ends with (.+?) {again}", flat("launch/README.md"))
+    assert numbers(told) == {*errors.FINAL, 130}
+    [told] = re.findall(r"start again after all statuses but ([\d, and]+), where", flat("docs/reliability.md"))
+    assert numbers(told) == {0, *errors.FINAL, 130}
+    left = re.findall(r'"ended \$([A-Z_]+)"\) leave "\$([A-Z_]+)"', flat("launch/tpu_pod.sh"))
+    assert left == [(name, name) for name in ("BAD_INPUT", "STOPPED_BY_CANARIES", "NOT_FINITE", "INTERRUPTED")]
+    for page in ("docs/pods.md", "docs/reliability.md"):
+        lost, missing = errors.LOST, errors.TRY_AGAIN
+        assert f"status {lost}" in flat(page) and f"status {missing}" in flat(page), page
+
+
+def flat(page: str) -> str:
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+def numbers(text: str) -> set[int]:
+    return {int(number) for number in re.findall(r"\b\d+\b", text)}

@@ -12,7 +12,7 @@ from support.pod import PORT, Pod, can_be_made
 from sami_jax.errors import LOST, TRY_AGAIN
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not can_be_made(), reason="needs root and network namespaces")]
-HOSTS, LOST_AFTER, START_WITHIN = 4, 10, 40
+HOSTS, LOST_AFTER, START_WITHIN = 4, 10, 60
 SLACK = 30  # seconds of a busy machine
 # As a run does: joins, computes over all devices, keeps lines as it goes, and goes on after the last.
 WORK = """
@@ -21,6 +21,7 @@ from sami_jax.errors import UserError
 from sami_jax.ground import gathering, hosts
 folder, index, steps, lost_after, start_within = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6])
 gathering.QUIET = 8
+(folder / f"here{index}").touch()
 try:
     hosts.join("node0:PORT", 4, index, lost_after, start_within)
     import jax, numpy as np, time
@@ -53,11 +54,11 @@ def pod(tmp_path):
 
 def start(pod: Pod, *numbers: int, steps: int = 100_000) -> None:
     for number in numbers:
-        pod.start(number, WORK, str(pod.folder), str(number), str(steps), str(LOST_AFTER), str(START_WITHIN))
+        pod.start(number, "-c", WORK, str(pod.shared), str(number), str(steps), str(LOST_AFTER), str(START_WITHIN))
 
 
 def wait_for_work(pod: Pod) -> None:
-    signs = [pod.folder / f"at{number}" for number in range(HOSTS)]
+    signs = [pod.shared / f"at{number}" for number in range(HOSTS)]
     end = time.monotonic() + START_WITHIN + 2 * SLACK
     while not all(sign.exists() and sign.read_text() > "1" for sign in signs):
         assert all(process.poll() is None for process in pod.processes.values()), {
@@ -67,8 +68,15 @@ def wait_for_work(pod: Pod) -> None:
         time.sleep(0.1)
 
 
+def wait_for_all(pod: Pod, *numbers: int) -> None:
+    """Until these wait for others, and have said for whom."""
+    while not all((pod.shared / f"here{number}").exists() for number in numbers):
+        time.sleep(0.1)
+    time.sleep(15)
+
+
 def kept(pod: Pod) -> int:
-    rows = [json.loads(line) for line in (pod.folder / "kept.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (pod.shared / "kept.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(len(rows)))  # none lost, none doubled
     return len(rows)
 
@@ -77,7 +85,7 @@ def end_of(pod: Pod, fault: str, numbers, seconds: float) -> dict[int, tuple[int
     """How they end, in bounded time; told for the table."""
     began = time.monotonic()
     ends = {number: pod.ends(number, max(1.0, began + seconds - time.monotonic())) for number in numbers}
-    lines = kept(pod) if (pod.folder / "kept.jsonl").exists() else 0
+    lines = kept(pod) if (pod.shared / "kept.jsonl").exists() else 0
     statuses = {number: status for number, (status, _) in ends.items()}
     print(f"| {fault} | {statuses} | {time.monotonic() - began:.0f} | {lines} lines |", file=sys.__stderr__)
     return ends
@@ -106,17 +114,14 @@ def test_a_host_that_is_lost_ends_the_others_and_the_run_goes_on(pod, how, numbe
     ends = end_of(pod, fault, others, 3 * LOST_AFTER + SLACK)
     assert {status for status, _ in ends.values()} == {LOST}, ends
     assert all("Traceback" not in said for _, said in ends.values())
-    for process in pod.processes.values():
-        process.kill()
-        process.communicate()
-    pod.processes.clear()
+    pod.stop_all()
     if how != "cut off":
         goes_on(pod, fault)
 
 
 def test_a_host_that_comes_late_is_waited_for(pod):
     start(pod, 0, 1, 2, steps=5)
-    time.sleep(15)
+    wait_for_all(pod, 0, 1, 2)
     start(pod, 3, steps=5)
     ends = end_of(pod, "host 3 starts 15 s late", range(HOSTS), START_WITHIN + SLACK)
     assert all(status == 0 for status, _ in ends.values()), ends
@@ -134,8 +139,8 @@ def test_a_host_that_does_not_come_is_named_and_no_loss(pod):
 def test_a_name_that_is_known_late(pod):
     pod.forget(3, 0)
     start(pod, *range(HOSTS), steps=5)
-    time.sleep(25)
+    wait_for_all(pod, 3)
     pod.know(3, 0)
-    ends = end_of(pod, "host 3 knows the coordinator's name 25 s late", range(HOSTS), START_WITHIN + SLACK)
+    ends = end_of(pod, "host 3 knows the coordinator's name 15 s late", range(HOSTS), START_WITHIN + SLACK)
     assert all(status == 0 for status, _ in ends.values()), ends
     assert "node0:8476: its name is not known here" in ends[3][1]

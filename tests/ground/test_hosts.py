@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 from support.flags import environment
 from support.scripted_model import free_port
+from support.short_run import JOINED
 from support.small_model import SMALL, mesh_of
 
 from sami_jax.cli import main
@@ -22,22 +23,7 @@ from sami_jax.models.decoder import init_params
 
 LOST_AFTER = 10  # seconds
 LINE = f"sami: {hosts.LOST}\n"
-SHORT = [
-    "--config=tiny:smoke",
-    "--config.mesh.data=2",
-    "--config.mesh.fsdp=4",
-    "--config.train.updates=(2,)",
-    "--config.train.batch_size=8",
-    "--config.train.microbatches=1",
-    "--config.train.shapes=1",
-    "--config.train.checkpoint_every=1",
-    "--config.sampling.batch_size=16",
-    "--config.sampling.max_new_tokens=16",
-    "--config.evaluation.queries=4",
-    "--config.canaries.action=off",
-    "--config.principles.held_out=()",
-    "--config.principles.held_out_phrasings=0",
-]
+SHORT = [*JOINED, "--config.mesh.data=2", "--config.mesh.fsdp=4"]
 
 
 def start(*argv: str, devices: int = 4, **variables: str) -> subprocess.Popen:

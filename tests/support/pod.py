@@ -1,15 +1,20 @@
-"""A pod of hosts on this machine: each a network namespace with an address and a name of its own, and a shared folder.
+"""A pod of hosts on this machine: each has an address, a name and mounts of its own, in namespaces, and a folder that all share: a
+plain one, or a bucket as gcsfuse shows it (support/bucket.py).
 
 Namespaces live as long as the process that holds them, so nothing is left behind. Needs root.
 """
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from support import bucket
 from support.flags import environment
 
 PORT = 8476
@@ -21,12 +26,26 @@ def can_be_made() -> bool:
 
 
 class Pod:
-    """Hosts node0, node1, ... at 10.77.0.1, 10.77.0.2, ...; a context manager."""
+    """Hosts node0, node1, ... at 10.77.0.1, 10.77.0.2, ...; a context manager.
 
-    def __init__(self, folder: Path, count: int):
+    shared: what all hosts see. seen: what is there for good, as this process sees it.
+    """
+
+    def __init__(self, folder: Path, count: int, mounted: Sequence[str] | None = None):
+        """
+        Args:
+          mounted: options of support/bucket.py, where the shared folder is a bucket.
+        """
         self.folder, self.count = folder, count
+        self.shared = self.seen = folder / "shared"
+        self.shared.mkdir()
         self.processes: dict[int, subprocess.Popen] = {}
+        self._mounted = mounted
+        self._mounts: dict[int, subprocess.Popen] = {}
         self._open = contextlib.ExitStack()
+        if mounted is not None:
+            self.seen = folder / "objects"
+            self.seen.mkdir()
         self._hub, *self._hosts = (self._namespace() for _ in range(count + 1))
         self._within(self._hub, "ip", "link", "add", "br0", "type", "bridge")
         self._within(self._hub, "ip", "link", "set", "br0", "up")
@@ -40,28 +59,66 @@ class Pod:
             self._within(host, "hostname", f"node{number}")
             self.names(number).write_text("127.0.0.1 localhost\n")
             self.know(number, *range(count))
+            self._within(host, "mount", "--bind", str(self.names(number)), "/etc/hosts")
+            self.mount(number)
 
     def __enter__(self) -> "Pod":
         return self
 
     def __exit__(self, *_) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.communicate()
+        self.stop_all()
+        for number in list(self._mounts):
+            self.end_mount(number)
         self._open.close()
 
     def _namespace(self) -> int:
-        holder = subprocess.Popen(["unshare", "-n", "-u", "sleep", "3600"])
+        holder = subprocess.Popen(["unshare", "-n", "-u", "-m", "sleep", "3600"])
         self._open.callback(holder.wait)
         self._open.callback(holder.kill)
-        ours = Path("/proc/self/ns/net").readlink()
-        while Path(f"/proc/{holder.pid}/ns/net").readlink() == ours:
+        while Path(f"/proc/{holder.pid}/comm").read_text() != "sleep\n":
             time.sleep(0.01)
         return holder.pid
 
     @staticmethod
-    def _within(host: int, *argv: str) -> None:
-        subprocess.run(["nsenter", "-t", str(host), "-n", "-u", *argv], check=True)
+    def _there(host: int, *argv: str) -> list[str]:
+        return ["nsenter", "-t", str(host), "-n", "-u", "-m", f"--wd={os.getcwd()}", *argv]
+
+    def _within(self, host: int, *argv: str) -> None:
+        subprocess.run(self._there(host, *argv), check=True)
+
+    def mount(self, number: int) -> None:
+        """The host has the bucket, if there is one."""
+        if self._mounted is None:
+            return
+        host, where = self._hosts[number], f" {self.shared} "
+        program = [sys.executable, bucket.__file__, str(self.seen), str(self.shared), *self._mounted]
+        self._mounts[number] = subprocess.Popen(self._there(host, *program))
+        while where not in Path(f"/proc/{host}/mountinfo").read_text():
+            assert self._mounts[number].poll() is None, "the bucket could not be mounted"
+            time.sleep(0.05)
+
+    def end_mount(self, number: int) -> None:
+        """What shows the bucket on the host has died, with all that it had not brought there; the host goes on."""
+        self._mounts[number].kill()
+        self._mounts[number].wait()
+
+    def lose_mount(self, number: int) -> None:
+        """The same, and its place is free for another."""
+        if number in self._mounts:
+            self.end_mount(number)
+            del self._mounts[number]
+            self._within(self._hosts[number], "umount", "-l", str(self.shared))
+
+    def lose(self, number: int) -> None:
+        """The host is gone, and all that was on it alone."""
+        self.hang(number)  # before what shows the bucket dies: a host does not live to see it
+        self.lose_mount(number)
+        self.processes[number].kill()
+        self.processes.pop(number).communicate()
+
+    def hang(self, number: int) -> None:
+        """The host's process goes no further; its connections stay."""
+        self.processes[number].send_signal(signal.SIGSTOP)
 
     def names(self, number: int) -> Path:
         """The file of names that a host reads as /etc/hosts."""
@@ -81,25 +138,21 @@ class Pod:
         """The host is gone from the network, without a word: as a machine whose power fails."""
         self._within(self._hosts[number], "ip", "link", "set", "eth0", "down")
 
-    def start(self, number: int, program: str, *arguments: str) -> None:
-        """Starts a Python program on a host."""
-        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-        inside = [
-            "unshare",
-            "-m",
-            "sh",
-            "-c",
-            script,
-            str(self.names(number)),
-            sys.executable,
-            "-c",
-            program,
-            *arguments,
-        ]
-        there = ["nsenter", "-t", str(self._hosts[number]), "-n", "-u", *inside]
+    def start(self, number: int, *argv: str, level: int = 0, **variables: str) -> None:
+        """Starts Python with these arguments on a host."""
         self.processes[number] = subprocess.Popen(
-            there, env=environment(1, level=0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self._there(self._hosts[number], sys.executable, *argv),
+            env=environment(1, level, **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+
+    def stop_all(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.communicate()
+        self.processes.clear()
 
     def ends(self, number: int, seconds: float) -> tuple[int, str]:
         """Exit status of a host's process and what it said, within so many seconds."""

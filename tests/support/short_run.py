@@ -39,6 +39,21 @@ DISTURBED = changed(
     "--config.train.updates=(4,4)",
     "--config.train.checkpoint_every=3",
 )
+# One iteration without canaries, for several processes.
+JOINED = [
+    "--config=tiny:smoke",
+    "--config.train.updates=(2,)",
+    "--config.train.batch_size=8",
+    "--config.train.microbatches=1",
+    "--config.train.shapes=1",
+    "--config.train.checkpoint_every=1",
+    "--config.sampling.batch_size=16",
+    "--config.sampling.max_new_tokens=16",
+    "--config.evaluation.queries=4",
+    "--config.canaries.action=off",
+    "--config.principles.held_out=()",
+    "--config.principles.held_out_phrasings=0",
+]
 # One iteration at a rate so high that its model follows principles far more often than the base.
 IMPROVED = [
     "--config=tiny",
