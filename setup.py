@@ -128,6 +128,7 @@ setup(
             "axe-playwright-python>=0.1.4",
             "nbclient>=0.10",
             "ipykernel>=6.29",
+            "mfusepy>=3.1",  # a bucket as gcsfuse shows it, where libfuse is installed
             "pyright[nodejs]>=1.1.400",
             "ruff>=0.12",
             "bandit>=1.8",

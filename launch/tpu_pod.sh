@@ -204,7 +204,7 @@ tail() {
 
 stop() {
   remote all stop
-  perform "${REMOTE[@]}"
+  on_all
 }
 
 delete() { perform "${machines[@]}" delete "$NAME" "${where[@]}" "${to_delete[@]}" --quiet; }

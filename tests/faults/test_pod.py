@@ -21,7 +21,6 @@ from sami_jax.errors import UserError
 from sami_jax.ground import gathering, hosts
 folder, index, steps, lost_after, start_within = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:6])
 gathering.QUIET = 8
-(folder / f"here{index}").touch()
 try:
     hosts.join("node0:PORT", 4, index, lost_after, start_within)
     import jax, numpy as np, time
@@ -59,20 +58,12 @@ def start(pod: Pod, *numbers: int, steps: int = 100_000) -> None:
 
 def wait_for_work(pod: Pod) -> None:
     signs = [pod.shared / f"at{number}" for number in range(HOSTS)]
-    end = time.monotonic() + START_WITHIN + 2 * SLACK
-    while not all(sign.exists() and sign.read_text() > "1" for sign in signs):
-        assert all(process.poll() is None for process in pod.processes.values()), {
-            number: pod.ends(number, 5) for number, process in list(pod.processes.items()) if process.poll() is not None
-        }
-        assert time.monotonic() < end, "they do not work"
-        time.sleep(0.1)
+    pod.wait_for(lambda: all(sign.exists() and sign.read_text() > "1" for sign in signs), START_WITHIN + 2 * SLACK)
 
 
-def wait_for_all(pod: Pod, *numbers: int) -> None:
-    """Until these wait for others, and have said for whom."""
-    while not all((pod.shared / f"here{number}").exists() for number in numbers):
-        time.sleep(0.1)
-    time.sleep(15)
+def wait_for_words(pod: Pod, words: dict[int, str]) -> None:
+    """Until these hosts say for what they wait."""
+    pod.wait_for(lambda: all(said in pod.said(number) for number, said in words.items()), START_WITHIN + SLACK)
 
 
 def kept(pod: Pod) -> int:
@@ -121,12 +112,11 @@ def test_a_host_that_is_lost_ends_the_others_and_the_run_goes_on(pod, how, numbe
 
 def test_a_host_that_comes_late_is_waited_for(pod):
     start(pod, 0, 1, 2, steps=5)
-    wait_for_all(pod, 0, 1, 2)
+    there = "3 of 4 have reached node0:8476 (from 10.77.0.1, 10.77.0.2, 10.77.0.3)"
+    wait_for_words(pod, {0: there, 1: "node0:8476 answers, others are missing"})
     start(pod, 3, steps=5)
-    ends = end_of(pod, "host 3 starts 15 s late", range(HOSTS), START_WITHIN + SLACK)
+    ends = end_of(pod, "host 3 starts late", range(HOSTS), START_WITHIN + SLACK)
     assert all(status == 0 for status, _ in ends.values()), ends
-    assert "3 of 4 have reached node0:8476 (from 10.77.0.1, 10.77.0.2, 10.77.0.3)" in ends[0][1]
-    assert "node0:8476 answers, others are missing" in ends[1][1]
 
 
 def test_a_host_that_does_not_come_is_named_and_no_loss(pod):
@@ -139,8 +129,7 @@ def test_a_host_that_does_not_come_is_named_and_no_loss(pod):
 def test_a_name_that_is_known_late(pod):
     pod.forget(3, 0)
     start(pod, *range(HOSTS), steps=5)
-    wait_for_all(pod, 3)
+    wait_for_words(pod, {3: "node0:8476: its name is not known here"})
     pod.know(3, 0)
-    ends = end_of(pod, "host 3 knows the coordinator's name 15 s late", range(HOSTS), START_WITHIN + SLACK)
+    ends = end_of(pod, "host 3 knows the coordinator's name late", range(HOSTS), START_WITHIN + SLACK)
     assert all(status == 0 for status, _ in ends.values()), ends
-    assert "node0:8476: its name is not known here" in ends[3][1]

@@ -20,13 +20,27 @@ from sami_jax.cli import main
 from sami_jax.errors import LOST, TRY_AGAIN
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not can_be_made(), reason="needs root and network namespaces")]
-through_a_bucket = pytest.mark.skipif(not bucket.can_be_mounted(), reason="needs /dev/fuse, mfusepy and libfuse")
 HOSTS, LOST_AFTER, START_WITHIN = 4, 30, 600
 SLACK = 120  # seconds of a busy machine
 WORK = 1200  # seconds that a run may take there
-RUN = [*JOINED, "--config.train.updates=(4,)", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
+RUN = [
+    *JOINED,
+    "--config.train.updates=(3,)",
+    "--config.mesh.data=2",
+    "--config.mesh.fsdp=2",
+    "--config.sampling.batch_size=48",
+    "--config.sampling.max_new_tokens=8",
+    "--config.evaluation.queries=2",
+]
 OURS = "iteration_1"
-ADVISED: list[str] = []  # as launch/ mounts it: nothing is remembered
+# What hosts share: a name, the options of support/bucket.py, None for a plain folder, and what it needs.
+through_a_bucket = pytest.mark.skipif(not bucket.can_be_mounted(), reason="needs /dev/fuse, mfusepy and libfuse")
+STORAGE = [
+    ("plain folder", None, ()),
+    ("bucket", [], through_a_bucket),  # as launch/ mounts it
+    ("flat bucket", ["--flat"], through_a_bucket),
+    ("bucket with caches", ["--ttl=60", "--negative_ttl=5"], through_a_bucket),  # gcsfuse's own settings
+]
 # What stages leave, which must not depend on what happened on the way.
 LEFT = [f"{OURS}/{name}" for name in ("responses.jsonl", "pairs.jsonl", "metrics.jsonl", "evaluation.json", "model")]
 # As `sami`, which closes what it samples once a minute; so short a run does within a second, and takes its time.
@@ -62,19 +76,8 @@ def undisturbed(tmp_path_factory, compiled) -> Path:
 
 @pytest.fixture
 def pod(request, tmp_path):
-    """Over the storage that a test names: None, or options of a bucket."""
-    with Pod(tmp_path, HOSTS, getattr(request, "param", None)) as pod:
+    with Pod(tmp_path, HOSTS, request.param) as pod:
         yield pod
-
-
-def over(*mounted):
-    """Over each of these; None is a plain folder."""
-    cases = [pytest.param(given, id="plain folder") if given is None else _bucket(given) for given in mounted]
-    return pytest.mark.parametrize("pod", cases, indirect=True)
-
-
-def _bucket(options: list[str]):
-    return pytest.param(options, marks=through_a_bucket, id=" ".join(["bucket", *options]))
 
 
 def workdir(pod: Pod) -> Path:
@@ -87,15 +90,6 @@ def start(pod: Pod, compiled: dict[str, str], *numbers: int, program=("-m", "sam
         waits = ["--lost_after", str(LOST_AFTER), "--start_within", str(START_WITHIN)]
         argv = ["run", *RUN, "--workdir", str(pod.shared / "run"), *there, *waits]
         pod.start(number, *program, *argv, **compiled)
-
-
-def wait_for(pod: Pod, sign: str) -> None:
-    end = time.monotonic() + WORK
-    while not list(workdir(pod).glob(sign)):
-        ended = [number for number, process in pod.processes.items() if process.poll() is not None]
-        assert not ended, {number: pod.ends(number, 5) for number in ended}
-        assert time.monotonic() < end, f"{sign} does not come"
-        time.sleep(0.1)
 
 
 def kept(pod: Pod) -> str:
@@ -111,10 +105,13 @@ def ends(pod: Pod, fault: str, numbers, seconds: float) -> dict[int, tuple[int, 
     """How they end, in bounded time; told for the table."""
     began = time.monotonic()
     found = {number: pod.ends(number, max(1.0, began + seconds - time.monotonic())) for number in numbers}
-    statuses = {number: status for number, (status, _) in found.items()}
-    print(f"| {fault} | {statuses} | {time.monotonic() - began:.0f} | {kept(pod)} |", file=sys.__stderr__, flush=True)
+    tell(pod, fault, {number: status for number, (status, _) in found.items()}, began)
     assert all("Traceback" not in said for _, said in found.values()), found
     return found
+
+
+def tell(pod: Pod, fault: str, how, began: float) -> None:
+    print(f"| {fault} | {how} | {time.monotonic() - began:.0f} | {kept(pod)} |", file=sys.__stderr__, flush=True)
 
 
 def ends_well(pod: Pod, fault: str) -> dict[int, tuple[int, str]]:
@@ -123,24 +120,9 @@ def ends_well(pod: Pod, fault: str) -> dict[int, tuple[int, str]]:
     return found
 
 
-def assert_same(pod: Pod, undisturbed: Path) -> None:
-    """To the bit, and proven by its own books."""
-    for name in LEFT:
-        assert digests(workdir(pod) / name) == digests(undisturbed / name), name
-    assert main(["verify", str(workdir(pod))]) == 0
-
-
 def digests(path: Path) -> dict[str, str]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def goes_on(pod: Pod, compiled: dict[str, str], fault: str, undisturbed: Path) -> None:
-    """The same command on all hosts ends as if nothing had been."""
-    pod.stop_all()
-    start(pod, compiled)
-    ends_well(pod, f"{fault}, again")
-    assert_same(pod, undisturbed)
 
 
 def test_undisturbed_equals_one_process(undisturbed, tmp_path, compiled):
@@ -161,79 +143,68 @@ def test_undisturbed_equals_one_process(undisturbed, tmp_path, compiled):
     assert main(["verify", str(undisturbed)]) == 0
 
 
-@over(ADVISED, ["--flat"], ["--ttl=60", "--negative_ttl=5"])
-def test_a_bucket_is_as_good_as_a_folder(pod, request, undisturbed, compiled):
+@pytest.mark.parametrize(
+    "pod", [pytest.param(options, marks=marks, id=name) for name, options, marks in STORAGE], indirect=True
+)
+def test_a_run_that_all_of_it_happens_to(pod, request, undisturbed, compiled):
+    """One after the other, the same command each time."""
+    storage = request.node.callspec.id
+    begins_late(pod, storage, compiled)
+    loses_the_first_host_while_it_samples(pod, storage, undisturbed)
+    loses_storage_or_a_host_while_it_trains(pod, storage, compiled)
+    hangs(pod, storage, compiled)
     start(pod, compiled)
-    ends_well(pod, f"nothing, {request.node.callspec.id}")
-    assert_same(pod, undisturbed)
+    ends_well(pod, f"{storage}: again, undisturbed")
+    for name in LEFT:
+        assert digests(workdir(pod) / name) == digests(undisturbed / name), name
+    assert main(["verify", str(workdir(pod))]) == 0
 
 
-@over(None, ADVISED, ["--flat"])
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_host_that_is_gone(pod, request, number, undisturbed, compiled):
-    start(pod, compiled)
-    wait_for(pod, f"{OURS}/checkpoints/1/seal.json")
-    pod.lose(number)
-    fault = f"host {number} gone while it trains, {request.node.callspec.id.removesuffix(f'-{number}')}"
-    others = [other for other in range(HOSTS) if other != number]
-    found = ends(pod, fault, others, LOST_AFTER + SLACK)
-    assert {status for status, _ in found.values()} == {LOST}, found
-    pod.mount(number)
-    goes_on(pod, compiled, fault, undisturbed)
-
-
-@over(ADVISED)
-def test_a_host_that_is_gone_while_it_samples(pod, undisturbed, compiled):
-    """What was closed is kept, what was not is sampled again."""
-    start(pod, compiled, program=("-c", SLOWLY))
-    wait_for(pod, f"{OURS}/responses.jsonl.partial")
-    pod.lose(0)
-    fault = "host 0 gone while it samples, bucket"
-    found = ends(pod, fault, range(1, HOSTS), LOST_AFTER + SLACK)
-    assert {status for status, _ in found.values()} == {LOST}, found
-    partial = workdir(pod) / OURS / "responses.jsonl.partial"
-    before = partial.read_text()
-    assert before.count("\n") > 1 and (undisturbed / OURS / "responses.jsonl").read_text().startswith(before)
-    pod.mount(0)
-    goes_on(pod, compiled, fault, undisturbed)
-
-
-@over(None, ADVISED)
-def test_a_host_that_hangs(pod, request, undisturbed, compiled):
-    start(pod, compiled)
-    wait_for(pod, f"{OURS}/checkpoints/1/seal.json")
-    pod.hang(1)
-    fault = f"host 1 hangs while it trains, {request.node.callspec.id}"
-    found = ends(pod, fault, (0, 2, 3), LOST_AFTER + SLACK)
-    assert {status for status, _ in found.values()} == {LOST}, found
-    goes_on(pod, compiled, fault, undisturbed)
-
-
-@over(ADVISED)
-@pytest.mark.parametrize("number", [0, 3])
-def test_storage_that_is_gone_on_one_host(pod, number, undisturbed, compiled):
-    """As where gcsfuse is ended for the memory it takes: the host says so, and the others that it is gone."""
-    start(pod, compiled)
-    wait_for(pod, f"{OURS}/checkpoints/1/seal.json")
-    pod.end_mount(number)
-    fault = f"host {number}'s gcsfuse dies while it trains"
-    found = ends(pod, fault, range(HOSTS), WORK)
-    assert found[number][0] == TRY_AGAIN and "Transport endpoint is not connected" in found[number][1], found
-    assert {found[other][0] for other in range(HOSTS)} <= {LOST, TRY_AGAIN}, found
-    pod.lose_mount(number)
-    pod.mount(number)
-    goes_on(pod, compiled, fault, undisturbed)
-
-
-@over(ADVISED)
-def test_a_host_that_is_late_and_a_name_that_is(pod, undisturbed, compiled):
+def begins_late(pod: Pod, storage: str, compiled: dict[str, str]) -> None:
+    """A host starts late, another knows the coordinator's name late: they are waited for, and named."""
+    began = time.monotonic()
     pod.forget(2, 0)
-    start(pod, compiled, 0, 1, 2)
-    time.sleep(90)
-    start(pod, compiled, 3)
-    time.sleep(30)
+    start(pod, compiled, 0, 1, 2, program=("-c", SLOWLY))
+    unknown, there = f"node0:{PORT}: its name is not known here", f"have reached node0:{PORT} (from 10.77.0.1"
+    pod.wait_for(lambda: unknown in pod.said(2) and there in pod.said(0), WORK)
+    late = time.monotonic() - began
+    start(pod, compiled, 3, program=("-c", SLOWLY))
     pod.know(2, 0)
-    found = ends_well(pod, "host 3 starts 90 s late, host 2 knows the coordinator's name 120 s late")
-    assert f"node0:{PORT}: its name is not known here" in found[2][1]
-    assert f"node0:{PORT} (from 10.77.0.1, 10.77.0.2)" in found[0][1]
-    assert_same(pod, undisturbed)
+    pod.wait_for(lambda: list(workdir(pod).glob(f"{OURS}/responses.jsonl*")), WORK)
+    tell(pod, f"{storage}: host 3 starts and host 2 knows the coordinator's name {late:.0f} s late", "it works", began)
+
+
+def loses_the_first_host_while_it_samples(pod: Pod, storage: str, undisturbed: Path) -> None:
+    """What had been closed is kept."""
+    pod.lose(0)
+    found = ends(pod, f"{storage}: host 0 gone while it samples", (1, 2, 3), LOST_AFTER + SLACK)
+    assert {status for status, _ in found.values()} == {LOST}, found
+    sampled = "".join(file.read_text() for file in (workdir(pod) / OURS).glob("responses.jsonl*"))
+    assert sampled and (undisturbed / OURS / "responses.jsonl").read_text().startswith(sampled)
+    pod.mount(0)
+
+
+def loses_storage_or_a_host_while_it_trains(pod: Pod, storage: str, compiled: dict[str, str]) -> None:
+    """Storage as where gcsfuse is ended for the memory it takes: the host says so, and the others that it is gone."""
+    start(pod, compiled)
+    pod.wait_for((workdir(pod) / OURS / "checkpoints/1/seal.json").exists, WORK)
+    if storage == "plain folder":
+        pod.lose(3)
+        found = ends(pod, f"{storage}: host 3 gone while it trains", (0, 1, 2), LOST_AFTER + SLACK)
+        assert {status for status, _ in found.values()} == {LOST}, found
+        return
+    pod.end_mount(3)
+    found = ends(pod, f"{storage}: host 3 loses its storage while it trains", range(HOSTS), WORK)
+    assert found[3][0] == TRY_AGAIN and "Transport endpoint is not connected" in found[3][1], found
+    assert {found[other][0] for other in range(3)} <= {LOST, TRY_AGAIN}, found
+    pod.lose_mount(3)
+    pod.mount(3)
+
+
+def hangs(pod: Pod, storage: str, compiled: dict[str, str]) -> None:
+    start(pod, compiled)
+    pod.wait_for(lambda: "Iteration 1" in pod.said(0), WORK)
+    pod.hang(1)
+    found = ends(pod, f"{storage}: host 1 hangs", (0, 2, 3), LOST_AFTER + SLACK)
+    assert {status for status, _ in found.values()} == {LOST}, found
+    pod.stop_all()

@@ -181,7 +181,7 @@ def test_a_host_that_gcloud_leaves_out_is_missed(world, queued):
     """Which ends with 0 all the same: neither is anything started on a part, nor is a part taken for the whole."""
     world.answer(describe=[[0, "ACTIVE"]])
     (world.hosts[1] / "gone").touch()
-    for action in ("install", "run", "status"):
+    for action in ("install", "run", "status", "stop"):
         done = world.run("tpu_pod.sh", queued, action)
         assert done.returncode == 1 and "1 host(s) did not answer" in done.stderr, action
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from support import bucket
@@ -114,7 +114,7 @@ class Pod:
         self.hang(number)  # before what shows the bucket dies: a host does not live to see it
         self.lose_mount(number)
         self.processes[number].kill()
-        self.processes.pop(number).communicate()
+        self.processes.pop(number).wait()
 
     def hang(self, number: int) -> None:
         """The host's process goes no further; its connections stay."""
@@ -140,28 +140,46 @@ class Pod:
 
     def start(self, number: int, *argv: str, level: int = 0, **variables: str) -> None:
         """Starts Python with these arguments on a host."""
-        self.processes[number] = subprocess.Popen(
-            self._there(self._hosts[number], sys.executable, *argv),
-            env=environment(1, level, **variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with self._words(number).open("w") as said:
+            self.processes[number] = subprocess.Popen(
+                self._there(self._hosts[number], sys.executable, *argv),
+                env=environment(1, level, **variables),
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+
+    def said(self, number: int) -> str:
+        """What the host's process has said on stderr so far."""
+        return self._words(number).read_text()
+
+    def wait_for(self, reached: Callable[[], object], seconds: float) -> None:
+        """Until it holds, while all processes run."""
+        end = time.monotonic() + seconds
+        while not reached():
+            ended = {
+                number: self.said(number) for number, process in self.processes.items() if process.poll() is not None
+            }
+            assert not ended, ended
+            assert time.monotonic() < end, {number: self.said(number) for number in self.processes}
+            time.sleep(0.1)
+
+    def _words(self, number: int) -> Path:
+        return self.folder / f"said{number}"
 
     def stop_all(self) -> None:
         for process in self.processes.values():
             process.kill()
-            process.communicate()
+            process.wait()
         self.processes.clear()
 
     def ends(self, number: int, seconds: float) -> tuple[int, str]:
         """Exit status of a host's process and what it said, within so many seconds."""
         process = self.processes.pop(number)
         try:
-            _, said = process.communicate(timeout=seconds)
+            process.wait(seconds)
         finally:
             process.kill()
-        return process.returncode, said
+        return process.returncode, self.said(number)
 
 
 def address(number: int) -> str:
