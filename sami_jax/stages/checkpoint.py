@@ -83,7 +83,8 @@ class Checkpoints:
 
         hosts.once(prepare)
         sys.unraisablehook = _print_unless_late
-        patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE)
+        meet = _unless_failed if hosts.count() > 1 else None
+        patient = ocp.options.AsyncOptions(timeout_secs=_PATIENCE, barrier_sync_fn=meet)
         self._keep = _Keep()
         # A checkpoint gets its name by a renaming, on every kind of storage: Orbax may come to choose a marker file for some
         # (orbax#3537), and one that it adds after the seal would break it.
@@ -282,6 +283,14 @@ def _arrays(tree) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "")
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _unless_failed(*, key: str, timeout_ms: int) -> None:
+    """The processes meet, as Orbax has it. But where a save has failed here, Orbax would meet the others before it says so, while they
+    wait for this process elsewhere: each for the other, as long as a save may take."""
+    if error := sys.exception():
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _print_unless_late(unraisable) -> None:

@@ -1,7 +1,7 @@
 """A whole run on four hosts with addresses of their own, over a plain folder and over a bucket as gcsfuse shows it: whatever becomes of a
 host or of its storage, all end in bounded time with the status that launchers go by, and the same command ends in the same bits."""
 
-import hashlib
+import contextlib
 import json
 import subprocess
 import sys
@@ -42,7 +42,7 @@ STORAGE = [
     ("bucket with caches", ["--ttl=60", "--negative_ttl=5"], through_a_bucket),  # gcsfuse's own settings
 ]
 # What stages leave, which must not depend on what happened on the way.
-LEFT = [f"{OURS}/{name}" for name in ("responses.jsonl", "pairs.jsonl", "metrics.jsonl", "evaluation.json", "model")]
+LEFT = ("responses.jsonl", "pairs.jsonl", "metrics.jsonl", "evaluation.json", "model/model.safetensors")
 # As `sami`, which closes what it samples once a minute; so short a run does within a second, and takes its time.
 SLOWLY = """
 import sys, time
@@ -92,12 +92,19 @@ def start(pod: Pod, compiled: dict[str, str], *numbers: int, program=("-m", "sam
         pod.start(number, *program, *argv, **compiled)
 
 
+def sampled(pod: Pod) -> str:
+    """The responses that the storage holds."""
+    for name in ("responses.jsonl.partial", "responses.jsonl"):
+        with contextlib.suppress(FileNotFoundError):  # they are renamed, at some moment
+            return (workdir(pod) / OURS / name).read_text()
+    return ""
+
+
 def kept(pod: Pod) -> str:
     """What the storage holds of the run, in words."""
     folder = workdir(pod) / OURS
     sealed = sorted(int(seal.parent.name) for seal in folder.glob("checkpoints/[0-9]*/seal.json"))
-    responses = [file for file in folder.glob("responses.jsonl*") if file.suffix in (".jsonl", ".partial")]
-    lines = sum(file.read_bytes().count(b"\n") for file in responses)
+    lines = sampled(pod).count("\n")
     return f"{lines} responses, checkpoints {sealed}" + (", model" if (folder / "model").exists() else "")
 
 
@@ -118,11 +125,6 @@ def ends_well(pod: Pod, fault: str) -> dict[int, tuple[int, str]]:
     found = ends(pod, fault, range(HOSTS), WORK)
     assert all(status == 0 for status, _ in found.values()), found
     return found
-
-
-def digests(path: Path) -> dict[str, str]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_undisturbed_equals_one_process(undisturbed, tmp_path, compiled):
@@ -156,7 +158,7 @@ def test_a_run_that_all_of_it_happens_to(pod, request, undisturbed, compiled):
     start(pod, compiled)
     ends_well(pod, f"{storage}: again, undisturbed")
     for name in LEFT:
-        assert digests(workdir(pod) / name) == digests(undisturbed / name), name
+        assert (workdir(pod) / OURS / name).read_bytes() == (undisturbed / OURS / name).read_bytes(), name
     assert main(["verify", str(workdir(pod))]) == 0
 
 
@@ -170,7 +172,7 @@ def begins_late(pod: Pod, storage: str, compiled: dict[str, str]) -> None:
     late = time.monotonic() - began
     start(pod, compiled, 3, program=("-c", SLOWLY))
     pod.know(2, 0)
-    pod.wait_for(lambda: list(workdir(pod).glob(f"{OURS}/responses.jsonl*")), WORK)
+    pod.wait_for(lambda: sampled(pod).count("\n") > 1, WORK)
     tell(pod, f"{storage}: host 3 starts and host 2 knows the coordinator's name {late:.0f} s late", "it works", began)
 
 
@@ -179,8 +181,7 @@ def loses_the_first_host_while_it_samples(pod: Pod, storage: str, undisturbed: P
     pod.lose(0)
     found = ends(pod, f"{storage}: host 0 gone while it samples", (1, 2, 3), LOST_AFTER + SLACK)
     assert {status for status, _ in found.values()} == {LOST}, found
-    sampled = "".join(file.read_text() for file in (workdir(pod) / OURS).glob("responses.jsonl*"))
-    assert sampled and (undisturbed / OURS / "responses.jsonl").read_text().startswith(sampled)
+    assert (undisturbed / OURS / "responses.jsonl").read_text().startswith(sampled(pod))
     pod.mount(0)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from sami_jax.config import defaults
 from sami_jax.data import jsonl
+from sami_jax.ground import hosts
+from sami_jax.stages import checkpoint
 from sami_jax.stages.checkpoint import Checkpoints
 from sami_jax.stages.metrics import MetricsLog
 from sami_jax.tracking.trackers import Trackers
@@ -49,3 +51,21 @@ def test_a_checkpoint_gets_its_name_by_a_renaming_on_every_storage(tmp_path):
     with Checkpoints(tmp_path, lambda folder: None) as checkpoints:
         chosen = checkpoints._manager._options.temporary_path_class
     assert chosen is not None and chosen.__name__ == "AtomicRenameTemporaryPath"
+
+
+def test_a_save_that_failed_here_waits_for_no_other_process(tmp_path, monkeypatch):
+    """Orbax ends a save by meeting the others, even one that failed; they wait for this process in the midst of theirs."""
+    monkeypatch.setattr(hosts, "_world", hosts._World(index=1, count=2))
+    monkeypatch.setattr(hosts, "once", lambda action: action())
+    met = []
+    monkeypatch.setattr(checkpoint.ocp.multihost, "get_barrier_sync_fn", lambda: lambda **meeting: met.append(meeting))
+    with Checkpoints(tmp_path, lambda folder: None) as checkpoints:
+        progress = checkpoints._manager._save_progress_tracker
+        progress.set(True)
+        assert len(met) == 2 and progress.get()
+        with pytest.raises(OSError, match="gone"):
+            try:
+                raise OSError("the storage is gone")
+            finally:
+                progress.set(False)
+    assert len(met) == 2
