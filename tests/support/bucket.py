@@ -55,7 +55,7 @@ class _Reading:
     source: tuple
 
 
-class Bucket(mfusepy.Operations if mfusepy else object):
+class Bucket(mfusepy.Operations if mfusepy else object):  # pyright: ignore[reportGeneralTypeIssues]
     use_ns = True
 
     def __init__(self, objects: Path, flat: bool):
@@ -188,10 +188,9 @@ class Bucket(mfusepy.Operations if mfusepy else object):
         os.close(file.descriptor)
 
     def utimens(self, path, times=None):
-        if path in self._staged:
-            os.utime(self._staged[path].descriptor, ns=times)
-        else:
-            os.utime(self._object(path), ns=times)
+        now = time.time_ns()
+        place = self._staged[path].descriptor if path in self._staged else self._object(path)
+        os.utime(place, ns=times or (now, now))
 
     def chmod(self, path, mode):
         return 0
@@ -267,6 +266,7 @@ def main() -> None:
     parser.add_argument("--ttl", type=float, default=0.0)
     parser.add_argument("--negative_ttl", type=float, default=0.0)
     given = parser.parse_args()
+    assert mfusepy is not None, "mfusepy and libfuse are not installed"
     # Alone in a thread: what two hosts do at once is what is looked at, not what one does.
     mfusepy.FUSE(
         Bucket(given.objects, given.flat),

@@ -138,12 +138,12 @@ class Pod:
         """The host is gone from the network, without a word: as a machine whose power fails."""
         self._within(self._hosts[number], "ip", "link", "set", "eth0", "down")
 
-    def start(self, number: int, *argv: str, level: int = 0, **variables: str) -> None:
+    def start(self, number: int, *argv: str, **variables: str) -> None:
         """Starts Python with these arguments on a host."""
         with self._words(number).open("w") as said:
             self.processes[number] = subprocess.Popen(
                 self._there(self._hosts[number], sys.executable, *argv),
-                env=environment(1, level, **variables),
+                env=environment(1, 0, **variables),
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             )
