@@ -4,7 +4,8 @@ import json
 import os
 import re
 import threading
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import credentials
@@ -12,6 +13,8 @@ from sami_jax.ground.redaction import public_address, redact
 from sami_jax.ground.refusals import LONGEST, Refusal, error_in, one_line, read_refusal
 from sami_jax.ground.server_replies import NoReply, NotOfProtocol, read_answer, read_reply
 from sami_jax.ground.terminal import say
+
+T = TypeVar("T")
 
 APIS = ("chat", "completions")
 # What a request can do without, the least needed first. Newer models of OpenAI's take the last two's other name.
@@ -95,14 +98,50 @@ class Endpoint:
           UserError: the server did not give one, after all tries; one line that says why. `Unusable`, if others may fare better.
         """
         options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+        if self._api == "chat":
+            question = {"messages": [{"role": "user", "content": prompt}]}
+            return self._ask("/chat/completions", question, options, OPTIONAL, read_reply)
+        return self._ask("/completions", {"prompt": prompt}, options, OPTIONAL, read_reply)
+
+    def completion(self, question: dict[str, Any], options: dict[str, Any], read: Callable[[Any], T]) -> T:
+        """What `read` makes of the answer to a request of /completions.
+
+        Args:
+          options: of the request, all such as it can do without.
+          read: takes the answer's JSON; raises `NotOfProtocol` where it is not what was asked for.
+        Raises:
+          UserError: as `complete`.
+        """
+        return self._ask("/completions", question, options, tuple(options), read)
+
+    def post(self, address: str, body: dict[str, Any]) -> None:
+        """Something that the protocol has no name for.
+
+        Args:
+          address: whole, beginning with http.
+        Raises:
+          UserError: the server refused it, or failed.
+        """
+        status, answer, tries = self._post(address, body)
+        if status >= 300:
+            self._refuse(status, read_refusal(answer), tries)
+
+    def _ask(
+        self,
+        path: str,
+        question: dict[str, Any],
+        options: dict[str, Any],
+        optional: Sequence[str],
+        read: Callable[[Any], T],
+    ) -> T:
         while True:  # with fewer options each time that the server does not know one
             taken = self._taken(options)
-            status, answer, tries = self._post(prompt, taken)
+            status, answer, tries = self._post(path, {"model": self._model, **question, **taken})
             content = None
             try:
                 if status == 200 and not error_in(content := read_answer(answer)):
                     self._tell_left_out()
-                    return read_reply(content)
+                    return read(content)
             except NoReply as none:
                 self._give_up(none, taken)
             except NotOfProtocol as wrong:
@@ -110,22 +149,17 @@ class Endpoint:
                 words = self._shown(one_line(answer))
                 raise Refused(self.where, reason, words, "check the address and --api") from None
             refusal = read_refusal(json.dumps(content) if content else answer)
-            option = None if status in _NOT_ABOUT_OPTIONS else refusal.unknown_option(taken, OPTIONAL)
+            option = None if status in _NOT_ABOUT_OPTIONS else refusal.unknown_option(taken, optional)
             if option is None:
                 self._refuse(status, refusal, tries)
             self._leave_out(option, refusal)
 
-    def _post(self, prompt: str, options: dict[str, Any]) -> tuple[int, str, int]:
+    def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str, int]:
         """The status and text of the answer, and after how many tries it came."""
-        question: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
-        calls = self._client.chat.completions if self._api == "chat" else self._client.completions
-        if self._api != "chat":
-            question = {"prompt": prompt}
-        extra = {name: options[name] for name in options if name not in ("seed", "temperature", "max_tokens")}
-        known = {name: options[name] for name in options if name not in extra}
+        import httpx  # of the client
+
         try:
-            raw = calls.with_raw_response.create(model=self._model, **question, **known, extra_body=extra or None)
-            return 200, raw.http_response.text, 1
+            return 200, self._client.post(path, body=body, cast_to=httpx.Response).text, 1
         except self._errors.APIStatusError as error:
             return error.status_code, error.response.text, _tries(error)
         except self._errors.APITimeoutError as error:
