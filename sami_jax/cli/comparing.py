@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from sami_jax.cli.options import skipped_by, tell_programs
 from sami_jax.cli.rates import print_rates
@@ -22,6 +23,7 @@ from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import admit
 from sami_jax.provenance.manifest import RunRecord
+from sami_jax.serving.engine import check_server, open_engine
 from sami_jax.sharding import make_mesh
 from sami_jax.stages.preparation import devices
 
@@ -45,6 +47,8 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     split = split_queries(config.data, skipped_by(arguments))
     queries = split.held_out[: config.evaluation.queries]
     contestants = [_contestant(arguments, config, role) for role in ("baseline", "test")]
+    for one in contestants:
+        check_server(config, one.model)
     constitutions = compose(config, admission.principles, len(queries))
     gain, needed = shows(arguments.margin)
     if len(queries) < needed:
@@ -71,9 +75,8 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
         answers, cut = [], {}
         for one in contestants:
             file = f"{one.role}.jsonl"
-            sampled, cut[one.role] = answer(
-                config, one, queries, constitutions, mesh, arguments.output / SAMPLED / file
-            )
+            asked = (queries, constitutions, mesh, arguments.output / SAMPLED / file)
+            sampled, cut[one.role] = _answered(config, one, *asked)
             say_cut(config.prompt, cut[one.role], f"{len(queries)} prompts of the {one.role}; the judge sees it whole")
             answers.append(judged_rows(config, one, sampled, unit=contestants[0].model))
             write_jsonl(arguments.output / file, answers[-1])
@@ -88,6 +91,13 @@ def compare_models(arguments: argparse.Namespace, judge: PairJudge) -> None:
     tell_programs(arguments, found)
     print_rates(found["win_rate"], found["slices"], "half")
     show(f"{found['decision']}: {found['reason']}", style="bold")
+
+
+def _answered(config, one: Contestant, queries, constitutions, mesh, file: Path) -> tuple[list[dict], int]:
+    """The weights are gone before the other's are loaded."""
+    with open_engine(config, mesh, file.parent) as engine:
+        sampler = engine.sampler(one.model, one.model.load(mesh, config.train.compute_dtype))
+        return answer(config, one, queries, constitutions, sampler, file)
 
 
 def _contestant(arguments: argparse.Namespace, config, role: str) -> Contestant:

@@ -38,7 +38,9 @@ from sami_jax.models.pretrained import ModelFolder, open_model, without_weights
 from sami_jax.provenance.manifest import MANIFEST, read_statement
 from sami_jax.report.model_card import PRINCIPLES, SETTINGS, write_card
 from sami_jax.sampling.drawing import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling.rollout import seeds, write_responses
+from sami_jax.sampling.samplers import Prompt
+from sami_jax.serving.engine import check_server, open_engine
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 from sami_jax.stages.checkpoint import SIDE_FILES, restore_params
 from sami_jax.stages.merging import told_merge
@@ -51,7 +53,11 @@ def sample_file(arguments: argparse.Namespace) -> None:
     """`sami sample`: {"id", "prompt"} lines in, {"id", "response", "tokens", "finish_reason", "token_ids"} lines out, in order; in a
     chat {"id", "messages"} too."""
     options = _sampling_options(arguments)
+    config, _ = load_config(arguments.config, arguments.overrides)
+    config.sampling.batch_size = arguments.batch_size
+    validate(config)
     model = open_model(arguments.model)
+    check_server(config, model)
     model = model.chatting(date=_date(arguments, DATE)) if arguments.chat else model
 
     def encoded(row: dict) -> tuple[dict, list[int]]:
@@ -72,7 +78,8 @@ def sample_file(arguments: argparse.Namespace) -> None:
     fresh = arguments.output.with_name(arguments.output.name + ".new")
     for leftover in (fresh, fresh.with_name(fresh.name + ".partial")):
         leftover.unlink(missing_ok=True)
-    write_responses(fresh, model, params, prompts, options, mesh, arguments.batch_size, "sampling")
+    with open_engine(config, mesh, arguments.output.parent) as engine:
+        write_responses(fresh, engine.sampler(model, params), prompts, options, "sampling")
     fresh.replace(arguments.output)
     tell_programs(arguments, {"responses": len(prompts), "output": str(arguments.output)})
     show(f"{len(prompts)} responses: {arguments.output}")

@@ -84,6 +84,7 @@ def add_verbs(verbs) -> None:
         'JSONL of {"id", "prompt"}, or with --chat {"id", "messages"}',
         'JSONL of {"id", "response", "tokens", "finish_reason", "token_ids"}, in order',
     )
+    with_config(sample)
     _with_chat(sample, "prompts are what the user says")
     sample.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
     sample.add_argument("--top_p", type=float, default=1.0, help="nucleus probability; 1 keeps all")
@@ -264,14 +265,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from sami_jax.config import load_config
     from sami_jax.models.pretrained import open_model
     from sami_jax.report.summary import print_evaluation
+    from sami_jax.serving.engine import open_engine
     from sami_jax.stages.loop import evaluate
     from sami_jax.stages.preparation import prepare
 
     config, _ = load_config(arguments.config, arguments.overrides)
     inputs = prepare(config, arguments.output, arguments.allow_unapproved, skipped_by(arguments))
     model = open_model(arguments.model, config.model.attention, config.prompt)
-    with gracefully(), lock_folder(arguments.output):
-        results = evaluate(config, inputs, model, arguments.output, arguments.baseline)
+    with gracefully(), lock_folder(arguments.output), open_engine(config, inputs.mesh, arguments.output) as engine:
+        results = evaluate(config, inputs, model, arguments.output, arguments.baseline, engine)
     tell_programs(arguments, results)
     print_evaluation(str(arguments.model), results)
 

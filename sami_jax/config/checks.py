@@ -15,6 +15,7 @@ from sami_jax.data.chat import is_date
 from sami_jax.data.sources import check_sources
 from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
+from sami_jax.export.gguf import KINDS as GGUF_KINDS
 from sami_jax.ground.endpoint import APIS
 from sami_jax.models.adapters import TARGETS
 from sami_jax.models.kernels import BACKENDS
@@ -29,6 +30,7 @@ OWN_JUDGES = (
     "checks",
     "miniature",
 )  # of evaluation.judge; any other is a model's folder, or its name at the endpoint
+ENGINES = ("own", "server")
 CANARY_ACTIONS = ("stop", "alert", "off")
 CANARY_SHARES = ("well_formed_drop", "repetition_rise", "echo_rise", "refusal_rise", "saturation", "following_drop")
 
@@ -127,6 +129,8 @@ def validate(config: ConfigDict) -> None:
         "train.remat": tuple(REMAT_POLICIES),
         "canaries.action": CANARY_ACTIONS,
         "evaluation.api": APIS,
+        "sampling.engine": ENGINES,
+        "server.gguf": ("", *GGUF_KINDS),
     }.items():
         check_choice(field, choices)
     if config.model.shape:
@@ -169,10 +173,12 @@ def validate(config: ConfigDict) -> None:
         "evaluation.concurrency": 1,
         "evaluation.judge_tokens": 1,
         "evaluation.judged": 1,
+        "server.concurrency": 1,
     }.items():
         check_number(field, low)
     above_zero = ("objective.beta", "optim.learning_rate", "optim.epsilon", "optim.clip_norm", "lora.alpha")
-    for field in ("evaluation.timeout", *above_zero):
+    of_server = ("server.start_within", "server.timeout", "server.disagreement")
+    for field in ("evaluation.timeout", *of_server, *above_zero):
         check_number(field, 0.0, above=True)
     check_number("constitutions.principles", 1, 16)  # their sides are listed, 2**16 at most
     for field in ("sampling.top_p", "evaluation.top_p"):
@@ -234,5 +240,18 @@ def validate(config: ConfigDict) -> None:
     check(
         "sampling.contrast", opposed or not config.sampling.contrast, "0 where constitutions.rule is not 'complement'"
     )
+    if config.sampling.engine == "server":
+        command, load = config.server.command, config.server.load
+        check(
+            "server.command", bool(command) != bool(config.server.address), "a command, or () and server.address given"
+        )
+        for mark in ("{model}", "{port}"):
+            check(
+                "server.command", not command or any(mark in part for part in command), f"a command that takes {mark}"
+            )
+        told = load == () or (len(load) == 2 and load[0].startswith("/"))
+        check("server.load", told, "a path and a field, ('/update_weights_from_disk', 'model_path'), or ()")
+        check("server.gguf", bool(command) or not config.server.gguf, "'' where server.command is ()")
+        check("sampling.contrast", not config.sampling.contrast, "0 where sampling.engine is 'server'")
     if opposed:
         check("constitutions.count", config.constitutions.count % 2 == 0, "even: the rule 'complement' makes pairs")

@@ -81,6 +81,7 @@ def defaults() -> ConfigDict:
     c.prompt.max_tokens = 1024  # longest prompt, tokens; the query's end is cut to fit, and counted (ours)
 
     c.sampling = ConfigDict()
+    c.sampling.engine = "own"  # own | server: another engine samples, by the group `server` (ours)
     c.sampling.temperature = 0.0  # 0 is greedy (P)
     c.sampling.top_p = 0.9  # nucleus probability; no effect when greedy (P)
     c.sampling.top_k = 0  # likeliest tokens kept; 0 keeps all
@@ -90,6 +91,19 @@ def defaults() -> ConfigDict:
     # of their difference; a response takes two rows. For the rule complement, which has opposites (P: none; arXiv 2305.14739).
     c.sampling.contrast = 0.0  # 0 samples from the model itself
     c.sampling.batch_size = 64  # rows decoded together (ours: memory)
+
+    c.server = ConfigDict()  # of sampling.engine "server", a server of the OpenAI protocol (ours): docs/serving.md
+    # Started for each model that samples, without a shell, and ended before anything is trained; {model} and {port} are filled in.
+    c.server.command = ()  # program and arguments; () asks the server at `address`
+    c.server.address = ""  # base URL of a server that is there, for example http://localhost:8000/v1
+    c.server.load = ()  # how that is told to load a model: path, and field that names the folder; () where requests name it
+    c.server.gguf = ""  # f32 | f16 | bf16 | q8_0: {model} is a GGUF file, as llama.cpp wants it; "" is a folder
+    c.server.name = ""  # of the model in requests; "" gives its folder or file
+    c.server.key_variable = "OPENAI_API_KEY"  # environment variable that holds the server's key
+    c.server.start_within = 900.0  # seconds in which a server that was started must answer
+    c.server.timeout = 600.0  # seconds that a request may take
+    c.server.concurrency = 16  # requests at a time
+    c.server.disagreement = 0.1  # nats a token by which its log-probs may differ from the trainer's, in the mean
 
     c.filter = ConfigDict()  # applied to responses before training (R); every drop is counted by reason
     c.filter.keep_after = ""  # in a text that thinks aloud first, the response is what follows the last of this (P)

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from sami_jax.data.fields import BadRow
@@ -25,7 +24,8 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
 from sami_jax.sampling.drawing import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, seeds, write_responses
+from sami_jax.sampling.rollout import seeds, write_responses
+from sami_jax.sampling.samplers import Prompt, Sampler
 
 SHIP, STAY, MORE = "ship", "do not ship", "not enough data"
 LEAST = 0.01  # margin that a number of queries is told for, at least
@@ -96,12 +96,15 @@ def answer(
     contestant: Contestant,
     queries: Sequence[Query],
     constitutions: Sequence[Constitution],
-    mesh: jax.sharding.Mesh,
+    sampler: Sampler,
     file: Path,
 ) -> tuple[list[dict], int]:
     """The contestant's responses as sampled, kept in `file`, and in how many prompts the query was cut to fit.
 
     Each contestant draws by itself, so that a model against itself is a fair test.
+
+    Args:
+      sampler: of the contestant's model.
     """
     texts = [composing.text(constitution) for constitution in constitutions]
     drawn = seeds(f"{config.seed}/compare/{contestant.role}", len(queries))
@@ -112,9 +115,8 @@ def answer(
         cut += missing > 0
     e, s = config.evaluation, config.sampling
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop))
-    params = contestant.model.load(mesh, config.train.compute_dtype)
-    sampling = (prompts, options, mesh, s.batch_size, f"answering: {contestant.role}")
-    return write_responses(file, contestant.model, params, *sampling, contestant.filters(config)), cut
+    title = f"answering: {contestant.role}"
+    return write_responses(file, sampler, prompts, options, title, contestant.filters(config)), cut
 
 
 def judged_rows(config: ConfigDict, contestant: Contestant, sampled: Sequence[dict], unit: ModelFolder) -> list[dict]:

@@ -29,7 +29,8 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
 from sami_jax.principles.principle import Principle
 from sami_jax.sampling.drawing import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
+from sami_jax.sampling.rollout import held_against_opposites, seeds, write_responses
+from sami_jax.sampling.samplers import OwnSampler, Prompt, Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ def measure(
     mesh: jax.sharding.Mesh,
     folder: Path,
     baseline_folder: Path | None,
+    sampler: Sampler | None = None,
 ) -> dict[str, float]:
     """Samples, scores and judges one model on one set.
 
@@ -96,6 +98,7 @@ def measure(
       params: weights in the compute dtype.
       folder: where this model's responses are kept, one file a set.
       baseline_folder: the same of the base model; None where this is the base model.
+      sampler: who answers; None for our own sampler, with `params`.
     Returns:
       scalars by name. Following and wins are there where there is a judge, wins where there is a baseline. Intervals are
       pairs, and "mean_s" is S [C, C] as the objective takes it, its mean over the queries. With `filter.keep_after`,
@@ -105,7 +108,8 @@ def measure(
       following and wins of each principle, by id: intervals of the set are over queries, for these principles, and say nothing
       of others.
     """
-    rows, cut = answered(config, model, params, evaluation_set, mesh, folder)
+    sampler = sampler or OwnSampler(model, params, mesh, config.sampling.batch_size)
+    rows, cut = answered(config, sampler, evaluation_set, folder)
     metrics: dict = {"responses": len(rows), "mean_tokens": float(np.mean([row["tokens"] for row in rows]))}
     metrics["echo"] = float(np.mean([echoes(row["response"], row["constitution"]) for row in rows]))
     metrics["prompts_with_query_cut"] = cut
@@ -172,9 +176,10 @@ def _tasks(evaluation_set: EvaluationSet):
 
 
 def answered(
-    config: ConfigDict, model: ModelFolder, params: dict, evaluation_set: EvaluationSet, mesh, folder: Path
+    config: ConfigDict, sampler: Sampler, evaluation_set: EvaluationSet, folder: Path
 ) -> tuple[list[dict], int]:
     """A set's responses, each query under each of its constitutions, kept in `folder`; and in how many prompts the query was cut to fit."""
+    model = sampler.model
     tasks = list(_tasks(evaluation_set))
     # The same seeds for every model of a run: differences are the model's.
     drawn = seeds(f"{config.seed}/evaluation/{evaluation_set.name}", len(tasks))
@@ -191,7 +196,7 @@ def answered(
     options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
     file = folder / f"{evaluation_set.name}.jsonl"
     title = f"answering {evaluation_set.name}"
-    return write_responses(file, model, params, prompts, options, mesh, s.batch_size, title, config.filter), cut
+    return write_responses(file, sampler, prompts, options, title, config.filter), cut
 
 
 def own_logprobs(

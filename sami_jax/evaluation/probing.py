@@ -15,6 +15,7 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.diversity import distinct, entropy
 from sami_jax.evaluation.measure import EvaluationSet, answered
 from sami_jax.models.pretrained import ModelFolder
+from sami_jax.sampling.samplers import OwnSampler
 
 QUERIES, REPLIES = 16, 8  # of an evaluation set; to each of its prompts
 LONGEST = 1024  # tokens that are read of a text
@@ -37,7 +38,8 @@ def diversity(
     """
     queries, constitutions = evaluation_set.queries[:QUERIES], evaluation_set.constitutions[:QUERIES]
     several = EvaluationSet("several", queries, [own * REPLIES for own in constitutions])
-    rows, _ = answered(config, model, params, several, mesh, folder)
+    sampler = OwnSampler(model, params, mesh, config.sampling.batch_size)
+    rows, _ = answered(config, sampler, several, folder)
     words = [row["response"].split() for row in rows]
     count = len(constitutions[0])
     groups = [

@@ -16,8 +16,8 @@ from sami_jax.imports.shape import ROPE_FACTORS, rope_factors
 from sami_jax.models.config import ModelConfig, RopeScaling
 from sami_jax.models.pretrained import ModelFolder
 
-# Of GGUF, by our families.
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+KINDS = ("f32", "f16", "bf16", "q8_0")  # of matrices
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # of GGUF, by our families
 
 
 def gguf_entries(model: ModelFolder) -> dict[str, Any]:

@@ -261,7 +261,7 @@ class _Generation:
         done = {}
         for row in looked_at:
             tokens = generated[row, : self.took[row]].tolist()
-            response = _response(tokens, self.options, self.decode, self.end_tokens)
+            response = response_of(tokens, self.options, self.decode, self.end_tokens)
             if self.finished[row] or response.finish_reason == "stop":
                 done[self.occupant[row]] = response
                 self.occupant[row], self.finished[row] = None, True
@@ -322,7 +322,10 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-def _response(tokens: list[int], options: SamplingOptions, decode, end_tokens) -> Response:
+def response_of(
+    tokens: list[int], options: SamplingOptions, decode: Callable[[list[int]], str], end_tokens: Sequence[int]
+) -> Response:
+    """The response that sampled ids are: up to the first that ends a text, or to a stop text."""
     end = next((i for i, token in enumerate(tokens) if token in end_tokens), None)
     finish_reason = "length" if end is None else "stop"
     sampled = tuple(tokens if end is None else tokens[: end + 1])

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,16 +17,9 @@ from sami_jax.ground import hosts
 from sami_jax.ground.progress import track
 from sami_jax.ground.terminal import say
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.sampling.decoding import Response, generate
+from sami_jax.sampling.decoding import Response
 from sami_jax.sampling.drawing import SamplingOptions
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    key: dict  # what the output line starts with, for example {"id": ..., "constitution": ...}
-    ids: list[int]
-    seed: int  # 0 <= seed < 2**32
-    against: list[int] = dataclasses.field(default_factory=list)  # what it is held against, where there is a contrast
+from sami_jax.sampling.samplers import Prompt, Sampler
 
 
 def held_against_opposites(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -44,20 +36,17 @@ def seeds(root: str, count: int) -> list[int]:
 
 def write_responses(
     file: Path,
-    model: ModelFolder,
-    params: dict,
+    sampler: Sampler,
     prompts: Sequence[Prompt],
     options: SamplingOptions,
-    mesh: jax.sharding.Mesh,
-    batch_size: int,
     title: str,
     filters: ConfigDict | None = None,
 ) -> list[dict]:
     """Samples a response to each prompt and writes {**key, "response", "tokens", "finish_reason", "token_ids"} lines, in order.
 
     A whole `file` is read back instead; a partial one left by a stopped run is continued, which gives the same lines as
-    an undisturbed run, for what a prompt's seed draws does not depend on its batch. Where what is there answers other prompts, as that
-    of a run that was made otherwise may, it is begun anew.
+    an undisturbed run, where what a prompt's seed draws does not depend on its batch, as with our own sampler. Where what is there
+    answers other prompts, as that of a run that was made otherwise may, it is begun anew.
 
     With `filters.keep_after`, "response", "tokens" and "token_ids" are of what follows it, all that anybody scores, judges or shows;
     "thinking" holds what comes before, so that both together are the text as it was sampled, of "sampled_tokens" tokens.
@@ -70,21 +59,11 @@ def write_responses(
         return read_jsonl(file)
     partial = file.with_name(file.name + ".partial")
     done = hosts.once(lambda: _whole_lines(partial, prompts))
-    waiting = prompts[done:]
+    waiting, model = prompts[done:], sampler.model
     with Appended(partial if hosts.first() else os.devnull) as lines:
-        responses = generate(
-            params,
-            model.config,
-            [prompt.ids for prompt in waiting],
-            [prompt.seed for prompt in waiting],
-            options,
-            end_tokens=model.end_tokens,
-            decode=functools.partial(model.decode, behind=filters.prefix) if filters else model.decode,
-            mesh=mesh,
-            batch_size=batch_size,
-            against=[prompt.against for prompt in waiting],
-        )
-        responses = track(responses, title, len(prompts), done)
+        decode = functools.partial(model.decode, behind=filters.prefix) if filters else model.decode
+        responses = sampler.responses(waiting, options, decode)
+        responses = track(responses, title, len(prompts), done, tokens=lambda response: response.tokens)
         for prompt, response in zip(waiting, responses, strict=True):
             row = {**prompt.key, **_row(response, model, filters)}
             lines.add(row)

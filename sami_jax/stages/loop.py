@@ -39,7 +39,9 @@ from sami_jax.report.model_card import write_card
 from sami_jax.report.summary import print_summary
 from sami_jax.report.write import write_report
 from sami_jax.sampling.drawing import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
+from sami_jax.sampling.rollout import held_against_opposites, seeds, write_responses
+from sami_jax.sampling.samplers import Prompt
+from sami_jax.serving.engine import Engine, open_engine
 from sami_jax.stages.checkpoint import check_place
 from sami_jax.stages.filtering import filter_pairs
 from sami_jax.stages.finetuning import train, trained_model
@@ -80,7 +82,8 @@ def run(
             trackers.describe(redacted(record.config), made_from["principles"])
             tell_again(trackers, config, workdir)
             try:
-                _iterate(config, inputs, workdir, allow_unapproved, made_from, record, trackers)
+                with open_engine(config, inputs.mesh, workdir) as engine:
+                    _iterate(config, inputs, workdir, allow_unapproved, made_from, record, trackers, engine)
             except NotFinite as error:
                 record.audit.add("not finite", reason=str(error))
                 raise
@@ -94,19 +97,21 @@ def _iterate(
     made_from: dict,
     record: RunRecord,
     trackers: Trackers,
+    engine: Engine,
 ) -> None:
     record.audit.add("principles admitted", **made_from["review"], allow_unapproved=allow_unapproved)
     if inputs.skipped and inputs.skipped.counts:
         record.audit.add("rows passed over", counts=inputs.skipped.counts)
     shares = ", ".join(f"{share:.0%} {name}" for name, share in inputs.admission.rates.items() if share)
     say(f"{len(inputs.principles)} principles; reviews: {shares}")
-    _measure(config, inputs, inputs.base, workdir, 0, trackers)
+    _measure(config, inputs, inputs.base, workdir, 0, trackers, engine)
     record.stage("evaluated", 0, [workdir / "iteration_0"])
     sampler, models = inputs.base, []
     for n in iterations(config):
         folder = workdir / f"iteration_{n}"
         say(f"Iteration {n} of {len(config.train.updates)}")
-        sample(config, inputs, sampler, n, folder)
+        sample(config, inputs, sampler, n, folder, engine)
+        engine.rest()
         record.stage("sampled", n, [folder / name for name in ("responses.jsonl", "pairs.jsonl", "dropped.json")])
         earlier = workdir / "iteration_1" if n > 1 else None
         stop = train(config, inputs, folder / "pairs.jsonl", folder, n, trackers, earlier)
@@ -114,7 +119,7 @@ def _iterate(
         record.stage("trained", n, trained, canaries=stop and stop.rules)
         if stop is None or stop.last_good:
             sampler = trained_model(config, inputs.base, folder)
-            results = _measure(config, inputs, sampler, workdir, n, trackers)
+            results = _measure(config, inputs, sampler, workdir, n, trackers, engine)
             record.stage("evaluated", n, [folder / "evaluation", folder / EVALUATION])
             title = f"{workdir.name}, iteration {n}"
             write_card(folder / "model", title, made_from, results, stop and stop.reason, told_merge(folder))
@@ -133,7 +138,9 @@ def _iterate(
         raise StoppedByCanary(f"iteration {n}, update {stop.update}: stopped by canaries: {stop.reason}; {kept}")
 
 
-def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path) -> None:
+def sample(
+    config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: int, folder: Path, engine: Engine
+) -> None:
     """Samples a response to each query under each constitution, then filters: responses.jsonl, pairs.jsonl, dropped.json."""
     if hosts.once((folder / "pairs.jsonl").exists):
         return
@@ -146,8 +153,8 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
     s = config.sampling
     options = SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
     file = folder / "responses.jsonl"
-    sampling = (prompts, options, inputs.mesh, s.batch_size, "sampling")
-    rows = write_responses(file, sampler, params, *sampling, config.filter)
+    served = engine.sampler(sampler, params, _exported(sampler))
+    rows = write_responses(file, served, prompts, options, "sampling", config.filter)
     positives = [[all(statement.positive for statement in c) for c in constitutions] for constitutions in composed]
     kept, dropped = filter_pairs(_pair_rows(config, queries, composed, rows, root), positives, config.filter)
     kept, anew = _with_spelling_ids(kept, sampler.replies(None, config.filter.prefix))
@@ -163,27 +170,35 @@ def sample(config: ConfigDict, inputs: Inputs, sampler: ModelFolder, iteration: 
 
 
 def _measure(
-    config: ConfigDict, inputs: Inputs, model: ModelFolder, workdir: Path, iteration: int, trackers: Trackers
+    config: ConfigDict,
+    inputs: Inputs,
+    model: ModelFolder,
+    workdir: Path,
+    iteration: int,
+    trackers: Trackers,
+    engine: Engine,
 ) -> dict:
     """Evaluates the model of an iteration, 0 for the base, and tells trackers if that is news."""
     folder = workdir / f"iteration_{iteration}"
     known = (folder / EVALUATION).exists()
-    results = evaluate(config, inputs, model, folder, workdir / "iteration_0" if iteration else None)
+    results = evaluate(config, inputs, model, folder, workdir / "iteration_0" if iteration else None, engine)
     if not known:
         tell_evaluation(trackers, config, iteration, folder)
     return results
 
 
-def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None) -> dict:
+def evaluate(
+    config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path, baseline: Path | None, engine: Engine
+) -> dict:
     """Measures a model on every evaluation set: evaluation/*.jsonl and evaluation.json. Returns what the latter holds."""
     file = folder / EVALUATION
     if not hosts.once(file.exists):
         params = model.load(inputs.mesh, config.train.compute_dtype)
         baseline_responses = None if baseline is None else baseline / "evaluation"
+        sampler = engine.sampler(model, params, _exported(model))
+        kept = (folder / "evaluation", baseline_responses, sampler)
         results = {
-            chosen.name: measure(
-                config, model, params, chosen, inputs.judge, inputs.mesh, folder / "evaluation", baseline_responses
-            )
+            chosen.name: measure(config, model, params, chosen, inputs.judge, inputs.mesh, *kept)
             for chosen in inputs.evaluation_sets
         }
         write_json(file, results)
@@ -191,6 +206,11 @@ def evaluate(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Pat
             for key, prompts in CUT.items():
                 say_cut(config.prompt, int(found[key]), f"{found['responses']} {prompts} of {name}")
     return read_json(file, "restore it, or remove it to measure again", parse_measured)
+
+
+def _exported(model: ModelFolder) -> Path | None:
+    """Where a model whose adapters lie beside it is a whole one: `train` leaves both in an iteration's folder."""
+    return model.adapter and model.adapter.with_name("model")
 
 
 def explain_responses(config: ConfigDict, inputs: Inputs, model: ModelFolder, folder: Path) -> None:

@@ -38,6 +38,7 @@ from sami_jax.principles import constitutions as composing
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.gate import Admission, admit
 from sami_jax.principles.principle import Principle
+from sami_jax.serving.engine import check_server
 from sami_jax.sharding import make_mesh
 from sami_jax.stages.bills import say_bills
 from sami_jax.tracking.trackers import check_trackers
@@ -96,6 +97,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
         )
     adapted(base.config, config.lora)
     _check_attention(config, base)
+    check_server(config, base)
     _check_offload(config)
     longest = config.prompt.max_tokens + config.sampling.max_new_tokens
     if longest > base.config.max_positions:

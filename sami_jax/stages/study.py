@@ -28,6 +28,7 @@ from sami_jax.ground.redaction import redacted
 from sami_jax.ground.terminal import say, show
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.report.study import print_study, write_page
+from sami_jax.serving.engine import open_engine
 from sami_jax.stages.finetuning import trained_model
 from sami_jax.stages.loop import evaluate, run
 from sami_jax.stages.metrics import EVALUATION
@@ -189,7 +190,8 @@ def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Pa
         base, last = workdir / BASE, workdir / CONTRAST
         for made, place, baseline in ((plain, base, None), (config, last, base)):
             inputs = prepare(made, workdir, way.allow_unapproved, way.skipping())
-            evaluate(made, inputs, inputs.base, place, baseline)
+            with open_engine(made, inputs.mesh, workdir) as engine:
+                evaluate(made, inputs, inputs.base, place, baseline, engine)
         return base, last
     try:
         run(config, workdir, way.allow_unapproved, way.skipping())

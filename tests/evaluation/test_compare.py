@@ -27,6 +27,7 @@ from sami_jax.evaluation.compare import (
 from sami_jax.evaluation.verdicts import Verdict
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles.files import read_principles
+from sami_jax.sampling.samplers import OwnSampler
 
 BASE = str(miniature.BASE)
 
@@ -155,9 +156,14 @@ def test_thinking_is_not_judged_and_a_chat_is_taken_whole(mesh, tmp_path):
     config, _ = load_config("tiny", ["--config.filter.keep_after=can"])
     constitutions = compose(config, read_principles(miniature.PRINCIPLES), 4)
     queries = read_queries(miniature.QUERIES / "held_out.jsonl")[:4]
-    model, given = open_model(BASE), (queries, constitutions, mesh)
+    model = open_model(BASE)
     contestants = Contestant("baseline", model), Contestant("test", model.chatting("{constitution}"))
-    plain, chat = (answer(config, one, *given, tmp_path / f"{one.role}.jsonl")[0] for one in contestants)
+    params = model.load(mesh)
+    samplers = [OwnSampler(one.model, params, mesh, config.sampling.batch_size) for one in contestants]
+    plain, chat = (
+        answer(config, one, queries, constitutions, sampler, tmp_path / f"{one.role}.jsonl")[0]
+        for one, sampler in zip(contestants, samplers, strict=True)
+    )
     assert any(row["thinking"] and row["response"] for row in plain) and not any("thinking" in row for row in chat)
     judged = [judged_rows(config, one, rows, model) for one, rows in zip(contestants, (plain, chat), strict=True)]
     for pair, row in zip(pair_up(queries, constitutions, *judged), plain, strict=True):
@@ -200,7 +206,7 @@ def test_lengths_are_in_one_unit():
 def test_queries_that_are_cut_are_counted_and_told(tmp_path, monkeypatch, capsys):
     """The judge sees them whole, so a reader should know; a model whose prompts show examples is not cut."""
 
-    def respond(file, model, params, prompts, *_):
+    def respond(file, sampler, prompts, *_):
         return [{**prompt.key, "response": " Hello.", "tokens": 2, "finish_reason": "stop"} for prompt in prompts]
 
     monkeypatch.setattr("sami_jax.evaluation.compare.write_responses", respond)

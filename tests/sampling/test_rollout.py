@@ -10,7 +10,8 @@ from sami_jax.data import jsonl
 from sami_jax.data.jsonl import write_jsonl
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.sampling.drawing import SamplingOptions
-from sami_jax.sampling.rollout import Prompt, held_against_opposites, seeds, write_responses
+from sami_jax.sampling.rollout import held_against_opposites, seeds, write_responses
+from sami_jax.sampling.samplers import OwnSampler, Prompt
 
 
 class Letters:
@@ -31,7 +32,8 @@ PROMPTS = [Prompt({"id": n}, list(range(1, 3 + n)), seed) for n, seed in enumera
 def write(small_params, mesh):
     def write(file: Path, *filters):
         options = SamplingOptions()
-        return write_responses(file, MODEL, small_params, PROMPTS, options, mesh, 4, "sampling", *filters)
+        sampler = OwnSampler(MODEL, small_params, mesh, 4)
+        return write_responses(file, sampler, PROMPTS, options, "sampling", *filters)
 
     return write
 
@@ -120,8 +122,8 @@ def test_seeds_depend_on_the_root_and_the_place():
 def test_a_stopped_file_of_contrasted_responses_is_continued(small_params, mesh, tmp_path):
     prompts = held_against_opposites(PROMPTS)
     assert [prompt.against for prompt in prompts[:2]] == [PROMPTS[1].ids, PROMPTS[0].ids]
-    given = (SamplingOptions(contrast=1.0), mesh, 4, "sampling")
-    rows = write_responses(tmp_path / "whole.jsonl", MODEL, small_params, prompts, *given)
+    sampler, given = OwnSampler(MODEL, small_params, mesh, 4), (SamplingOptions(contrast=1.0), "sampling")
+    rows = write_responses(tmp_path / "whole.jsonl", sampler, prompts, *given)
     lines = (tmp_path / "whole.jsonl").read_bytes().split(b"\n")
     (tmp_path / "stopped.jsonl.partial").write_bytes(b"\n".join([*lines[:3], lines[3][:7]]))
-    assert write_responses(tmp_path / "stopped.jsonl", MODEL, small_params, prompts, *given) == rows
+    assert write_responses(tmp_path / "stopped.jsonl", sampler, prompts, *given) == rows

@@ -1,6 +1,6 @@
 """llama.cpp's own server, as the package xllamacpp holds it, on a port: what `llama-server -m MODEL --port PORT` is.
 
-    python llama_cpp_server.py MODEL.gguf PORT [SLOTS]
+python llama_cpp_server.py MODEL.gguf PORT [SLOTS]
 """
 
 import signal

@@ -1,0 +1,299 @@
+"""The engine that `config.sampling.engine` names: our own sampler, or a server, one at a time, of whichever model is asked next."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import jax
+from ml_collections import ConfigDict
+
+from sami_jax.data.jsonl import read_appended, write_jsonl
+from sami_jax.errors import TryAgain, UserError
+from sami_jax.export.gguf import gguf_entries, write_gguf
+from sami_jax.ground import hosts
+from sami_jax.ground.display import doing
+from sami_jax.ground.endpoint import Endpoint
+from sami_jax.ground.terminal import say
+from sami_jax.models.pretrained import ModelFolder, open_model
+from sami_jax.sampling.decoding import Response
+from sami_jax.sampling.drawing import SamplingOptions
+from sami_jax.sampling.samplers import OwnSampler, Prompt, Sampler
+from sami_jax.serving.agreement import agreement
+from sami_jax.serving.completions import Completions
+from sami_jax.serving.process import ServerProcess, free_port, wait_until_ready
+
+LOG, AGREEMENT, SERVED = "server.log", "agreement.jsonl", "served"  # in the folder of what is sampled for
+AHEAD = 4  # requests that wait, for each that is under way
+
+
+class Engine(Protocol):
+    def sampler(self, model: ModelFolder, params: dict, exported: Path | None = None) -> Sampler:
+        """
+        Args:
+          params: weights in the compute dtype.
+          exported: folder of the same model as a whole, where `model` has adapters beside it.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Frees what sampling alone needs, as before training."""
+        ...
+
+
+@contextlib.contextmanager
+def open_engine(config: ConfigDict, mesh: jax.sharding.Mesh, folder: Path) -> Iterator[Engine]:
+    """What samples until the block is left.
+
+    Args:
+      config: a run's.
+      folder: for the server's log, and for how far it was from the model.
+    """
+    if config.sampling.engine == "own":
+        yield OwnEngine(mesh, config.sampling.batch_size)
+        return
+    engine = ServerEngine(config, mesh, folder)
+    try:
+        yield engine
+    finally:
+        engine.rest()
+
+
+def check_server(config: ConfigDict, model: ModelFolder) -> None:
+    """What can be known of a server before anything costly.
+
+    Raises:
+      UserError: no such program; no package to ask it with; an address that is none; a model that no GGUF file can hold.
+    """
+    s = config.server
+    if config.sampling.engine == "own":
+        return
+    if s.command and hosts.first() and shutil.which(s.command[0]) is None:
+        raise UserError(f"config.server.command: no program {s.command[0]!r} here; install it, or give its whole path")
+    Endpoint(s.address or "http://127.0.0.1:1/v1", "none", "completions", s.key_variable)
+    if s.gguf:
+        gguf_entries(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnEngine:
+    mesh: jax.sharding.Mesh
+    batch_size: int
+
+    def sampler(self, model: ModelFolder, params: dict, exported: Path | None = None) -> Sampler:
+        return OwnSampler(model, params, self.mesh, self.batch_size)
+
+    def rest(self) -> None:
+        pass
+
+
+class _Serving(NamedTuple):
+    """What a server has loaded."""
+
+    folder: Path
+    completions: Completions
+    process: ServerProcess | None  # None where it is not ours
+
+
+class ServerEngine:
+    """A server by the group `server` of a config. The first process of a run starts and asks it."""
+
+    def __init__(self, config: ConfigDict, mesh: jax.sharding.Mesh, folder: Path):
+        self._server, self._batch_size = config.server, config.sampling.batch_size
+        self._mesh, self._folder = mesh, folder
+        self._serving: _Serving | None = None
+
+    def sampler(self, model: ModelFolder, params: dict, exported: Path | None = None) -> Sampler:
+        """
+        Raises:
+          UserError: adapters without a folder that holds the whole model.
+        """
+        if model.adapter and not exported:
+            raise UserError(
+                f"{model.place}: config.sampling.engine='server' serves whole models, and these are adapters; give the model that they are merged into"
+            )
+        return ServedSampler(model, OwnSampler(model, params, self._mesh, self._batch_size), exported, self)
+
+    def rest(self) -> None:
+        """Ends the server, where it is ours."""
+        serving, self._serving = self._serving, None
+        if serving and serving.process:
+            serving.process.end()
+            _gguf_file(self._folder, self._server.gguf).unlink(missing_ok=True)
+
+    def responses(
+        self,
+        sampler: "ServedSampler",
+        prompts: Sequence[Prompt],
+        options: SamplingOptions,
+        decode: Callable[[list[int]], str],
+    ) -> Iterator[Response]:
+        """As `Sampler` has it.
+
+        Raises:
+          UserError: the server did not start, or failed, or is not of the model.
+        """
+        if not prompts:
+            return
+        serving, unknown = self._of(sampler, prompts), 0
+
+        def ask(prompt: Prompt) -> Response:
+            return serving.completions.complete(prompt.ids, prompt.seed, options, decode).response
+
+        for response in self._everywhere(ask, prompts):
+            unknown += bool(response.text and not response.token_ids)
+            yield response
+        if unknown:
+            say(
+                f"  of {unknown} of {len(prompts)} responses the server gave no tokens that spell them: their texts are encoded anew"
+            )
+
+    def _of(self, sampler: "ServedSampler", prompts: Sequence[Prompt]) -> _Serving:
+        """The server, once it has the sampler's model and is seen to agree with it."""
+        folder = (sampler.exported or sampler.model.folder).absolute()
+        if self._serving and self._serving.folder == folder:
+            return self._serving
+        self.rest()
+        if self._server.gguf and self._server.command:
+            self._write_gguf(folder)
+        self._serving = self._begun(folder, sampler.model, prompts[0].ids)
+        try:
+            self._check(self._serving, sampler, prompts)
+        except TryAgain:
+            raise self._fault() or UserError("the server did not answer") from None
+        return self._serving
+
+    def _write_gguf(self, folder: Path) -> None:
+        file, model = _gguf_file(self._folder, self._server.gguf), open_model(folder)
+        hosts.once(lambda: file.parent.mkdir(parents=True, exist_ok=True))
+        write_gguf(model.load(self._mesh, "float32"), model, self._server.gguf, file, gguf_entries(model))
+
+    def _begun(self, folder: Path, model: ModelFolder, prompt: list[int]) -> _Serving:
+        """Starts the server, or has the one that is there load the model."""
+        s, process = self._server, None
+        served = str(_gguf_file(self._folder, s.gguf).absolute()) if s.gguf and s.command else str(folder)
+        if s.command:
+            port = hosts.once(free_port)
+            address = f"http://127.0.0.1:{port}/v1"
+        else:
+            address = s.address
+        endpoint: dict = {
+            "model": s.name or served,
+            "api": "completions",
+            "key_variable": s.key_variable,
+            "timeout": s.timeout,
+        }
+        asked = Endpoint(address, **endpoint)
+        completions = Completions(asked, model)
+        if s.command and hosts.first():
+            filled = [part.replace("{model}", served).replace("{port}", str(port)) for part in s.command]
+            process = ServerProcess(filled, self._folder / LOG)
+        serving = _Serving(folder, completions, process)
+        self._serving = serving  # so that it is ended whatever comes
+
+        def ready() -> bool:
+            """Whether it takes ids."""
+            if process:
+                probe = Completions(Endpoint(address, **endpoint, retries=0), model)
+                wait_until_ready(process, lambda: probe.try_out(prompt), s.start_within, f"starting {s.command[0]}")
+            elif s.load:
+                path, field = s.load
+                parts = urlsplit(address)
+                with doing(f"having {folder} loaded"):
+                    asked.post(f"{parts.scheme}://{parts.netloc}{path}", {field: str(folder)})
+            completions.try_out(prompt)
+            return completions.takes_ids
+
+        if not hosts.once(ready):
+            say(
+                "  the server takes texts and gives texts: they are encoded again, and what reads otherwise then is counted"
+            )
+        return serving
+
+    def _check(self, serving: _Serving, sampler: "ServedSampler", prompts: Sequence[Prompt]) -> None:
+        """
+        Raises:
+          UserError: it is further from the model than `server.disagreement`.
+        """
+        found = agreement(serving.completions, sampler.own, prompts, self._server.concurrency)
+        name = serving.folder.name if serving.folder.name != "model" else f"{serving.folder.parent.name}/model"
+        say(f"  server and trainer differ in {name} by {found.told()}")
+        file = self._folder / AGREEMENT
+        rows = hosts.once(lambda: read_appended(file))
+        write_jsonl(file, [*rows, {"model": str(serving.folder), **found._asdict()}])
+        if not found.mean <= self._server.disagreement:
+            raise UserError(
+                f"{serving.folder}: the server differs from the model by {found.told()}; at most config.server.disagreement="
+                f"{self._server.disagreement:g} is allowed: it has other weights, or computes otherwise"
+            )
+
+    def _everywhere(self, ask: Callable[[Prompt], Response], prompts: Sequence[Prompt]) -> Iterator[Response]:
+        """In all processes, what the first is answered: at once where it is alone, else some at a time."""
+        size = self._server.concurrency
+        try:
+            if hosts.count() == 1:
+                yield from _in_order(ask, prompts, size)
+                return
+            for start in range(0, len(prompts), AHEAD * size):
+                some = prompts[start : start + AHEAD * size]
+                for text, ids, *others in hosts.once(lambda some=some: list(_in_order(ask, some, size))):
+                    yield Response(text, tuple(ids), *others)
+        except TryAgain as failed:
+            raise self._fault() or failed from None
+
+    def _fault(self) -> UserError | None:
+        """Where the server was ours and has ended: that is why it does not answer."""
+        process = self._serving and self._serving.process
+        return process.gone() if process and not process.runs else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedSampler:
+    model: ModelFolder
+    own: OwnSampler  # of the same model, which the server is held against
+    exported: Path | None
+    engine: ServerEngine
+
+    def responses(
+        self, prompts: Sequence[Prompt], options: SamplingOptions, decode: Callable[[list[int]], str]
+    ) -> Iterator[Response]:
+        return self.engine.responses(self, prompts, options, decode)
+
+
+def _gguf_file(folder: Path, kind: str) -> Path:
+    return folder / SERVED / f"model-{kind}.gguf"
+
+
+def _in_order(ask: Callable[[Prompt], Response], prompts: Sequence[Prompt], concurrency: int) -> Iterator[Response]:
+    """A number at a time. After one has failed no other is begun."""
+    failed = threading.Event()
+
+    def asked(prompt: Prompt) -> Response | None:
+        if failed.is_set():
+            return None
+        try:
+            return ask(prompt)
+        except BaseException:
+            failed.set()
+            raise
+
+    to_come, waiting = iter(prompts), collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
+        try:
+            waiting.extend(pool.submit(asked, prompt) for prompt in itertools.islice(to_come, AHEAD * concurrency))
+            while waiting:
+                response = waiting.popleft().result()
+                if response is None:
+                    raise next(error for one in waiting if (error := one.exception()))
+                yield response
+                waiting.extend(pool.submit(asked, prompt) for prompt in itertools.islice(to_come, 1))
+        finally:
+            failed.set()
+            pool.shutdown(cancel_futures=True)
