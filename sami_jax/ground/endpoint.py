@@ -1,5 +1,6 @@
 """Any server that speaks the OpenAI protocol: OpenAI's own, vLLM, `transformers serve`, llama.cpp, and others."""
 
+import copy
 import json
 import os
 import re
@@ -90,6 +91,12 @@ class Endpoint:
         self._left_out: dict[str, str] = {}  # option -> the server's reason
         self._untold: list[str] = []
         self._changing = threading.Lock()
+
+    def with_retries(self, retries: int) -> "Endpoint":
+        """The same, with what is known of the options that it takes, and with so many tries after the first."""
+        other = copy.copy(self)
+        other._client = self._client.with_options(max_retries=retries)
+        return other
 
     def complete(self, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> str:
         """The model's reply.

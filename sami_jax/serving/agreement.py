@@ -47,20 +47,22 @@ def agreement(completions: Completions, own: OwnSampler, prompts: Sequence[Promp
     """
     prompts = prompts[:PROMPTS]
 
-    def asked(temperature: float) -> list[tuple[list[int], list[float] | None]]:
+    def asked(temperature: float, prompts: Sequence[Prompt]) -> list[tuple[list[int], list[float] | None]]:
         options = SamplingOptions(temperature=temperature, max_new_tokens=TOKENS)
         ask = functools.partial(_ask, completions, options, own)
         with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
             found = list(pool.map(ask, prompts))
         return [(list(one.response.token_ids), one.logprobs and list(one.logprobs)) for one in found]
 
-    sampled = hosts.once(lambda: asked(1.0))
-    kept = [(prompt.ids, ids, theirs) for prompt, (ids, theirs) in zip(prompts, sampled, strict=True) if ids]
-    if kept and all(theirs for _, _, theirs in kept):
+    sampled = hosts.once(lambda: asked(1.0, prompts[:1]))
+    if sampled[0][1]:
+        sampled += hosts.once(lambda: asked(1.0, prompts[1:]))
+    kept = [(prompt.ids, ids, theirs) for prompt, (ids, theirs) in zip(prompts, sampled, strict=False) if ids]
+    if sampled[0][1] and all(theirs for _, _, theirs in kept):
         ours = _scores(own, [(prompt, ids) for prompt, ids, _ in kept])
         apart = np.abs(np.concatenate([a - np.array(theirs) for a, (_, _, theirs) in zip(ours, kept, strict=True)]))
         return Agreement(float(apart.mean()), float(apart.max()), len(apart), "log-probs")
-    theirs = hosts.once(lambda: [ids for ids, _ in asked(0.0)])
+    theirs = hosts.once(lambda: [ids for ids, _ in asked(0.0, prompts)])
     return _by_likeliest(own, prompts, theirs)
 
 

@@ -44,12 +44,15 @@ class Completion(NamedTuple):
 class Completions:
     """One model behind one server."""
 
-    def __init__(self, endpoint: Endpoint, model: ModelFolder):
-        self._endpoint, self._model = endpoint, model
-        self._takes_ids = True
+    def __init__(self, endpoint: Endpoint, model: ModelFolder, takes_ids: bool = True):
+        """
+        Args:
+          takes_ids: whether the server does; else texts. See `try_out`.
+        """
+        self._endpoint, self._model, self._takes_ids = endpoint, model, takes_ids
 
-    def try_out(self, prompt: Sequence[int]) -> None:
-        """Has one token sampled, and finds out whether the server takes ids.
+    def try_out(self, prompt: Sequence[int]) -> bool:
+        """Has one token sampled; whether the server takes ids.
 
         Raises:
           UserError: it takes neither these nor texts; `TryAgain`, if it may yet.
@@ -64,9 +67,6 @@ class Completions:
                 self.complete(prompt, 0, options, self._model.decode)
             except Refused as again:
                 raise UserError(f"{refused}; and of a text: {again.told}") from None
-
-    @property
-    def takes_ids(self) -> bool:
         return self._takes_ids
 
     def complete(

@@ -99,7 +99,6 @@ class _Serving(NamedTuple):
 
     folder: Path
     completions: Completions
-    process: ServerProcess | None  # None where it is not ours
 
 
 class ServerEngine:
@@ -109,6 +108,7 @@ class ServerEngine:
         self._server, self._batch_size = config.server, config.sampling.batch_size
         self._mesh, self._folder = mesh, folder
         self._serving: _Serving | None = None
+        self._process: ServerProcess | None = None  # None where it is not ours, or not this process's
 
     def sampler(self, model: ModelFolder, params: dict, exported: Path | None = None) -> Sampler:
         """
@@ -123,9 +123,10 @@ class ServerEngine:
 
     def rest(self) -> None:
         """Ends the server, where it is ours."""
-        serving, self._serving = self._serving, None
-        if serving and serving.process:
-            serving.process.end()
+        self._serving = None
+        if process := self._process:
+            process.end()
+            self._process = None
             _gguf_file(self._folder, self._server.gguf).unlink(missing_ok=True)
 
     def responses(
@@ -166,8 +167,8 @@ class ServerEngine:
         self._serving = self._begun(folder, sampler.model, prompts[0].ids)
         try:
             self._check(self._serving, sampler, prompts)
-        except TryAgain:
-            raise self._fault() or UserError("the server did not answer") from None
+        except TryAgain as failed:
+            raise self._fault() or failed from None
         return self._serving
 
     def _write_gguf(self, folder: Path) -> None:
@@ -177,45 +178,32 @@ class ServerEngine:
 
     def _begun(self, folder: Path, model: ModelFolder, prompt: list[int]) -> _Serving:
         """Starts the server, or has the one that is there load the model."""
-        s, process = self._server, None
-        served = str(_gguf_file(self._folder, s.gguf).absolute()) if s.gguf and s.command else str(folder)
+        s, address, served = self._server, self._server.address, str(folder)
         if s.command:
             port = hosts.once(free_port)
             address = f"http://127.0.0.1:{port}/v1"
-        else:
-            address = s.address
-        endpoint: dict = {
-            "model": s.name or served,
-            "api": "completions",
-            "key_variable": s.key_variable,
-            "timeout": s.timeout,
-        }
-        asked = Endpoint(address, **endpoint)
-        completions = Completions(asked, model)
+            served = str(_gguf_file(self._folder, s.gguf).absolute()) if s.gguf else served
+        endpoint = Endpoint(address, s.name or served, "completions", s.key_variable, s.timeout)
         if s.command and hosts.first():
             filled = [part.replace("{model}", served).replace("{port}", str(port)) for part in s.command]
-            process = ServerProcess(filled, self._folder / LOG)
-        serving = _Serving(folder, completions, process)
-        self._serving = serving  # so that it is ended whatever comes
+            self._process = ServerProcess(filled, self._folder / LOG)
+        takes_ids = hosts.once(lambda: self._ready(endpoint, address, folder, model, prompt))
+        if not takes_ids:
+            say("  the server takes and gives texts: they are encoded again, and what reads otherwise then is counted")
+        return _Serving(folder, Completions(endpoint, model, takes_ids))
 
-        def ready() -> bool:
-            """Whether it takes ids."""
-            if process:
-                probe = Completions(Endpoint(address, **endpoint, retries=0), model)
-                wait_until_ready(process, lambda: probe.try_out(prompt), s.start_within, f"starting {s.command[0]}")
-            elif s.load:
-                path, field = s.load
-                parts = urlsplit(address)
-                with doing(f"having {folder} loaded"):
-                    asked.post(f"{parts.scheme}://{parts.netloc}{path}", {field: str(folder)})
-            completions.try_out(prompt)
-            return completions.takes_ids
-
-        if not hosts.once(ready):
-            say(
-                "  the server takes texts and gives texts: they are encoded again, and what reads otherwise then is counted"
-            )
-        return serving
+    def _ready(self, endpoint: Endpoint, address: str, folder: Path, model: ModelFolder, prompt: list[int]) -> bool:
+        """Waits for it; whether it takes ids."""
+        s = self._server
+        if self._process:
+            probe = Completions(endpoint.with_retries(0), model)
+            title = f"starting {Path(s.command[0]).name}"
+            return wait_until_ready(self._process, lambda: probe.try_out(prompt), s.start_within, title)
+        if s.load:
+            (path, field), parts = s.load, urlsplit(address)
+            with doing(f"having {folder} loaded"):
+                endpoint.post(f"{parts.scheme}://{parts.netloc}{path}", {field: str(folder)})
+        return Completions(endpoint, model).try_out(prompt)
 
     def _check(self, serving: _Serving, sampler: "ServedSampler", prompts: Sequence[Prompt]) -> None:
         """
@@ -250,8 +238,7 @@ class ServerEngine:
 
     def _fault(self) -> UserError | None:
         """Where the server was ours and has ended: that is why it does not answer."""
-        process = self._serving and self._serving.process
-        return process.gone() if process and not process.runs else None
+        return self._process.gone() if self._process and not self._process.runs else None
 
 
 @dataclasses.dataclass(frozen=True)

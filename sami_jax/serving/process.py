@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sami_jax.errors import TryAgain, UserError
 from sami_jax.ground import stopping
 from sami_jax.ground.display import doing
 from sami_jax.ground.redaction import redact
 from sami_jax.serving import guard
+
+T = TypeVar("T")
 
 LOOK = 0.25  # seconds between two questions whether it answers
 _LONGEST = 200  # characters of its last words that are shown
@@ -75,10 +78,9 @@ class ServerProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def wait_until_ready(process: ServerProcess, probe: Callable[[], None], within: float, title: str) -> None:
-    """
-    Args:
-      probe: raises TryAgain as long as the server does not answer.
+def wait_until_ready(process: ServerProcess, probe: Callable[[], T], within: float, title: str) -> T:
+    """What `probe` returns, which raises TryAgain as long as the server does not answer.
+
     Raises:
       UserError: it ended, refuses what a run asks, or does not answer in time.
       Stopped: somebody asked.
@@ -87,8 +89,7 @@ def wait_until_ready(process: ServerProcess, probe: Callable[[], None], within: 
     with doing(title):
         while True:
             try:
-                probe()
-                return
+                return probe()
             except TryAgain as not_yet:
                 stopping.check()
                 if not process.runs:
