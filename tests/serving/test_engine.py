@@ -21,6 +21,7 @@ from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import write_responses
 from sami_jax.sampling.samplers import OwnSampler, Prompt
 from sami_jax.serving import engine as engines
+from sami_jax.serving.agreement import Agreement
 from sami_jax.serving.engine import ServerEngine, open_engine
 
 PROMPTS = [Prompt({"id": n}, list(range(1, 4 + n)), seed=n) for n in range(6)]
@@ -44,7 +45,7 @@ def computing(small_params, mesh):
                 return 200, {}
             options = SamplingOptions(body["temperature"], max_new_tokens=body["max_tokens"])
             how = dict(end_tokens=MODEL.end_tokens, decode=decoded, mesh=mesh, batch_size=1)
-            [one] = generate(small_params, MODEL.config, [body["prompt"]], [body["seed"]], options, **how)
+            [one] = generate(dict(small_params), MODEL.config, [body["prompt"]], [body["seed"]], options, **how)
             found = None
             if logprobs:
                 example = ContrastExample((tuple(body["prompt"]),), (one.token_ids,))
@@ -80,6 +81,7 @@ def test_the_same_model_agrees_and_says_the_same(computing, small_params, mesh, 
     assert kept["mean"] < 1e-4 and kept["by"] == "log-probs" and kept["tokens"] > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("off", "logprobs", "words"),
     [
@@ -89,11 +91,13 @@ def test_the_same_model_agrees_and_says_the_same(computing, small_params, mesh, 
 )
 def test_another_model_is_refused(computing, small_params, mesh, tmp_path, off, logprobs, words):
     with computing(off, logprobs) as server, open_engine(config_of(server.url), mesh, tmp_path) as engine:
+        served = sampler(engine, small_params)
         with pytest.raises(UserError, match="the server differs from the model") as refused:
-            next(sampler(engine, small_params).responses(PROMPTS, OPTIONS, decoded))
+            next(served.responses(PROMPTS, OPTIONS, decoded))
     assert words in str(refused.value) and "config.server.disagreement=0.1 is allowed" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_one_without_logprobs_is_held_against_by_its_likeliest_tokens(computing, small_params, mesh, tmp_path, capsys):
     with computing(logprobs=False) as server, open_engine(config_of(server.url), mesh, tmp_path) as engine:
         assert len([*sampler(engine, small_params).responses(PROMPTS[:2], OPTIONS, decoded)]) == 2
@@ -111,7 +115,7 @@ def test_a_server_that_is_there_is_told_to_load(computing, small_params, mesh, t
 
 @pytest.fixture
 def agreeing(monkeypatch):
-    monkeypatch.setattr(engines, "agreement", lambda *_: engines.Agreement(0.0, 0.0, 1, "log-probs"))
+    monkeypatch.setattr(engines, "agreement", lambda *_: Agreement(0.0, 0.0, 1, "log-probs"))
 
 
 def test_what_came_before_a_failure_is_kept_and_gone_on_from(agreeing, mesh, tmp_path):
@@ -151,9 +155,11 @@ def test_no_more_requests_than_allowed_are_under_way(agreeing, mesh, tmp_path):
 
 
 def test_texts_without_their_tokens_are_counted(agreeing, mesh, tmp_path, capsys):
-    with answering(lambda _: answer("bc", "length", 9)) as server:
-        with open_engine(config_of(server.url), mesh, tmp_path) as engine:
-            [*sampler(engine, {}).responses(PROMPTS, OPTIONS, decoded)]
+    with (
+        answering(lambda _: answer("bc", "length", 9)) as server,
+        open_engine(config_of(server.url), mesh, tmp_path) as engine,
+    ):
+        [*sampler(engine, {}).responses(PROMPTS, OPTIONS, decoded)]
     assert "of 6 of 6 responses the server gave no tokens that spell them" in capsys.readouterr().err
 
 
