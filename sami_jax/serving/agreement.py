@@ -35,20 +35,24 @@ class Agreement(NamedTuple):
         return f"{self.mean:.4f} nats a token in the mean, {self.largest:.3f} at most, over {self.tokens} tokens, by {self.by}"
 
 
-def agreement(completions: Completions, own: OwnSampler, prompts: Sequence[Prompt], concurrency: int) -> Agreement:
+def agreement(
+    completions: Completions, own: OwnSampler, prompts: Sequence[Prompt], longest: int, concurrency: int
+) -> Agreement:
     """Of the first prompts. All processes of a run call this; the first asks.
 
     Where the server tells log-probs, these are of what it samples at temperature 1, beside ours of the same tokens: the mean of the
     absolute differences. Else both take the likeliest token until they part: by how much, there, ours lies above the server's in our
     own log-probs, over all tokens so far.
 
+    Args:
+      longest: tokens that a response may have.
     Raises:
       UserError: the server failed, or answers without a token.
     """
-    prompts = prompts[:PROMPTS]
+    prompts, longest = prompts[:PROMPTS], min(TOKENS, longest)
 
     def asked(temperature: float, prompts: Sequence[Prompt]) -> list[tuple[list[int], list[float] | None]]:
-        options = SamplingOptions(temperature=temperature, max_new_tokens=TOKENS)
+        options = SamplingOptions(temperature=temperature, max_new_tokens=longest)
         ask = functools.partial(_ask, completions, options, own)
         with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
             found = list(pool.map(ask, prompts))
@@ -63,15 +67,15 @@ def agreement(completions: Completions, own: OwnSampler, prompts: Sequence[Promp
         apart = np.abs(np.concatenate([a - np.array(theirs) for a, (_, _, theirs) in zip(ours, kept, strict=True)]))
         return Agreement(float(apart.mean()), float(apart.max()), len(apart), "log-probs")
     theirs = hosts.once(lambda: [ids for ids, _ in asked(0.0, prompts)])
-    return _by_likeliest(own, prompts, theirs)
+    return _by_likeliest(own, prompts, theirs, longest)
 
 
 def _ask(completions: Completions, options: SamplingOptions, own: OwnSampler, prompt: Prompt) -> Completion:
     return completions.complete(prompt.ids, prompt.seed, options, own.model.decode)
 
 
-def _by_likeliest(own: OwnSampler, prompts: Sequence[Prompt], theirs: Sequence[list[int]]) -> Agreement:
-    options = SamplingOptions(temperature=0.0, max_new_tokens=TOKENS)
+def _by_likeliest(own: OwnSampler, prompts: Sequence[Prompt], theirs: Sequence[list[int]], longest: int) -> Agreement:
+    options = SamplingOptions(temperature=0.0, max_new_tokens=longest)
     ours = [list(response.token_ids) for response in own.responses(prompts, options, own.model.decode)]
     tokens, parted = 0, []
     for prompt, mine, other in zip(prompts, ours, theirs, strict=True):

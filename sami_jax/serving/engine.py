@@ -143,7 +143,7 @@ class ServerEngine:
         """
         if not prompts:
             return
-        serving, unknown = self._of(sampler, prompts), 0
+        serving, unknown = self._of(sampler, prompts, options.max_new_tokens), 0
 
         def ask(prompt: Prompt) -> Response:
             return serving.completions.complete(prompt.ids, prompt.seed, options, decode).response
@@ -156,7 +156,7 @@ class ServerEngine:
                 f"  of {unknown} of {len(prompts)} responses the server gave no tokens that spell them: their texts are encoded anew"
             )
 
-    def _of(self, sampler: "ServedSampler", prompts: Sequence[Prompt]) -> _Serving:
+    def _of(self, sampler: "ServedSampler", prompts: Sequence[Prompt], longest: int) -> _Serving:
         """The server, once it has the sampler's model and is seen to agree with it."""
         folder = (sampler.exported or sampler.model.folder).absolute()
         if self._serving and self._serving.folder == folder:
@@ -166,7 +166,7 @@ class ServerEngine:
             self._write_gguf(folder)
         self._serving = self._begun(folder, sampler.model, prompts[0].ids)
         try:
-            self._check(self._serving, sampler, prompts)
+            self._check(self._serving, sampler, prompts, longest)
         except TryAgain as failed:
             raise self._fault() or failed from None
         return self._serving
@@ -205,12 +205,12 @@ class ServerEngine:
                 endpoint.post(f"{parts.scheme}://{parts.netloc}{path}", {field: str(folder)})
         return Completions(endpoint, model).try_out(prompt)
 
-    def _check(self, serving: _Serving, sampler: "ServedSampler", prompts: Sequence[Prompt]) -> None:
+    def _check(self, serving: _Serving, sampler: "ServedSampler", prompts: Sequence[Prompt], longest: int) -> None:
         """
         Raises:
           UserError: it is further from the model than `server.disagreement`.
         """
-        found = agreement(serving.completions, sampler.own, prompts, self._server.concurrency)
+        found = agreement(serving.completions, sampler.own, prompts, longest, self._server.concurrency)
         name = serving.folder.name if serving.folder.name != "model" else f"{serving.folder.parent.name}/model"
         say(f"  server and trainer differ in {name} by {found.told()}")
         file = self._folder / AGREEMENT

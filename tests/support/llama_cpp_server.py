@@ -16,6 +16,7 @@ def serve(model: str, port: int, slots: int = 4) -> None:
     params.port = port
     params.n_parallel = slots
     params.n_ctx = 1024 * slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.warmup = False
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
