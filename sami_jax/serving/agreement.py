@@ -4,7 +4,6 @@ A sampler that differs from its trainer (another model, other weights, another r
 is then not what the model says.
 """
 
-import concurrent.futures
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from sami_jax.ground import hosts
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.samplers import OwnSampler, Prompt
 from sami_jax.serving.completions import Completion, Completions
+from sami_jax.serving.in_order import in_order
 
 PROMPTS = 16
 TOKENS = 32  # of each response, at most
@@ -54,8 +54,7 @@ def agreement(
     def asked(temperature: float, prompts: Sequence[Prompt]) -> list[tuple[list[int], list[float] | None]]:
         options = SamplingOptions(temperature=temperature, max_new_tokens=longest)
         ask = functools.partial(_ask, completions, options, own)
-        with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
-            found = list(pool.map(ask, prompts))
+        found = in_order(ask, prompts, concurrency)
         return [(list(one.response.token_ids), one.logprobs and list(one.logprobs)) for one in found]
 
     sampled = hosts.once(lambda: asked(1.0, prompts[:1]))

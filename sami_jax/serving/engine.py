@@ -1,12 +1,8 @@
 """The engine that `config.sampling.engine` names: our own sampler, or a server, one at a time, of whichever model is asked next."""
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,10 +24,10 @@ from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.samplers import OwnSampler, Prompt, Sampler
 from sami_jax.serving.agreement import agreement
 from sami_jax.serving.completions import Completions
+from sami_jax.serving.in_order import AHEAD, in_order
 from sami_jax.serving.process import ServerProcess, free_port, wait_until_ready
 
 LOG, AGREEMENT, SERVED = "server.log", "agreement.jsonl", "served"  # in the folder of what is sampled for
-AHEAD = 4  # requests that wait, for each that is under way
 
 
 class Engine(Protocol):
@@ -227,11 +223,11 @@ class ServerEngine:
         size = self._server.concurrency
         try:
             if hosts.count() == 1:
-                yield from _in_order(ask, prompts, size)
+                yield from in_order(ask, prompts, size)
                 return
             for start in range(0, len(prompts), AHEAD * size):
                 some = prompts[start : start + AHEAD * size]
-                for text, ids, *others in hosts.once(lambda some=some: list(_in_order(ask, some, size))):
+                for text, ids, *others in hosts.once(lambda some=some: list(in_order(ask, some, size))):
                     yield Response(text, tuple(ids), *others)
         except TryAgain as failed:
             raise self._fault() or failed from None
@@ -256,31 +252,3 @@ class ServedSampler:
 
 def _gguf_file(folder: Path, kind: str) -> Path:
     return folder / SERVED / f"model-{kind}.gguf"
-
-
-def _in_order(ask: Callable[[Prompt], Response], prompts: Sequence[Prompt], concurrency: int) -> Iterator[Response]:
-    """A number at a time. After one has failed no other is begun."""
-    failed = threading.Event()
-
-    def asked(prompt: Prompt) -> Response | None:
-        if failed.is_set():
-            return None
-        try:
-            return ask(prompt)
-        except BaseException:
-            failed.set()
-            raise
-
-    to_come, waiting = iter(prompts), collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
-        try:
-            waiting.extend(pool.submit(asked, prompt) for prompt in itertools.islice(to_come, AHEAD * concurrency))
-            while waiting:
-                response = waiting.popleft().result()
-                if response is None:
-                    raise next(error for one in waiting if (error := one.exception()))
-                yield response
-                waiting.extend(pool.submit(asked, prompt) for prompt in itertools.islice(to_come, 1))
-        finally:
-            failed.set()
-            pool.shutdown(cancel_futures=True)
