@@ -22,7 +22,8 @@ class Prompt:
 class Sampler(Protocol):
     """Samples from one model."""
 
-    model: ModelFolder
+    @property
+    def model(self) -> ModelFolder: ...
 
     def responses(
         self, prompts: Sequence[Prompt], options: SamplingOptions, decode: Callable[[list[int]], str]

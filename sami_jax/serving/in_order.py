@@ -4,7 +4,7 @@ import collections
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ T, R = TypeVar("T"), TypeVar("R")
 AHEAD = 4  # questions that wait, for each that is under way
 
 
-def in_order(ask: Callable[[T], R], items: Sequence[T], concurrency: int) -> Iterator[R]:
+def in_order(ask: Callable[[T], R], items: Sequence[T], concurrency: int) -> Generator[R]:
     """What `ask` returns for each item, so many under way at a time. After one has failed, no other is begun.
 
     Its threads are daemons, other than those of a pool: who is interrupted does not wait for answers that nobody will read.

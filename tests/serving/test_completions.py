@@ -1,5 +1,7 @@
 """Requests by token ids, and what servers make of them."""
 
+from typing import Any
+
 import pytest
 from support.letters import END, MODEL, answer, decoded
 from support.quick import others_slow
@@ -13,15 +15,15 @@ from sami_jax.serving.completions import Completions
 TEN = SamplingOptions(temperature=0.7, top_p=0.8, max_new_tokens=10)
 
 
-def vllm(ids, **more):
+def vllm(ids, **more) -> dict[str, Any]:
     return {"token_ids": ids, "logprobs": {"tokens": [f"token_id:{i}" for i in ids], "token_logprobs": [-1.0] * len(ids)}, **more}  # fmt: skip
 
 
-def names(ids):
+def names(ids) -> dict[str, Any]:
     return {"logprobs": vllm(ids)["logprobs"]}
 
 
-def llama_cpp(ids):
+def llama_cpp(ids) -> dict[str, Any]:
     return {"logprobs": {"content": [{"id": i, "token": "x", "logprob": -1.0} for i in ids]}}
 
 

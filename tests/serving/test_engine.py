@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.complaint import complaint
@@ -44,7 +45,7 @@ def computing(small_params, mesh):
             if "prompt" not in body:
                 return 200, {}
             options = SamplingOptions(body["temperature"], max_new_tokens=body["max_tokens"])
-            how = dict(end_tokens=MODEL.end_tokens, decode=decoded, mesh=mesh, batch_size=1)
+            how: dict[str, Any] = dict(end_tokens=MODEL.end_tokens, decode=decoded, mesh=mesh, batch_size=1)
             [one] = generate(dict(small_params), MODEL.config, [body["prompt"]], [body["seed"]], options, **how)
             found = None
             if logprobs:
@@ -159,7 +160,7 @@ def test_texts_without_their_tokens_are_counted(agreeing, mesh, tmp_path, capsys
         answering(lambda _: answer("bc", "length", 9)) as server,
         open_engine(config_of(server.url), mesh, tmp_path) as engine,
     ):
-        [*sampler(engine, {}).responses(PROMPTS, OPTIONS, decoded)]
+        assert len([*sampler(engine, {}).responses(PROMPTS, OPTIONS, decoded)]) == 6
     assert "of 6 of 6 responses the server gave no tokens that spell them" in capsys.readouterr().err
 
 

@@ -25,6 +25,6 @@ def decoded(ids):
     return Letters().decode(ids, True)
 
 
-def answer(text, finish="stop", tokens=None, **choice):
+def answer(text, finish: str = "stop", tokens: int | None = None, **choice):
     usage = {} if tokens is None else {"usage": {"completion_tokens": tokens}}
     return 200, {"choices": [{"index": 0, "text": text, "finish_reason": finish, **choice}], **usage}
