@@ -13,10 +13,12 @@ from support.letters import MODEL, answer, decoded
 from support.stand_in_endpoint import answering
 
 from sami_jax import miniature
+from sami_jax.cli import main
 from sami_jax.config import defaults
 from sami_jax.contrast.scoring import score_tokens
 from sami_jax.data.batches import ContrastExample
 from sami_jax.errors import UserError
+from sami_jax.models.pretrained import open_model
 from sami_jax.sampling.decoding import generate
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sampling.rollout import write_responses
@@ -162,6 +164,26 @@ def test_texts_without_their_tokens_are_counted(agreeing, mesh, tmp_path, capsys
     ):
         assert len([*sampler(engine, {}).responses(PROMPTS, OPTIONS, decoded)]) == 6
     assert "of 6 of 6 responses the server gave no tokens that spell them" in capsys.readouterr().err
+
+
+def test_sample_by_a_server(agreeing, tmp_path, capsys):
+    """Ids of the miniature come back as its words."""
+    model = open_model(miniature.BASE)
+    said = model.tokenizer.encode(" Thank you for asking.", add_special_tokens=False)
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "How do I fix the bike?"}\n{"id": 2, "prompt": "Hello"}\n')
+    argv = ["sample", "--model", str(miniature.BASE), "--input", str(tmp_path / "in.jsonl"), "--temperature", "0.7"]
+    with answering(lambda _: answer("as others spell it", "stop", token_ids=[*said, model.end_tokens[0]])) as server:
+        fields = ["--config.sampling.engine=server", f"--config.server.address={server.url}", "--top_k", "5"]
+        assert main([*argv, "--output", str(tmp_path / "out.jsonl"), "--seed", "3", *fields]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    wanted = {"response": " Thank you for asking.", "tokens": len(said), "finish_reason": "stop"}
+    assert all(row == {"id": row["id"], **wanted, "token_ids": [*said, model.end_tokens[0]]} for row in rows)
+    asked = server.asked[-2:]
+    assert {body["temperature"] for body in asked} == {0.7} and {body["top_k"] for body in asked} == {5}
+    assert len({body["seed"] for body in asked}) == 2 and asked[0]["model"] == str(miniature.BASE.absolute())
+    assert sorted(body["prompt"] for body in asked) == sorted(
+        model.tokenizer.encode(text) for text in ("How do I fix the bike?", "Hello")
+    )
 
 
 def test_adapters_are_not_served(mesh, tmp_path):
