@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from sami_jax import miniature
+from sami_jax.config import defaults
 from sami_jax.data.queries import Query
 from sami_jax.errors import UserError
 from sami_jax.evaluation import probing
@@ -36,14 +37,14 @@ def test_replies_to_one_prompt_are_compared(monkeypatch):
     """Under each query's first constitution all are the same, under its second all are different."""
     asked = []
 
-    def answered(config, model, params, evaluation_set: EvaluationSet, mesh, folder):
+    def answered(config, sampler, evaluation_set: EvaluationSet, folder):
         asked.append(evaluation_set)
         texts = [text for n in range(REPLIES) for text in ("a b", f"a {n}")]
         return [{"response": text} for _ in evaluation_set.queries for text in texts], 0
 
     monkeypatch.setattr(probing, "answered", answered)
     many = EvaluationSet("trained", [Query(str(n), "q") for n in range(QUERIES + 1)], [((), ())] * (QUERIES + 1))
-    found = diversity(None, None, {}, many, None, None)  # pyright: ignore[reportArgumentType]
+    found = diversity(defaults(), None, {}, many, None, None)  # pyright: ignore[reportArgumentType]
     assert len(asked[0].queries) == QUERIES and all(len(each) == 2 * REPLIES for each in asked[0].constitutions)
     assert found["distinct_2_of_a_prompt"] == pytest.approx((1 / REPLIES + 1) / 2)
     assert found["entropy_2"] == pytest.approx(math.log(REPLIES) / 2) == entropy([["a", str(n)] for n in range(8)]) / 2
