@@ -206,8 +206,9 @@ class ServerEngine:
         Raises:
           UserError: it is further from the model than `server.disagreement`.
         """
-        found = agreement(serving.completions, sampler.own, prompts, longest, self._server.concurrency)
         name = serving.folder.name if serving.folder.name != "model" else f"{serving.folder.parent.name}/model"
+        with doing(f"holding the server against {name}"):  # work of its own: what it samples is no response
+            found = agreement(serving.completions, sampler.own, prompts, longest, self._server.concurrency)
         say(f"  server and trainer differ in {name} by {found.told()}")
         file = self._folder / AGREEMENT
         rows = hosts.once(lambda: read_appended(file))
