@@ -20,6 +20,7 @@ from sami_jax.serving.completions import Completion, Completions
 from sami_jax.serving.in_order import in_order
 
 PROMPTS = 16
+FEW = 3  # after which it is clear whether a server tells log-probs; of one response it may have lost a token
 TOKENS = 32  # of each response, at most
 
 
@@ -57,11 +58,10 @@ def agreement(
         found = in_order(ask, prompts, concurrency)
         return [(list(one.response.token_ids), one.logprobs and list(one.logprobs)) for one in found]
 
-    sampled = hosts.once(lambda: asked(1.0, prompts[:1]))
-    if sampled[0][1]:
-        sampled += hosts.once(lambda: asked(1.0, prompts[1:]))
-    kept = [(prompt.ids, ids, theirs) for prompt, (ids, theirs) in zip(prompts, sampled, strict=False) if ids]
-    if sampled[0][1] and all(theirs for _, _, theirs in kept):
+    sampled = hosts.once(lambda: asked(1.0, prompts[:FEW]))
+    if any(theirs for _, theirs in sampled):
+        sampled += hosts.once(lambda: asked(1.0, prompts[FEW:]))
+        kept = [(prompt.ids, *two) for prompt, two in zip(prompts, sampled, strict=True) if two[1]]
         ours = _scores(own, [(prompt, ids) for prompt, ids, _ in kept])
         apart = np.abs(np.concatenate([a - np.array(theirs) for a, (_, _, theirs) in zip(ours, kept, strict=True)]))
         return Agreement(float(apart.mean()), float(apart.max()), len(apart), "log-probs")

@@ -169,19 +169,28 @@ def _completion(
     sampled = answer.ids
     if sampled is None:
         sampled = tuple(model.tokenizer.encode(answer.text, add_special_tokens=False)) if answer.text else ()
-        missing = 0 if answer.tokens is None else answer.tokens - len(sampled)  # the one that ended it, at most
-        known = decode(list(sampled)) == answer.text and missing in (0, 1)
-    else:
-        known = True
     response = response_of(list(sampled), options, decode, model.end_tokens)
-    if answer.finish_reason == "stop" and response.finish_reason == "length":
-        # It ended by a token or a stop text that the server kept to itself; of the latter, a part of a token may be in the text.
-        known = known and (not options.stop or response.text.strip() == answer.text.strip())
+    if answer.finish_reason == "stop":  # also by a token, or a stop text, that the server kept to itself
         response = response._replace(finish_reason="stop")
-    if not known:
-        text = answer.text
-        cuts = [text.find(stop) for stop in options.stop if stop in text]
-        text = text[: min(cuts)] if cuts else text
+    cuts = [answer.text.find(stop) for stop in options.stop if stop in answer.text]
+    text = answer.text[: min(cuts)] if cuts else answer.text
+    if not _spells(answer, sampled, response.text.strip() == text.strip()):
         return Completion(response._replace(text=text, token_ids=()), None)
     logprobs = answer.logprobs if answer.logprobs and len(answer.logprobs) >= len(response.token_ids) else None
     return Completion(response, logprobs and logprobs[: len(response.token_ids)])
+
+
+def _spells(answer: Answer, ids: Sequence[int], same: bool) -> bool:
+    """Whether the ids are those that were sampled. A text that is encoded may have others, and llama.cpp loses those that end within a
+    character.
+
+    Args:
+      ids: the answer's, or of its text.
+      same: whether they read as the text does.
+    """
+    if answer.tokens is None:
+        return same
+    missing, ended = answer.tokens - len(ids), answer.finish_reason == "stop"
+    if answer.ids is not None:
+        return missing == 0 or (missing > 0 and ended and same)
+    return same and 0 <= missing <= ended

@@ -40,6 +40,7 @@ DIALECTS = {
     "ids of log-probs, no end": (answer("bc", tokens=3, **llama_cpp([1, 2])), ("bc", (1, 2), "stop", 2)),
     "cut off": (answer("bc", "length", **vllm([1, 2])), ("bc", (1, 2), "length", 2)),
     "ids that their text would not have": (answer("de", "length", 1, **vllm([9])), ("de", (9,), "length", 1)),
+    "a token within a character is lost": (answer("bc", "length", 3, **llama_cpp([1, 2])), ("bc", (), "length", None)),
     "text": (answer("bc", tokens=3), ("bc", (1, 2), "stop", None)),
     "text, other tokens than were sampled": (answer("de", "length", 1), ("de", (), "length", None)),
     "names that are no ids": (answer("bc", logprobs={"tokens": ["b", "c"], "token_logprobs": [-1.0, -1.0]}), ("bc", (1, 2), "stop", 2)),
@@ -48,7 +49,7 @@ DIALECTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", others_slow(DIALECTS, "ids", "ids of log-probs, no end", "text, other tokens than were sampled"))  # fmt: skip
+@pytest.mark.parametrize("name", others_slow(DIALECTS, "ids", "ids of log-probs, no end", "a token within a character is lost", "text, other tokens than were sampled"))  # fmt: skip
 def test_what_servers_give(name):
     reply, (text, ids, finish, scored) = DIALECTS[name]
     one, _ = complete(reply)
