@@ -1,7 +1,8 @@
 """Completions of prompts' token ids by a server, as token ids: what servers of the OpenAI protocol take and give differs.
 
     vLLM           ids in; "token_ids" where `return_token_ids` asks for them, before that "token_id:7" as names in its log-probs
-    llama.cpp      ids in; ids in its log-probs' "content"; it keeps those of a stop text to itself
+    llama.cpp      ids in; ids in its log-probs' "content", but for those that end within a character, and those of a stop text;
+                   all of them in "__verbose" where it is told to be verbose
     SGLang         ids in; texts
     transformers   texts in, texts out; samples only where a whole generation config says so
 
@@ -92,6 +93,7 @@ class Completions:
             "repetition_penalty": 1.0,
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
+            "return_tokens": True,
             "logprobs": 1,
             "seed": seed % TOP_SEED,
         }
@@ -134,7 +136,8 @@ class Completions:
         finish = str(choice.get("finish_reason") or "").lower()
         if finish not in (*CUT_OFF, *ENDED):
             raise NoReply("broken off by the server", f"finish_reason {finish}")
-        ids, logprobs = _ids_and_logprobs(choice)
+        verbose = content.get("__verbose")
+        ids, logprobs = _ids_and_logprobs(choice, verbose.get("tokens") if isinstance(verbose, dict) else None)
         if ids is not None and not all(type(id) is int and 0 <= id < self._model.config.vocab_size for id in ids):
             raise NotOfProtocol("token ids that the model has not")
         usage = content.get("usage")
@@ -142,9 +145,13 @@ class Completions:
         return Answer(choice["text"], ids, logprobs, "length" if finish in CUT_OFF else "stop", tokens)
 
 
-def _ids_and_logprobs(choice: dict) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-    """In whatever shape they came."""
-    ids, found = choice.get("token_ids"), choice.get("logprobs")
+def _ids_and_logprobs(choice: dict, all_ids: Any) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    """In whatever shape they came.
+
+    Args:
+      all_ids: of a llama.cpp server that is told to be verbose.
+    """
+    ids, found = choice.get("token_ids", all_ids), choice.get("logprobs")
     ids = ids if isinstance(ids, list) else None
     logprobs = None
     if isinstance(found, dict) and isinstance(found.get("content"), list):

@@ -41,6 +41,7 @@ DIALECTS = {
     "cut off": (answer("bc", "length", **vllm([1, 2])), ("bc", (1, 2), "length", 2)),
     "ids that their text would not have": (answer("de", "length", 1, **vllm([9])), ("de", (9,), "length", 1)),
     "a token within a character is lost": (answer("bc", "length", 3, **llama_cpp([1, 2])), ("bc", (), "length", None)),
+    "all ids of a verbose server": ((200, {**answer("bc", "length", 3, **llama_cpp([1, 2]))[1], "__verbose": {"tokens": [1, END + 9, 2]}}), ("bdec", (1, 9, 2), "length", None)),
     "text": (answer("bc", tokens=3), ("bc", (1, 2), "stop", None)),
     "text, other tokens than were sampled": (answer("de", "length", 1), ("de", (), "length", None)),
     "names that are no ids": (answer("bc", logprobs={"tokens": ["b", "c"], "token_logprobs": [-1.0, -1.0]}), ("bc", (1, 2), "stop", 2)),

@@ -57,7 +57,7 @@ def computing(small_params, mesh):
             ids = [*one.token_ids]
             if off and not logprobs:  # a model of its own mind
                 ids = [7] * len(ids)
-            return answer(one.text, one.finish_reason, token_ids=ids, logprobs=found)
+            return answer(one.text, one.finish_reason, len(ids), token_ids=ids, logprobs=found)
 
         return answering(reply)
 
@@ -127,7 +127,7 @@ def test_what_came_before_a_failure_is_kept_and_gone_on_from(agreeing, mesh, tmp
     def reply(body: dict):
         if failing and body["prompt"] == PROMPTS[3].ids:
             return 400, {"error": {"message": "out of memory"}}
-        return answer("b", "length", token_ids=[len(body["prompt"])])
+        return answer("b", "length", 1, token_ids=[len(body["prompt"])])
 
     with answering(reply) as server, open_engine(config_of(server.url), mesh, tmp_path) as engine:
         served, given = sampler(engine, {}), (PROMPTS, OPTIONS, "sampling")
@@ -173,12 +173,13 @@ def test_sample_by_a_server(agreeing, tmp_path, capsys):
     said = model.tokenizer.encode(" Thank you for asking.", add_special_tokens=False)
     (tmp_path / "in.jsonl").write_text('{"id": 1, "prompt": "How do I fix the bike?"}\n{"id": 2, "prompt": "Hello"}\n')
     argv = ["sample", "--model", str(miniature.BASE), "--input", str(tmp_path / "in.jsonl"), "--temperature", "0.7"]
-    with answering(lambda _: answer("as others spell it", "stop", token_ids=[*said, model.end_tokens[0]])) as server:
+    ids = [*said, model.end_tokens[0]]
+    with answering(lambda _: answer("as others spell it", "stop", len(ids), token_ids=ids)) as server:
         fields = ["--config.sampling.engine=server", f"--config.server.address={server.url}", "--top_k", "5"]
         assert main([*argv, "--output", str(tmp_path / "out.jsonl"), "--seed", "3", *fields]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     wanted = {"response": " Thank you for asking.", "tokens": len(said), "finish_reason": "stop"}
-    assert all(row == {"id": row["id"], **wanted, "token_ids": [*said, model.end_tokens[0]]} for row in rows)
+    assert all(row == {"id": row["id"], **wanted, "token_ids": ids} for row in rows)
     asked = server.asked[-2:]
     assert {body["temperature"] for body in asked} == {0.7} and {body["top_k"] for body in asked} == {5}
     assert len({body["seed"] for body in asked}) == 2 and asked[0]["model"] == str(miniature.BASE.absolute())
