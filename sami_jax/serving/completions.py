@@ -164,9 +164,9 @@ def _ids_and_logprobs(choice: dict, all_ids: Any) -> tuple[tuple[int, ...] | Non
         if ids is None and all(isinstance(name, str) and name.startswith(_ID_NAME) for name in names):
             ids = [int(name.removeprefix(_ID_NAME)) for name in names]
         logprobs = found.get("token_logprobs")
-    if not isinstance(logprobs, list) or not all(isinstance(x, int | float) and math.isfinite(x) for x in logprobs):
-        logprobs = None
-    return None if ids is None else tuple(ids), None if logprobs is None else tuple(map(float, logprobs))
+    numbers = [float(x) for x in logprobs or () if isinstance(x, int | float) and math.isfinite(x)]
+    whole = isinstance(logprobs, list) and len(numbers) == len(logprobs)
+    return None if ids is None else tuple(ids), tuple(numbers) if whole else None
 
 
 def _completion(

@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 AHEAD = 4  # questions that wait, for each that is under way
 
 
-def in_order(ask: Callable[[T], R], items: Sequence[T], concurrency: int) -> Generator[R]:
+def in_order(ask: Callable[[T], R], items: Sequence[T], concurrency: int) -> Generator[R, None, None]:
     """What `ask` returns for each item, so many under way at a time. After one has failed, no other is begun.
 
     Its threads are daemons, other than those of a pool: who is interrupted does not wait for answers that nobody will read.

@@ -8,7 +8,7 @@ import sys
 
 
 def serve(model: str, port: int, slots: int = 4) -> None:
-    import xllamacpp  # not among what the tests need
+    import xllamacpp  # pyright: ignore[reportMissingImports] - not among what the tests need
 
     params = xllamacpp.CommonParams()
     params.model.path = model
