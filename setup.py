@@ -10,6 +10,13 @@ HERE = Path(__file__).parent
 # Each lower bound is tested, all of them at once: `make test-lowest`. After a change of one: `make lowest`.
 JAX = "jax>=0.10,<0.13"
 TPU = JAX.replace("jax", "jax[tpu]", 1)
+# XLA's compiler for NVIDIA GPUs, of the same version as jaxlib, which it does not ask pip for: on Python 3.11 jaxlib ends at 0.10. The
+# second has ptxas. Neither is CUDA's runtime.
+PLAN_GPU = [
+    'jax-cuda12-pjrt>=0.10,<0.11; python_version < "3.12"',
+    'jax-cuda12-pjrt>=0.10,<0.13; python_version >= "3.12"',
+    "nvidia-cuda-nvcc-cu12>=12.6.85",
+]
 CUDA13 = JAX.replace("jax", "jax[cuda13]", 1)
 OPENAI = "openai>=1.98"  # any server that speaks its protocol
 HUB = "datasets>=5.2"  # hub datasets, CSV and Parquet
@@ -69,6 +76,7 @@ setup(
     package_data={
         "sami_jax": ["py.typed"],
         "sami_jax.miniature": ["base/*", "principles/*.yaml", "queries/*.jsonl"],
+        "sami_jax.planning": ["specifications/*.txtpb"],
         "sami_jax.report": ["*.html", "*.css"],
         "sami_jax.desk": ["templates/*.html", "static/*"],
         "sami_jax.watch": ["watch.html"],
@@ -105,6 +113,7 @@ setup(
     ],
     extras_require={
         "tpu": [TPU],  # libtpu, which `sami plan` compiles with, also where there is no TPU
+        "plan-gpu": PLAN_GPU,  # what `sami plan` compiles with for GPUs, where there is none
         "cuda": [CUDA13],
         "cuda12": [JAX.replace("jax", "jax[cuda12]", 1)],  # drivers from 525 on
         "cuda13": [CUDA13],  # drivers from 580 on

@@ -30,6 +30,10 @@ RULES = {
     "heads": TENSOR_AXIS,
     "kv_heads": TENSOR_AXIS,
     "mlp": TENSOR_AXIS,
+    # Rows of weights that lead back to the model's width, which is whole then: gathered too, and split by their first dimension, as GPUs
+    # gather; else XLA keeps a transposed copy of all layers.
+    "heads_in": (TENSOR_AXIS, FSDP_AXIS, EXPERT_AXIS),
+    "mlp_in": (TENSOR_AXIS, FSDP_AXIS, EXPERT_AXIS),
     "vocab": TENSOR_AXIS,
     None: None,
     "layer": None,
@@ -153,6 +157,11 @@ def shards_here(logical_axis: str) -> int:
 def _shards(mesh, logical_axis: str) -> int:
     axes = RULES[logical_axis] or ()
     return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+
+
+def divides(mesh: Mesh, shape, logical_axes) -> bool:
+    """Whether `shape` can be split evenly."""
+    return all(size % _shards(mesh, axis) == 0 for size, axis in zip(shape, logical_axes, strict=True))
 
 
 def check_divisible(mesh: Mesh, shape, logical_axes, what: str) -> None:

@@ -31,6 +31,14 @@ def test_weights_are_split_as_the_rules_say():
     shardings = param_shardings(SMALL, mesh_of(2, 2, 2))
     shapes = jax.tree.map(lambda leaf, sharding: sharding.shard_shape(leaf.shape), abstract_params(SMALL), shardings)
     assert shapes["blocks"]["attention"]["query"]["weight"] == (2, 16, 2, 8)  # of (2, 32, 4, 8)
-    assert shapes["blocks"]["mlp"]["down"]["weight"] == (2, 32, 16)  # of (2, 64, 32)
+    assert shapes["blocks"]["mlp"]["down"]["weight"] == (2, 16, 32)  # of (2, 64, 32), by rows
+    assert shapes["blocks"]["attention"]["output"]["weight"] == (2, 1, 8, 32)  # of (2, 4, 8, 32), likewise
     assert shapes["embedding"] == (48, 16)  # of (96, 32)
     assert named_sharding(mesh_of(2, 2, 2), ("batch",)).shard_shape((8, 3)) == (2, 3)
+
+
+def test_rows_that_devices_do_not_divide_leave_the_width_to_them():
+    shardings = param_shardings(SMALL, mesh_of(1, 8, 1))
+    output, down = shardings["blocks"]["attention"]["output"]["weight"], shardings["blocks"]["mlp"]["down"]["weight"]
+    assert output.shard_shape((2, 4, 8, 32)) == (2, 4, 8, 4)  # 4 heads
+    assert down.shard_shape((2, 64, 32)) == (2, 8, 32)

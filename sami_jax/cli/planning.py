@@ -11,14 +11,19 @@ def add_verbs(verbs) -> None:
         verbs,
         "plan",
         _plan,
-        "will it fit, how long will it take, what will it cost? compiles for a TPU topology, without a TPU",
+        "will it fit, how long will it take, what will it cost? compiles for TPUs or NVIDIA GPUs, without them",
         "sami plan --config=tldr_mistral7b --topology=v5e:4x4 --config.train.microbatches=8 --price 1.2",
     )
     with_config(plan)
-    plan.add_argument("--topology", required=True, help="KIND:SHAPE[,num_slices=N], as v5e:4x4 or v5p:2x2x4")
+    plan.add_argument(
+        "--topology",
+        required=True,
+        help="TPUs: KIND:SHAPE[,num_slices=N], as v5e:4x4; GPUs: KIND:PARTITIONSxHOSTSxDEVICES, as h100:1x1x8",
+    )
+    plan.add_argument("--memory_fraction", type=float, help="of a GPU's memory, that JAX takes; default 0.75")
     plan.add_argument("--prefix", type=int, help="tokens of a prompt; default config.prompt.max_tokens")
     plan.add_argument("--response", type=int, help="tokens of a response; default config.sampling.max_new_tokens")
-    plan.add_argument("--price", type=float, help="of a chip for an hour, in any currency")
+    plan.add_argument("--price", type=float, help="of a chip (a GPU) for an hour, in any currency")
     plan.add_argument("--suggest", action="store_true", help="search meshes for the best that fits")
     with_results(plan)
 
@@ -64,8 +69,11 @@ def _plan(arguments: argparse.Namespace) -> None:
         raise UserError(f"--prefix {texts.prefix} --response {texts.response}: must be at least 1")
     if arguments.price is not None and arguments.price < 0:
         raise UserError(f"--price {arguments.price:g}: must be at least 0")
+    fraction = arguments.memory_fraction
+    if fraction is not None and not 0 < fraction <= 1:
+        raise UserError(f"--memory_fraction {fraction:g}: must be above 0 and at most 1")
     find_libtpu_again()
-    topology = open_topology(arguments.topology)
+    topology = open_topology(arguments.topology, fraction)
     suggestion = None
     if arguments.suggest:
         suggestion = best_mesh(config, model, topology, texts)

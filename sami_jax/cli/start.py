@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sami_jax.errors import UserError
-from sami_jax.ground.accelerators import pass_over_libtpu
+from sami_jax.ground.accelerators import pass_over_cuda, pass_over_libtpu
 from sami_jax.ground.paths import may_be_written, path_of
 from sami_jax.ground.redaction import redact
 from sami_jax.ground.streams import take_streams
@@ -26,6 +26,7 @@ def set_up() -> list[str]:
     take_streams()
     _hurry()
     sys.excepthook = _show_crash
+    pass_over_cuda()
     pass_over_libtpu()
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         if name in os.environ and not os.path.isabs(

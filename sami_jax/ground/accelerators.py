@@ -1,7 +1,10 @@
 """Which accelerators the machine has, told without jax."""
 
+import ctypes
 import os
 import re
+import sys
+from importlib import util
 from pathlib import Path
 
 _TPU_DEVICE = re.compile(r"accel\d+|vfio/\d+")  # below /dev
@@ -14,6 +17,9 @@ _CUDA13, _CUDA12 = (
     525,
 )  # drivers' least versions (CUDA Toolkit release notes, table of minor version compatibility)
 _NO_LIBRARY = __file__  # jax cannot load it, and goes on to the next platform without a word
+# jax's plugins for CUDA, by the packages that they come in.
+CUDA_PLUGINS = {f"jax-cuda{version}-pjrt": f"jax_plugins.xla_cuda{version}" for version in (12, 13)}
+_passed_over: list[str] = []
 # Variables that choose a platform, or describe a TPU.
 _SPOKEN_OF = (
     "JAX_PLATFORMS",
@@ -86,6 +92,38 @@ def pass_over_libtpu() -> None:
     compiles with it, and would complain at each start that it finds none."""
     if not any(map(os.environ.get, _SPOKEN_OF)) and not has_tpu():
         os.environ["TPU_LIBRARY_PATH"] = _NO_LIBRARY
+
+
+def pass_over_cuda() -> None:
+    """Where jax's CUDA plugin is installed, as `sami plan` compiles with it, but no driver to run it, lets jax not load it. It would
+    look for CUDA at each start, and show the trace of not finding it."""
+    if os.environ.get("JAX_PLATFORMS", "") not in ("", "cpu") or has_nvidia_gpu():
+        return
+    for name in filter(is_installed, CUDA_PLUGINS.values()):
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            stand_in = util.module_from_spec(util.find_spec(name))
+            vars(stand_in)["initialize"] = lambda: None
+            sys.modules[name] = stand_in
+            _passed_over.append(name)
+
+
+def find_cuda_again() -> list[str]:
+    """Undoes `pass_over_cuda`, before jax is asked for what the plugin has; the modules that are to be initialized now."""
+    found = list(_passed_over)
+    _passed_over.clear()
+    for name in found:
+        del sys.modules[name]
+    return found
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported, told without importing it."""
+    try:
+        return util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def find_libtpu_again() -> None:

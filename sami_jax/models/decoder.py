@@ -24,7 +24,7 @@ from sami_jax.models.kernels import KERNELS, Kernel, packed_attention, whole_att
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
 from sami_jax.models.rope import Kind, kinds
 from sami_jax.models.stack import accumulate_layers, scan_layers
-from sami_jax.sharding import check_divisible, constrain, named_sharding
+from sami_jax.sharding import check_divisible, constrain, divides, named_sharding
 
 # Logical axes of the weights that are no part of a `Projection`, by name; those of the stacked blocks carry "layer" in front.
 _AXES = {
@@ -267,12 +267,12 @@ def _stacked(weights: list[jax.Array], sharding) -> jax.Array:
     return jax.jit(jnp.stack, out_shardings=sharding)(weights)
 
 
-def logical_axes(config: ModelConfig) -> dict:
-    """The params tree with a tuple of logical axes in place of each array."""
+def logical_axes(config: ModelConfig, by_rows: bool = True) -> dict:
+    """The params tree with a tuple of logical axes in place of each array; `by_rows` as `projection_axes` has it."""
 
     def axes(path, leaf):
         name = path[-1].key
-        own = _AXES[name] if name in _AXES else projection_axes(path[-2].key, name)
+        own = _AXES[name] if name in _AXES else projection_axes(path[-2].key, name, by_rows)
         return ("layer",) * (len(leaf.shape) - len(own)) + own
 
     return jax.tree_util.tree_map_with_path(axes, abstract_params(config))
@@ -285,11 +285,13 @@ def param_shardings(config: ModelConfig, mesh: jax.sharding.Mesh) -> dict:
       UserError: a dimension that its mesh axis does not divide.
     """
 
-    def sharding(path, leaf, axes):
+    def sharding(path, leaf, axes, by_columns):
+        axes = axes if divides(mesh, leaf.shape, axes) else by_columns
         check_divisible(mesh, leaf.shape, axes, ".".join(key.key for key in path))
         return named_sharding(mesh, axes)
 
-    return jax.tree_util.tree_map_with_path(sharding, abstract_params(config), logical_axes(config))
+    axes = logical_axes(config), logical_axes(config, by_rows=False)
+    return jax.tree_util.tree_map_with_path(sharding, abstract_params(config), *axes)
 
 
 def init_params(

@@ -15,12 +15,11 @@ from sami_jax.sharding import EXPERT_AXIS, FSDP_AXIS, TENSOR_AXIS, partition_spe
 
 
 class RouterLosses(NamedTuple):
-    """Means over tokens, [] float32 each."""
+    """Means over tokens, [] float32 each: E sum_e (share of choices that fell on e) (mean probability of e), where 1 is even (Switch,
+    arXiv 2101.03961, eq. 4), and logsumexp of the router's logits, squared (ST-MoE, arXiv 2202.08906, eq. 5)."""
 
-    balance: (
-        jax.Array
-    )  # E sum_e (share of choices that fell on e) (mean probability of e); 1 is even (Switch, arXiv 2101.03961, eq. 4)
-    z: jax.Array  # logsumexp of the router's logits, squared (ST-MoE, arXiv 2202.08906, eq. 5)
+    balance: jax.Array
+    z: jax.Array
 
 
 class Routing(NamedTuple):

@@ -33,6 +33,8 @@ PROJECTIONS = {
     "down": (("mlp",), ("embed",)),
     "router": (("embed",), ("choices",)),
 }
+# What weights that lead back to the width are split by where devices divide it, the width being whole; see `sharding.RULES`.
+ROWS = {"heads": "heads_in", "mlp": "mlp_in"}
 
 
 def random_weight(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
@@ -77,7 +79,6 @@ class Projection(nnx.Module):
           outside: shape that comes out.
         """
         self.inside = len(inside)
-        self.axes = (*PROJECTIONS[name][0], *PROJECTIONS[name][1])
         fan_in = math.prod(inside)
         self.weight = random_weight(rngs, (*inside, *outside), fan_in)
         if bias:
@@ -167,7 +168,7 @@ class SwiGLU(nnx.Module):
         # What is cut has its gradient from one part alone; the rest, of an adapter, stays as it is, so that theirs adds up in its dtype.
         weights = {
             projection: {
-                name: cast(weight, x.dtype) if "mlp" in projection_axes(projection, name) else weight
+                name: cast(weight, x.dtype) if "mlp" in projection_axes(projection, name, by_rows=False) else weight
                 for name, weight in own.items()
             }
             for projection, own in nnx.to_pure_dict(weights).items()
@@ -207,19 +208,28 @@ _added.defvjp(lambda function, count, x, weights: (_added(function, count, x, we
 
 def _mlp_parts(width: int) -> int:
     """Into how many parts the width goes, each of which takes an equal share of every device's."""
-    own = width // shards_here("mlp")
-    return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= MLP_PART)
+    devices = _mlp_devices(width)
+    own, gathered = width // devices, devices // shards_here("mlp")
+    fitting = (parts for parts in range(1, own) if own % parts == 0 and own // parts * gathered <= MLP_PART)
+    return next(fitting, own)
+
+
+def _mlp_devices(width: int) -> int:
+    """Over how many devices some weight splits it. A part is cut from the share of each, so that no more is gathered."""
+    rows = shards_here("mlp_in")
+    return rows if width % rows == 0 else shards_here("mlp")
 
 
 def _mlp_part(projection: str, weights: dict, parts: int, number: jax.Array) -> dict:
     """A projection's weights, those along the MLP's width cut to part `number`."""
-    devices = shards_here("mlp")
 
     def cut(name: str, weight: jax.Array) -> jax.Array:
-        axes = projection_axes(projection, name)
+        axes = projection_axes(projection, name, by_rows=False)
         if "mlp" not in axes:
             return weight
         axis = axes.index("mlp")
+        devices = _mlp_devices(weight.shape[axis])
+        axes = projection_axes(projection, name, by_rows=devices == shards_here("mlp_in"))
         before, behind = weight.shape[:axis], weight.shape[axis + 1 :]
         apart = weight.reshape(*before, devices, -1, *behind)
         size = apart.shape[axis + 1] // parts
@@ -229,11 +239,12 @@ def _mlp_part(projection: str, weights: dict, parts: int, number: jax.Array) -> 
     return {name: cut(name, weight) for name, weight in weights.items()}
 
 
-def projection_axes(projection: str, name: str) -> tuple[str, ...]:
-    """Logical axes of a projection's weight of this name."""
+def projection_axes(projection: str, name: str, by_rows: bool = True) -> tuple[str, ...]:
+    """Logical axes of a projection's weight of this name, by rows where it may be."""
     inside, outside = PROJECTIONS[projection]
+    rows = by_rows and inside[0] in ROWS
     return {
-        "weight": (*inside, *outside),
+        "weight": (ROWS[inside[0]], *inside[1:], "activation") if rows else (*inside, *outside),
         "bias": outside,
         "lora_a": (*inside, "rank"),
         "lora_b": ("rank", *outside),

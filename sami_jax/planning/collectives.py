@@ -45,9 +45,10 @@ def _visit(program: hlo.Program, name: str, times: int, found: dict[tuple, Colle
             _visit(program, hlo.loop_parts(instruction)[1], times * program.trips(instruction), found)
         elif kind in KINDS:
             one = _one(instruction, kind, types, name)
-            # One that goes on beside other work stands in several computations, under one number.
+            # On TPUs one that goes on beside other work stands in several computations, under one number; on GPUs many share a number.
             number = re.search(r"channel_id=(\d+)", instruction.rest)
-            key = (one.kind, number[1]) if number and kind == "all-gather" else (one.kind, instruction.name, name)
+            again = kind == "all-gather" and number and program.tiled
+            key = (one.kind, number[1]) if again else (one.kind, instruction.name, name)
             found[key] = dataclasses.replace(one, times=times, sent=one.sent * times)
         else:
             for called in re.findall(r"(?:calls|to_apply|branch_computations)=\{?%?([\w.\-]+)", instruction.rest):

@@ -19,6 +19,7 @@ from sami_jax.models.stack import joined
 from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
+from sami_jax.planning.topology import quiet
 from sami_jax.sampling import decoding
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import batch_shards, named_sharding
@@ -39,6 +40,7 @@ class Compiled:
 
     name: str
     arguments: int
+    unused: int  # what the program is given, and does not take
     temporaries: int
     outputs: int  # those that do not take an argument's place
     seconds: float  # that compiling took
@@ -191,7 +193,8 @@ class Programs:
         with jax.set_mesh(self.mesh):
             lowered = function.lower(*arguments, **static)
         try:
-            compiled = lowered.compile()
+            with quiet():
+                compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -200,6 +203,7 @@ class Programs:
         return Compiled(
             name=name,
             arguments=sizes.argument_size_in_bytes,
+            unused=max(bytes_on_each((arguments, static)) - sizes.argument_size_in_bytes, 0),
             temporaries=sizes.temp_size_in_bytes,
             outputs=sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
             seconds=time.monotonic() - started,
@@ -279,4 +283,4 @@ def _refused(name: str, message: str, arguments: int, seconds: float) -> Compile
         named = Buffer(int(float(size) * _UNITS[unit]), shape[1] if shape else "?", operator[1] if operator else "")
         buffers.append(named)
     refusal = used[0] if used else message.splitlines()[0][:200]
-    return Compiled(name, arguments, max(total - arguments, 0), 0, seconds, (), tuple(buffers[:LARGEST]), refusal)
+    return Compiled(name, arguments, 0, max(total - arguments, 0), 0, seconds, (), tuple(buffers[:LARGEST]), refusal)

@@ -38,6 +38,7 @@ class Instruction:
 class Program:
     computations: dict[str, list[Instruction]]
     entry: str
+    tiled: bool  # layouts are in tiles: it is a TPU's
 
     def trips(self, loop: Instruction) -> int:
         """How often a loop runs: as the compiler noted, or as it counts from 0 to a constant by a constant step; 1 where neither
@@ -68,7 +69,7 @@ def parse(text: str) -> Program:
         elif current and (found := _INSTRUCTION.match(line)):
             root, name, type_, kind, rest = found.groups()
             computations[current].append(Instruction(name, type_, kind, rest, bool(root)))
-    return Program(computations, entry)
+    return Program(computations, entry, ":T(" in text)
 
 
 def loop_parts(loop: Instruction) -> tuple[str, str]:

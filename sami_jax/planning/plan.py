@@ -7,12 +7,13 @@ from ml_collections import ConfigDict
 
 from sami_jax.config import iterations
 from sami_jax.contrast.update import check_microbatches, needs_base
+from sami_jax.errors import UserError
 from sami_jax.models.adapters import adapted
 from sami_jax.models.config import ModelConfig
 from sami_jax.planning import costs
 from sami_jax.planning.compiling import Buffer, Compiled, Programs, bytes_on_each, largest_weights
 from sami_jax.planning.costs import Texts
-from sami_jax.planning.topology import DATA_CENTER_NETWORK, Topology
+from sami_jax.planning.topology import Topology
 from sami_jax.sharding import TENSOR_AXIS, make_mesh
 
 # Shares of the peaks that times are estimated with. They are assumed, not measured: the first real run tells better.
@@ -99,6 +100,7 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     """
     mesh = make_mesh(config.mesh.to_dict(), topology.devices)
     check_microbatches(config, mesh)
+    check_attention(model, topology)
     trained = adapted(model, config.lora)
     programs = Programs(config, trained, mesh, texts)
     state = bytes_on_each(programs.state)
@@ -131,6 +133,18 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     return dataclasses.replace(plan, largest=tuple(largest[: len(plan.largest)]), times=times)
 
 
+def check_attention(model: ModelConfig, topology: Topology) -> None:
+    """Raises UserError where attention goes by a kernel that cannot be compiled for the topology."""
+    wanted = model.attention
+    if topology.gpus and wanted == "cudnn":
+        raise UserError(
+            "config.model.attention=cudnn: cuDNN compiles its kernels on the GPU itself; plan with xla, which needs no less memory"
+        )
+    if wanted == ("splash" if topology.gpus else "cudnn"):
+        other = "TPUs" if topology.gpus else "NVIDIA GPUs"
+        raise UserError(f"config.model.attention={wanted}: a kernel of {other}, not of {topology.name}; set it to xla")
+
+
 def _base_responses(config: ConfigDict, texts: Texts) -> int:
     """Responses of each row that the base reads in an update: for the KL term its own alone."""
     return texts.count if config.objective.over_base else int(config.objective.kl_weight > 0)
@@ -152,7 +166,7 @@ def _phases(config: ConfigDict, programs: Programs, compiled: dict[str, Compiled
 
 
 def _phase(name: str, resident: int, program: Compiled) -> Phase:
-    return Phase(name, resident, program.arguments, program.temporaries + program.outputs)
+    return Phase(name, resident + program.unused, program.arguments, program.temporaries + program.outputs)
 
 
 def _times(
@@ -170,7 +184,7 @@ def _times(
         return max(
             flops / devices / (chip.flops * FLOPS_SHARE),
             moved / (chip.bandwidth * BANDWIDTH_SHARE),
-            compiled[program].sent / (chip.links * LINKS_SHARE),
+            compiled[program].sent / (topology.links * LINKS_SHARE),
         )
 
     weights = 2 * costs.count_weights(model).total
@@ -181,7 +195,7 @@ def _times(
     microbatch = seconds(flops, moved, "microbatch")
     if topology.slices > 1:  # each slice's gradients, in bfloat16, are added up over the slower network
         weights_here = sum(leaf.size for leaf in jax.tree.leaves(programs.state.params)) / (devices / topology.slices)
-        microbatch += 2 * 2 * weights_here / DATA_CENTER_NETWORK
+        microbatch += 2 * 2 * weights_here / chip.network
     change = 2 * bytes_on_each(programs.state) / (chip.bandwidth * BANDWIDTH_SHARE)
     update = config.train.microbatches * microbatch + change
 

@@ -19,11 +19,14 @@ def show_plan(plan: Plan, price: float | None) -> None:
     """Prints a plan.
 
     Args:
-      price: of a chip for an hour, in any currency.
+      price: of a chip (a GPU) for an hour, in any currency.
     """
     topology, texts = plan.topology, plan.texts
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
-    show(f"{topology.name}: {topology.chips} chips of {topology.chip.memory / GIB:.2f} GiB a device; mesh {mesh}")
+    share = f", {topology.fraction:g} of what it has" if topology.fraction is not None else ""
+    show(
+        f"{topology.name}: {topology.chips} {topology.one}s of {topology.chip.memory / GIB:.2f} GiB a device{share}; mesh {mesh}"
+    )
     show(
         f"An update of {plan.microbatches} microbatches of {plan.queries} queries; a query: {texts.count} prompts of "
         f"{texts.prefix} tokens, {texts.count} responses of {texts.response}"
@@ -37,7 +40,8 @@ def show_plan(plan: Plan, price: float | None) -> None:
         style=verdict[1],
     )
     if plan.scores > LARGE_SCORES * topology.chip.memory:
-        other = "no kernel knows this model's soft cap" if plan.capped else "'splash' holds none"
+        kernel = "cudnn" if topology.gpus else "splash"
+        other = "no kernel knows this model's soft cap" if plan.capped else f"'{kernel}' holds none"
         show(
             f"config.model.attention='xla' holds {plan.scores / GIB:.2f} GiB of attention's scores in a microbatch; {other}"
         )
@@ -130,11 +134,16 @@ def _show_decoding(plan: Plan) -> None:
 
 
 def _show_times(plan: Plan, times: Times, price: float | None) -> None:
+    one = plan.topology.one
     each = ", ".join(f"{seconds / 60:.1f}" for seconds in times.iterations)
     show(
         f"An update: {plan.flops / 1e15:.2f} PFLOP. Estimated, at assumed shares of the peaks: {times.update:.0f} s an update, "
-        f"{each} minutes an iteration; {plan.chip_hours:.1f} chip-hours a run"
-        + ("" if price is None else f", {price * plan.chip_hours:,.2f} at {price:g} a chip-hour")
+        f"{each} minutes an iteration; {plan.chip_hours:.1f} {one}-hours a run"
+        + ("" if price is None else f", {price * plan.chip_hours:,.2f} at {price:g} a {one}-hour")
     )
     compiled = ", ".join(f"{program.name} {program.seconds:.0f} s" for program in plan.programs)
     show(f"Compiled here: {compiled}")
+    if plan.topology.gpus:
+        show(
+            "Compiled without a GPU, which chooses some of its kernels as it runs: memory is known to about 2 GiB, and no time is promised"
+        )

@@ -13,7 +13,7 @@ from sami_jax.models.kernels import LANES
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import Plan, make_plan
-from sami_jax.planning.topology import LARGER, Topology, open_topology
+from sami_jax.planning.topology import LARGER, MEMORY_FRACTION, Topology, open_topology
 from sami_jax.sharding import MESH_AXES
 
 TRIES = 4  # candidates compiled before giving up
@@ -34,7 +34,9 @@ class Suggestion:
     def arguments(self) -> list[str]:
         """What to write on the command line."""
         changes = [f"--config.{field}={value}" for field, value in self.changes.items()]
-        return [f"--topology={self.topology.name}", *changes]
+        fraction = self.topology.fraction
+        own = [f"--memory_fraction={fraction:g}"] if fraction not in (None, MEMORY_FRACTION) else []
+        return [f"--topology={self.topology.name}", *own, *changes]
 
 
 def best_mesh(config: ConfigDict, model: ModelConfig, topology: Topology, texts: Texts) -> Suggestion | None:
@@ -56,7 +58,7 @@ def what_fits(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     tries = 0
     for larger, leaner in itertools.product(_with_larger(topology), LEANER):
         for mesh in sorted(_meshes(model, larger), key=lambda mesh: mesh["mesh.tensor"]):
-            changes = mesh | _one_query_each(config, mesh) | _kernel(config, model) | leaner
+            changes = mesh | _one_query_each(config, mesh) | _kernel(config, model, larger) | leaner
             if predicted_peak(_changed(config, changes), model, larger, texts) > larger.chip.memory:
                 continue
             found = _try(config, model, larger, texts, changes)
@@ -110,8 +112,8 @@ def _one_query_each(config: ConfigDict, mesh: dict[str, int]) -> dict[str, int]:
     return {"train.microbatches": max(config.train.batch_size // shares, 1)}
 
 
-def _kernel(config: ConfigDict, model: ModelConfig) -> dict[str, str]:
-    able = model.head_dim % LANES == 0 and not model.attention_cap
+def _kernel(config: ConfigDict, model: ModelConfig, topology: Topology) -> dict[str, str]:
+    able = not topology.gpus and model.head_dim % LANES == 0 and not model.attention_cap
     return {"model.attention": "splash"} if able and config.model.attention == "xla" else {}
 
 
@@ -119,7 +121,7 @@ def _with_larger(topology: Topology) -> Iterator[Topology]:
     yield topology
     kind = topology.name.partition(":")[0]
     for shape in LARGER[kind]:
-        larger = open_topology(f"{kind}:{shape}")
+        larger = open_topology(f"{kind}:{shape}", topology.fraction)
         if len(larger.devices) > len(topology.devices):
             yield larger
 

@@ -68,6 +68,12 @@ def test_a_program_by_hand():
     assert found["reduce-scatter"].sent == 8 * 16 * 4 * 7 / 8
 
 
+def test_on_gpus_many_have_the_same_number():
+    one = PROGRAM.replace(":T(128)", "").replace("channel_id=7", "channel_id=1").replace("channel_id=9", "channel_id=1")
+    gathered = next(c for c in collectives(hlo.parse(one)) if c.kind == "all-gather")
+    assert gathered.times == 2 * 16 and gathered.sent == 2 * 16 * 7 * 4 * 16 * 2
+
+
 @pytest.mark.parametrize("groups", ["{{0,1,2,3},{4,5,6,7}}", "[2,4]<=[8]", "mesh['a'=2,'b'=4] {'b'}"])
 def test_groups_however_they_are_written(groups):
     one = PROGRAM.replace("{{0,1,2,3,4,5,6,7}}", groups)
