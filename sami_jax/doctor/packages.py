@@ -16,6 +16,7 @@ NAMED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "
 # What an extra is for; `dev` is for those who change sami_jax, and not looked at.
 EXTRAS = {
     "tpu": "running on TPUs, and planning for them",
+    "plan-gpu": "planning for NVIDIA GPUs, without one",
     "cuda": "running on NVIDIA GPUs, as cuda13",
     "cuda12": "running on NVIDIA GPUs, driver 525 or newer",
     "cuda13": "running on NVIDIA GPUs, driver 580 or newer",

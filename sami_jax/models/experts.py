@@ -26,19 +26,14 @@ class Routing(NamedTuple):
     logits: jax.Array  # [N, T, E] float32, the router's
 
     def choose(self, count: int, renormalized: bool = True) -> tuple[jax.Array, jax.Array]:
-        """The likeliest experts of each token [N, T, count], their weights first: they add up to 1, or are the experts' probabilities
-        among all."""
+        """The likeliest experts of each token [N, T, count], their weights first: which add up to 1, or are probabilities among all."""
         probabilities, experts = jax.lax.top_k(jax.nn.softmax(self.logits, axis=-1), count)
         if not renormalized:
             return probabilities, experts
         return probabilities / jnp.sum(probabilities, axis=-1, keepdims=True), experts
 
     def losses(self, count: int, real: jax.Array) -> RouterLosses:
-        """
-        Args:
-          count: experts chosen for each token.
-          real: [N, T] bool, False at padding.
-        """
+        """Of `count` experts chosen for each token; `real` [N, T] bool is False at padding."""
         share = real / jnp.maximum(jnp.sum(real), 1)
         chosen = jax.nn.one_hot(self.choose(count)[1], self.logits.shape[-1]).mean(axis=2)
         fell, likely = (

@@ -33,7 +33,7 @@ PROJECTIONS = {
     "down": (("mlp",), ("embed",)),
     "router": (("embed",), ("choices",)),
 }
-# What weights that lead back to the width are split by where devices divide it, the width being whole; see `sharding.RULES`.
+# How weights that lead back to the width are split where devices divide that: see `sharding.RULES`.
 ROWS = {"heads": "heads_in", "mlp": "mlp_in"}
 
 
@@ -216,8 +216,7 @@ def _mlp_parts(width: int) -> int:
 
 def _mlp_devices(width: int) -> int:
     """Over how many devices some weight splits it. A part is cut from the share of each, so that no more is gathered."""
-    rows = shards_here("mlp_in")
-    return rows if width % rows == 0 else shards_here("mlp")
+    return shards_here("mlp" if width % shards_here("mlp_in") else "mlp_in")
 
 
 def _mlp_part(projection: str, weights: dict, parts: int, number: jax.Array) -> dict:

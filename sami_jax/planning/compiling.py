@@ -154,7 +154,7 @@ class Programs:
         params = self.weights()
         if self.model.adapter:  # sampled from as they are trained: beside the base
             params = joined(params, self._cast(self.state.params))
-        positions = self.prompt + self.config.sampling.max_new_tokens
+        positions = decoding.places(self.texts.prefix, self._options(), self.mesh)
         stacked = decoding.keeps_stacked(self.mesh)
         layers = params.pop("blocks")
         if not stacked:

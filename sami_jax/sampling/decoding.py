@@ -188,7 +188,7 @@ class _Generation:
         self.ended: list[int] = []  # steps of the responses that ended by themselves
         self.cut = 0  # responses that were as long as may be
         self.forecast = Forecast(self.rows, options.max_new_tokens)
-        positions = bucket(max(map(len, prompts))) + options.max_new_tokens
+        positions = places(max(map(len, prompts)), options, mesh)
         with jax.set_mesh(mesh):
             stacked = keeps_stacked(mesh)
             self.slots = empty_slots(config, options, self.rows, positions, params["embedding"].dtype, stacked)
@@ -314,6 +314,13 @@ def slots_shardings(slots: Slots, mesh: jax.sharding.Mesh) -> Slots:
 def group_size(rows: int, shards: int) -> int:
     """Prompts that enter together, a multiple of the shards of a batch."""
     return -(-rows // (REFILL * shards)) * shards
+
+
+def places(longest: int, options: SamplingOptions, mesh: jax.sharding.Mesh) -> int:
+    """Tokens that a row's cache has room for. On GPUs in multiples of 16: else, where cuBLAS is chosen, keys and values are padded by a copy
+    at every token."""
+    tokens = bucket(longest) + options.max_new_tokens
+    return tokens if mesh.devices.flat[0].platform in ("cpu", "tpu") else -(-tokens // 16) * 16
 
 
 def bucket(length: int) -> int:
