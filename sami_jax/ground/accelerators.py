@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from importlib import util
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 _TPU_DEVICE = re.compile(r"accel\d+|vfio/\d+")  # below /dev
@@ -99,11 +100,9 @@ def pass_over_cuda() -> None:
     look for CUDA at each start, and show the trace of not finding it."""
     if os.environ.get("JAX_PLATFORMS", "") not in ("", "cpu") or has_nvidia_gpu():
         return
-    for name in filter(is_installed, CUDA_PLUGINS.values()):
-        try:
-            ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            stand_in = util.module_from_spec(util.find_spec(name))
+    for name in CUDA_PLUGINS.values():
+        if (spec := _spec(name)) and not _has_library("libcuda.so.1"):
+            stand_in = util.module_from_spec(spec)
             vars(stand_in)["initialize"] = lambda: None
             sys.modules[name] = stand_in
             _passed_over.append(name)
@@ -120,10 +119,22 @@ def find_cuda_again() -> list[str]:
 
 def is_installed(module: str) -> bool:
     """Whether a module can be imported, told without importing it."""
+    return _spec(module) is not None
+
+
+def _spec(module: str) -> ModuleSpec | None:
     try:
-        return util.find_spec(module) is not None
+        return util.find_spec(module)
     except ModuleNotFoundError:  # the package that it would be in
+        return None
+
+
+def _has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
         return False
+    return True
 
 
 def find_libtpu_again() -> None:

@@ -46,9 +46,9 @@ def _visit(program: hlo.Program, name: str, times: int, found: dict[tuple, Colle
         elif kind in KINDS:
             one = _one(instruction, kind, types, name)
             # On TPUs one that goes on beside other work stands in several computations, under one number; on GPUs many share a number.
-            number = re.search(r"channel_id=(\d+)", instruction.rest)
-            again = kind == "all-gather" and number and program.tiled
-            key = (one.kind, number[1]) if again else (one.kind, instruction.name, name)
+            numbered = program.tiled and kind == "all-gather"
+            number = re.search(r"channel_id=(\d+)", instruction.rest) if numbered else None
+            key = (one.kind, number[1]) if number else (one.kind, instruction.name, name)
             found[key] = dataclasses.replace(one, times=times, sent=one.sent * times)
         else:
             for called in re.findall(r"(?:calls|to_apply|branch_computations)=\{?%?([\w.\-]+)", instruction.rest):

@@ -11,7 +11,6 @@ from importlib import metadata, resources
 from typing import Any
 
 import jax
-import jaxlib
 from jax.sharding import SingleDeviceSharding
 
 from sami_jax.errors import UserError
@@ -178,12 +177,13 @@ def _look_for_plugin() -> None:
     plugins = [package for package, module in CUDA_PLUGINS.items() if is_installed(module)]
     if not plugins:
         raise UserError(_NO_PLUGIN)
+    jaxlib = metadata.version("jaxlib")
     for package in plugins:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            if (version := metadata.version(package)) != jaxlib.__version__:
+            if (version := metadata.version(package)) != jaxlib:
                 raise UserError(
-                    f"sami plan: {package} {version} is of another jaxlib than {jaxlib.__version__}, which is installed; "
-                    f"pip install {package}=={jaxlib.__version__}"
+                    f"sami plan: {package} {version} is of another jaxlib than {jaxlib}, which is installed; "
+                    f"pip install {package}=={jaxlib}"
                 )
 
 

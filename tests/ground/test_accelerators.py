@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 
 import jax
 import pytest
@@ -12,10 +13,12 @@ from sami_jax.doctor.machine import driver
 from sami_jax.ground import accelerators
 from sami_jax.ground.accelerators import (
     cuda_extra,
+    find_cuda_again,
     find_libtpu_again,
     has_tpu,
     left_idle,
     nvidia_driver,
+    pass_over_cuda,
     pass_over_libtpu,
 )
 
@@ -79,6 +82,31 @@ def test_without_a_tpu_jax_starts_in_silence():
     environment = {name: value for name, value in os.environ.items() if name not in accelerators._SPOKEN_OF}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and done.stderr == "" and done.stdout
+
+
+@pytest.mark.parametrize(
+    ("platforms", "gpu", "driver", "passed_over"),
+    [
+        ("", False, False, True),
+        ("cpu", False, False, True),
+        ("cuda", False, False, False),
+        ("", True, False, False),
+        ("", False, True, False),
+    ],
+)
+def test_a_cuda_plugin_is_passed_over_where_no_driver_can_run_it(monkeypatch, platforms, gpu, driver, passed_over):
+    name = accelerators.CUDA_PLUGINS["jax-cuda12-pjrt"]
+    found = ModuleSpec(name, None)
+    monkeypatch.setattr(accelerators, "_spec", lambda module: found if module == name else None)
+    monkeypatch.setattr(accelerators, "_has_library", lambda library: driver)
+    monkeypatch.setattr(accelerators, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    pass_over_cuda()
+    if passed_over:
+        assert sys.modules[name].initialize() is None
+    assert find_cuda_again() == [name] * passed_over
+    assert name not in sys.modules and find_cuda_again() == []
 
 
 DRIVERS = {
