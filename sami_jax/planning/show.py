@@ -25,7 +25,7 @@ def show_plan(plan: Plan, price: float | None) -> None:
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items()) or "one device"
     share = f", {topology.fraction:g} of what it has" if topology.fraction is not None else ""
     show(
-        f"{topology.name}: {topology.chips} {topology.one}s of {topology.chip.memory / GIB:.2f} GiB a device{share}; mesh {mesh}"
+        f"{topology.name}: {topology.chips} x {topology.one} of {topology.chip.memory / GIB:.2f} GiB a device{share}; mesh {mesh}"
     )
     show(
         f"An update of {plan.microbatches} microbatches of {plan.queries} queries; a query: {texts.count} prompts of "

@@ -90,7 +90,7 @@ def predicted_peak(config: ConfigDict, model: ModelConfig, topology: Topology, t
     training = state * weights.total / devices + kept + within + 1.5 * layer + 3 * weights.unembedding / tensor
     positions = texts.prefix + config.sampling.max_new_tokens
     cache = config.sampling.batch_size * costs.cache_bytes(model, positions) / len(topology.devices)
-    sampling = 4 * weights.total / devices + 1.2 * cache + 2 * layer
+    sampling = 2 * weights.total / devices + 1.2 * cache + 2 * layer
     held = 0 if config.canaries.action == "off" else (state - (0 if lora else 4)) * weights.total / devices
     return max(training, sampling + held)
 
