@@ -135,8 +135,8 @@ def test_a_plan_for_two_gpus():
     programs = {program.name: program for program in plan.programs}
     assert set(programs) == {"self-check", "microbatch", "optimizer", "prefill", "decode", "scoring"}
     # Weights gathered twice, gradients scattered once; norms' scales and their gradients are small.
-    assert programs["microbatch"].sent == pytest.approx(plan.least_sent, rel=0.1)
-    assert programs["microbatch"].outputs == programs["decode"].outputs == 0  # all in place
+    assert 0.9 < programs["microbatch"].sent / plan.least_sent < 1.5
+    assert max(programs["microbatch"].outputs, programs["decode"].outputs) < 1024  # metrics; all else is in its place
     assert plan.times and all(seconds > 0 for seconds in plan.times.iterations)
 
 
@@ -162,7 +162,7 @@ def test_with_the_extra_and_no_gpu_nothing_else_is_said(verb):
         "from sami_jax.planning.topology import open_topology; print(len(open_topology('h200:4').devices))"
     )  # fmt: skip
     start = "from sami_jax.cli.start import set_up; set_up()\n"
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    environment = {name: value for name, value in os.environ.items() if name not in accelerators._SPOKEN_OF}
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.strip() == ("4" if verb == "plan" else "[CpuDevice(id=0)]")
