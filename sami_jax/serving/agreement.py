@@ -52,11 +52,11 @@ def agreement(
     """
     prompts, longest = prompts[:PROMPTS], min(TOKENS, longest)
 
-    def asked(temperature: float, prompts: Sequence[Prompt]) -> list[tuple[list[int], list[float] | None]]:
+    def asked(temperature: float, prompts: Sequence[Prompt]) -> list[tuple[list[int], Sequence[float] | None]]:
         options = SamplingOptions(temperature=temperature, max_new_tokens=longest)
         ask = functools.partial(_ask, completions, options, own)
         found = in_order(ask, prompts, concurrency)
-        return [(list(one.response.token_ids), one.logprobs and list(one.logprobs)) for one in found]
+        return [(list(one.response.token_ids), one.logprobs) for one in found]
 
     sampled = hosts.once(lambda: asked(1.0, prompts[:FEW]))
     if any(theirs for _, theirs in sampled):

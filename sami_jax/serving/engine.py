@@ -228,8 +228,8 @@ class ServerEngine:
                 return
             for start in range(0, len(prompts), AHEAD * size):
                 some = prompts[start : start + AHEAD * size]
-                for text, ids, *others in hosts.once(lambda some=some: list(in_order(ask, some, size))):
-                    yield Response(text, tuple(ids), *others)
+                for text, ids, tokens, reason in hosts.once(lambda some=some: list(in_order(ask, some, size))):
+                    yield Response(text, tuple(ids), tokens, reason)
         except TryAgain as failed:
             raise self._fault() or failed from None
 

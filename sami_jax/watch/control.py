@@ -196,7 +196,7 @@ def _prior(own: Sequence[tuple[float, int]]) -> tuple[float, float]:
         return float(np.exp(logs.mean())), math.inf
     from scipy.optimize import brentq
 
-    of = brentq(lambda half: scipy.special.polygamma(1, half) - beyond_chance, 1e-4, 1e7)
+    of = float(brentq(lambda half: scipy.special.polygamma(1, half) - beyond_chance, 1e-4, 1e7))  # pyright: ignore[reportArgumentType]
     return float(np.exp(logs.mean() + scipy.special.digamma(of) - math.log(of))), 2 * of
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.flags import environment
 from support.short_run import changed
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 TRANSFORMERS = str(Path(sys.executable).parent / "transformers")
 COMMAND = (TRANSFORMERS, "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}", "--device", "cpu")
 OPTIONS = [
