@@ -169,7 +169,15 @@ def read(monkeypatch):
 @FORMS
 def test_prompts_to_sample(tmp_path, form, read):
     rows = [{"id": 1, "prompt": "Hi", "messages": None}, {"id": 2, "prompt": "Bye", "messages": None}]
-    options = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 4, "stop": ()}
+    options = {
+        "config": "tiny",
+        "overrides": [],
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "max_new_tokens": 4,
+        "stop": (),
+    }
     plain = read(files.sample_file, written(tmp_path / "in.jsonl", rows), **options)
     found = read(files.sample_file, written(tmp_path / f"in.{form}", rows), **options)
     assert [ids for _, ids in found] == [ids for _, ids in plain] and [str(key["id"]) for key, _ in found] == ["1", "2"]

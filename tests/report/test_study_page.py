@@ -12,19 +12,24 @@ ROW = {
     "win_rate_at_equal_length": None,
     "strength": 0.5,
     "well_formed": 0.98,
-    "distinct_2": 0.555,
+    "distinct_2_of_a_prompt": 0.555,
+    "entropy_2": 3.456,
+    "perplexity": 7.891,
     "kept_logprob_change": -0.123,
     "mi_posterior_bound": 0.31,
     "mean_tokens": 20.04,
     "stopped_by_canaries": [1],
 }
-UNJUDGED = {name: ROW[name] for name in ("responses", "distinct_2", "mi_posterior_bound", "mean_tokens")}
+UNJUDGED = {
+    name: ROW[name]
+    for name in ("responses", "distinct_2_of_a_prompt", "entropy_2", "mi_posterior_bound", "mean_tokens")
+}
 
 
 def test_cells():
-    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "-0.12", "0.310", "20.0", "62.5, 100.0 (1 stopped)"]  # fmt: skip
+    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "3.46", "7.89", "-0.12", "0.310", "20.0", "62.5, 100.0 (1 stopped)"]  # fmt: skip
     unjudged = cells(UNJUDGED | {"stopped_by_canaries": []})
-    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "-", "0.310", "20.0", "-"]
+    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "3.46", "-", "-", "0.310", "20.0", "-"]
 
 
 def test_the_page_has_tables_and_choices(tmp_path):
