@@ -31,7 +31,7 @@ RULES = {
     "kv_heads": TENSOR_AXIS,
     "mlp": TENSOR_AXIS,
     # Rows of weights that lead back to the model's width, which is whole then: gathered too, and split by their first dimension, as GPUs
-    # gather; else XLA keeps a transposed copy of all layers.
+    # gather; else XLA keeps a transposed copy of all layers there. See splits_rows.
     "heads_in": (TENSOR_AXIS, FSDP_AXIS, EXPERT_AXIS),
     "mlp_in": (TENSOR_AXIS, FSDP_AXIS, EXPERT_AXIS),
     "vocab": TENSOR_AXIS,
@@ -157,6 +157,13 @@ def shards_here(logical_axis: str) -> int:
 def _shards(mesh, logical_axis: str) -> int:
     axes = RULES[logical_axis] or ()
     return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+
+
+def splits_rows(mesh) -> bool:
+    """Whether weights that lead back to the model's width are split by rows ("heads_in", "mlp_in"). TPUs gather columns as well, and rows
+    cost them memory: in a microbatch of Mistral-7B on v5e:4x4 1.91 GiB of temporaries in place of 1.02."""
+    device = mesh.abstract_mesh.abstract_device
+    return device is None or device.platform != "tpu"
 
 
 def divides(mesh: Mesh, shape, logical_axes) -> bool:

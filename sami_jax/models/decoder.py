@@ -24,7 +24,7 @@ from sami_jax.models.kernels import KERNELS, Kernel, packed_attention, whole_att
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
 from sami_jax.models.rope import Kind, kinds
 from sami_jax.models.stack import accumulate_layers, scan_layers
-from sami_jax.sharding import check_divisible, constrain, divides, named_sharding
+from sami_jax.sharding import check_divisible, constrain, divides, named_sharding, splits_rows
 
 # Logical axes of the weights that are no part of a `Projection`, by name; those of the stacked blocks carry "layer" in front.
 _AXES = {
@@ -290,7 +290,7 @@ def param_shardings(config: ModelConfig, mesh: jax.sharding.Mesh) -> dict:
         check_divisible(mesh, leaf.shape, axes, ".".join(key.key for key in path))
         return named_sharding(mesh, axes)
 
-    axes = logical_axes(config), logical_axes(config, by_rows=False)
+    axes = logical_axes(config, splits_rows(mesh)), logical_axes(config, by_rows=False)
     return jax.tree_util.tree_map_with_path(sharding, abstract_params(config), *axes)
 
 

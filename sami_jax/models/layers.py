@@ -17,7 +17,7 @@ from sami_jax.models.attention import Attend
 from sami_jax.models.config import LongRope, LowRank, ModelConfig
 from sami_jax.models.experts import Routing, mix_experts
 from sami_jax.models.rope import frequencies, rotate
-from sami_jax.sharding import constrain, shards_here
+from sami_jax.sharding import constrain, shards_here, splits_rows
 
 # Columns of an MLP on each device, at most, where it goes by parts: enough to keep matrix units busy.
 MLP_PART = 1024
@@ -216,24 +216,23 @@ def _mlp_parts(width: int) -> int:
 
 def _mlp_devices(width: int) -> int:
     """Over how many devices some weight splits it. A part is cut from the share of each, so that no more is gathered."""
-    return shards_here("mlp" if width % shards_here("mlp_in") else "mlp_in")
+    rows = width % shards_here("mlp_in") == 0 and splits_rows(jax.sharding.get_abstract_mesh())
+    return shards_here("mlp_in" if rows else "mlp")
 
 
 def _mlp_part(projection: str, weights: dict, parts: int, number: jax.Array) -> dict:
     """A projection's weights, those along the MLP's width cut to part `number`."""
 
     def cut(name: str, weight: jax.Array) -> jax.Array:
-        axes = projection_axes(projection, name, by_rows=False)
-        if "mlp" not in axes:
+        if "mlp" not in (axes := projection_axes(projection, name, by_rows=False)):
             return weight
         axis = axes.index("mlp")
         devices = _mlp_devices(weight.shape[axis])
         axes = projection_axes(projection, name, by_rows=devices == shards_here("mlp_in"))
-        before, behind = weight.shape[:axis], weight.shape[axis + 1 :]
-        apart = weight.reshape(*before, devices, -1, *behind)
+        apart = weight.reshape(*weight.shape[:axis], devices, -1, *weight.shape[axis + 1 :])
         size = apart.shape[axis + 1] // parts
         own = jax.lax.dynamic_slice_in_dim(apart, number * size, size, axis + 1)
-        return constrain(own.reshape(*before, -1, *behind), *axes)
+        return constrain(own.reshape(*weight.shape[:axis], -1, *weight.shape[axis + 1 :]), *axes)
 
     return {name: cut(name, weight) for name, weight in weights.items()}
 
