@@ -91,8 +91,8 @@ class Completions:
             "samplers": ["temperature", "top_k", "top_p"],  # of llama.cpp, in our order
             "min_p": 0.0,
             "repetition_penalty": 1.0,
-            "return_tokens_as_token_ids": True,
-            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,  # token ids are no passwords  # nosec B105
+            "return_token_ids": True,  # nosec B105
             "return_tokens": True,
             "logprobs": 1,
             "seed": seed % TOP_SEED,
