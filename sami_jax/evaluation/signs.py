@@ -94,8 +94,8 @@ class Signs:
     def read(cls, file: Path) -> "Signs":
         content = read_json(file, "remove its folder to have it measured again")
         replies = {name: np.asarray(values, float) for name, values in content["replies"].items()}
-        if "refusal" in replies:  # an earlier version's looks are told without echoes, for which it did not look
-            replies.setdefault("echo", np.zeros_like(replies["refusal"]))
+        if "echo" not in replies:  # of an earlier version, which did not look for them
+            replies["echo"] = np.zeros_like(replies["refusal"])
         return cls(content["update"], content["mi_share"], replies)
 
 

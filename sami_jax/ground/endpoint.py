@@ -163,10 +163,8 @@ class Endpoint:
 
     def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str, int]:
         """The status and text of the answer, and after how many tries it came."""
-        import httpx  # of the client
-
         try:
-            return 200, self._client.post(path, body=body, cast_to=httpx.Response).text, 1
+            return 200, self._client.post(path, body=body, cast_to=str), 1
         except self._errors.APIStatusError as error:
             return error.status_code, error.response.text, _tries(error)
         except self._errors.APITimeoutError as error:

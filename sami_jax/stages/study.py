@@ -34,10 +34,8 @@ from sami_jax.stages.loop import evaluate, run
 from sami_jax.stages.metrics import EVALUATION
 from sami_jax.stages.preparation import prepare
 
-BASE, CONTRAST = (
-    "iteration_0",
-    "contrast",
-)  # folders of a run; the second: contrastive decoding: nothing is trained, its beta is `sampling.contrast`
+BASE = "iteration_0"  # folder of the base in each run
+CONTRAST = "contrast"  # contrastive decoding: nothing is trained, its beta is `sampling.contrast`
 METHODS = (*FAMILY, CONTRAST)
 STUDY, PLAN, PROBE = "study.json", "plan.json", "probe.json"
 WHOLE = 0.02  # share of replies, below the base's, that may cease to be whole in a run that is chosen
@@ -97,9 +95,9 @@ def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid,
             rate, beta = chosen[objective]["rate"], chosen[objective]["beta"]
             cell = Cell(objective, rate, beta, seed)
             base, last = _run(way, cell, workdir / "held_out", None)
-            for folder in (base, last):
-                _probe(way, cell, folder)
+            _probe(way, cell, last)
             folders.setdefault(objective, []).append(last)
+        _probe(way, cell, base)  # the same in all runs of a seed
         folders["base"].append(base)
     found = {"chosen": chosen, "seeds": [*seeds], "sets": _compared(folders, seeds)}
     write_json(workdir / STUDY, found)

@@ -31,7 +31,7 @@ def test_the_set_is_fixed_and_states_principles_and_their_antitheses():
 def test_what_later_updates_said_is_forgotten(tmp_path):
     """A run that goes on from an earlier checkpoint makes these updates again, and may make them otherwise."""
     for update in (0, 4, 8, 12):
-        Signs(update, 0.1, {}).write(tmp_path / "canaries" / str(update) / SIGNS)
+        Signs(update, 0.1, {"echo": np.zeros((1, 2))}).write(tmp_path / "canaries" / str(update) / SIGNS)
     write_jsonl(tmp_path / "canaries.jsonl", [{"update": update} for update in (0, 4, 8)])
     kept = Canaries(defaults(), None, {}, None, None, None, tmp_path, done=4)  # pyright: ignore[reportArgumentType]
     assert sorted(folder.name for folder in (tmp_path / "canaries").iterdir()) == ["0", "4"]
@@ -53,7 +53,7 @@ def test_the_base_is_asked_once_in_a_run(tmp_path, monkeypatch):
     """Stages after the first take its signs to the last digit, and ask anew where they would ask otherwise."""
 
     def measured(self: Canaries, update: int, *_):
-        look = Signs(update, 1 / 3, {"tokens": np.array([[update + 0.123456, 7.0]])})
+        look = Signs(update, 1 / 3, {"tokens": np.array([[update + 0.123456, 7.0]]), "echo": np.zeros((1, 2))})
         look.write(self._folder / str(update) / SIGNS)
         self._add(look)
 
