@@ -1,4 +1,4 @@
-"""How often canaries fire on sound runs, and how soon on runs that decay, by simulation: python benchmarks/canaries.py
+"""How often canaries fire on sound runs, and how soon on runs that decay, by simulation: python -m benchmarks.canaries
 
 Replies are independent from look to look, as at temperature 1; greedy ones are closer to the base's, and fire less. In each run
 there are 12 looks, as by the paper's configs.

@@ -1,4 +1,4 @@
-"""How often the limits of `sami watch` call a fault that is none, and how soon one that is: python benchmarks/limits.py
+"""How often the limits of `sami watch` call a fault that is none, and how soon one that is: python -m benchmarks.limits
 
 As benchmarks/watch.py, but what windows add up to is drawn at once, without texts: many thousand windows in minutes. The traffic is
 that of benchmarks/traffic.py.

@@ -35,7 +35,8 @@ BY_TAG, AT_NIGHT = 0.05, 0.03  # shares followed: most above or below the mean, 
 class Traffic:
     """When people ask, and what: the weight of each tag, how much night it is (0 to 1), whether it is a weekend."""
 
-    def __init__(self, rng: random.Random, uneven: bool):
+    def __init__(self, rng: random.Random, uneven: bool, a_day: int):
+        self._gap = DAY / a_day
         self.time, self.night, self.weekend = float(BEGIN), 0.0, False
         self.weights = [1.0] * len(VERBS)
         self._rng, self._uneven, self._fashion, self._hour = rng, uneven, [0.0] * len(VERBS), -1
@@ -43,7 +44,7 @@ class Traffic:
     def next(self) -> None:
         """The next answer: uneven traffic comes eight times as often in the afternoon as at night, and half as often on weekends."""
         busy = 1 - 0.78 * self.night + 0.2 * (1 - self.night) if self._uneven else 1.0
-        gap = DAY / ANSWERS_A_DAY / busy / (0.5 if self.weekend else 1.0)
+        gap = self._gap / busy / (0.5 if self.weekend else 1.0)
         self.time += self._rng.expovariate(1 / gap) if self._uneven else gap
         if self._uneven and (hour := int((self.time - BEGIN) // 3600)) != self._hour:
             self._change(hour)
@@ -67,9 +68,9 @@ class Traffic:
 class Speaker:
     """The served model, and the people who ask it."""
 
-    def __init__(self, seed: str, uneven: bool = False):
+    def __init__(self, seed: str, uneven: bool = False, a_day: int = ANSWERS_A_DAY):
         self._rng, self._uneven = random.Random(seed), uneven
-        self._traffic = Traffic(self._rng, uneven)
+        self._traffic = Traffic(self._rng, uneven, a_day)
         self._queries = {verb: [q for q in world.queries("held_out") if q.verb == verb] for verb in VERBS}
 
     def line(self, follows=ALIGNED, fallen: str = "", refusing: str = "", longer=False, german: float = 0.0) -> bytes:

@@ -1,4 +1,4 @@
-"""How soon `sami watch` notices a fault, and how often it calls one that is none, by simulation: python benchmarks/watch.py
+"""How soon `sami watch` notices a fault, and how often it calls one that is none, by simulation: python -m benchmarks.watch
 
 Of each simulated year (benchmarks/traffic.py) the first 10,000 answers are the reference; then nothing changes, or one of five faults
 comes in. In even traffic windows differ by chance alone; in uneven traffic as nights, weekends and fashions make them differ.
