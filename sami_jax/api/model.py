@@ -13,9 +13,9 @@ from sami_jax.data.chat import DATE
 from sami_jax.errors import UserError
 from sami_jax.export.huggingface import companions, export
 from sami_jax.ground.paths import path_of
+from sami_jax.kernels.attention import BACKENDS
 from sami_jax.models.adapters import folded, trained
 from sami_jax.models.files import check_replaceable
-from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.sharding import ALL_DEVICES, make_mesh
 

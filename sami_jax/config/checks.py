@@ -17,8 +17,8 @@ from sami_jax.data.templates import check_template
 from sami_jax.errors import UserError
 from sami_jax.export.gguf import KINDS as GGUF_KINDS
 from sami_jax.ground.endpoint import APIS
+from sami_jax.kernels.attention import BACKENDS
 from sami_jax.models.adapters import TARGETS
-from sami_jax.models.kernels import BACKENDS
 from sami_jax.models.published import SHAPES
 from sami_jax.models.stack import REMAT_POLICIES
 from sami_jax.principles.constitutions import RULES

@@ -54,12 +54,11 @@ def likelihoods(
       accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
     """
     b, count = batch.prefix_lengths.shape
-    model = bind(config, params)
 
-    def some(accumulator, group):
+    def some(accumulator, group, params, reference):
         """Of a group: tokens [B, g, T], prefix_lengths [B, g], numbers [g] of its constitutions."""
         tokens, prefix_lengths, numbers = group
-        g = numbers.shape[0]
+        model, g = bind(config, params), numbers.shape[0]
         rows = _rows(tokens, prefix_lengths, batch)
         logprobs, scored, packed = _logprobs(model, rows, compute_dtype, remat, accumulator)
         summed = _by_response(logprobs, scored.owners, count).reshape(b, g, count)
@@ -76,15 +75,21 @@ def likelihoods(
 
     everything = (batch.tokens, batch.prefix_lengths, jnp.arange(count))
     if at_once in (0, count):
-        accumulator, found = some(accumulator, everything)
+        accumulator, found = some(accumulator, everything, params, reference)
         return Likelihoods(*found, accumulator)
+
+    def in_turn(accumulator, group):
+        # What depends on weights alone is the same for every group: jax would compute it once, before all, and keep it. That is little
+        # work and much memory: of each norm's scale, a copy for each token of each layer. So weights are tied to the group.
+        group, *weights = jax.lax.optimization_barrier((group, params, reference))
+        return some(accumulator, group, *weights)
 
     def in_groups(x, axis):
         shape = (*x.shape[:axis], count // at_once, at_once, *x.shape[axis + 1 :])
         return jnp.moveaxis(x.reshape(shape), axis, 0)
 
     groups = tuple(in_groups(x, axis) for x, axis in zip(everything, (1, 1, 0), strict=True))
-    accumulator, (*by_row, router) = jax.lax.scan(jax.checkpoint(some), accumulator, groups)
+    accumulator, (*by_row, router) = jax.lax.scan(jax.checkpoint(in_turn), accumulator, groups)
     summed, base, kl = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, count, *x.shape[3:]), by_row)
     return Likelihoods(summed, base, kl, jax.tree.map(jnp.mean, router), accumulator)
 

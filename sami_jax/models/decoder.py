@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sami_jax.data.packing import PackedRows
+from sami_jax.kernels.attention import KERNELS, Kernel, packed_attention, whole_attention
 from sami_jax.models.attention import Attend, cached_attention, causal_attention, soft_capped
 from sami_jax.models.cache import Cache, LayerCache
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.experts import RouterLosses
-from sami_jax.models.kernels import KERNELS, Kernel, packed_attention, whole_attention
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
 from sami_jax.models.rope import Kind, kinds
 from sami_jax.models.stack import accumulate_layers, scan_layers
-from sami_jax.sharding import check_divisible, constrain, divides, named_sharding, splits_rows
+from sami_jax.sharding import check_divisible, constrain, divides, named_sharding, shards_here, splits_rows
 
 # Logical axes of the weights that are no part of a `Projection`, by name; those of the stacked blocks carry "layer" in front.
 _AXES = {
@@ -190,6 +190,7 @@ class Decoder(nnx.Module):
 
         def layer(carry, weights, context):
             x, router = carry
+            x = constrain(self._between_layers(x), "batch", "sequence", "activation")
             positions, attend, real = once or seen(context)
             own = {name: weight for name, weight in weights.items() if name != "kind"}
             kind = weights["kind"]
@@ -197,16 +198,25 @@ class Decoder(nnx.Module):
             if routing is not None:
                 losses = routing.losses(self.config.experts_per_token, real)
                 router = jax.tree.map(lambda mean, own: mean + own / self.config.n_layers, router, losses)
-            return x, router
+            return self._between_layers(x), router
 
-        carry = (x, RouterLosses(jnp.float32(0), jnp.float32(0)) if self.config.n_experts else None)
+        carry = (
+            self._between_layers(x),
+            RouterLosses(jnp.float32(0), jnp.float32(0)) if self.config.n_experts else None,
+        )
         if accumulator is None:
             x, router = scan_layers(layer, carry, stacked, context, remat)
         else:
             # Of a function with a gradient of its own, no type is known.
             through: Any = accumulate_layers(layer, carry, stacked, context, accumulator)
             (x, router), accumulator = through
+        x = constrain(x, "batch", "sequence", "activation")
         return Packed(self.final_norm(x), router, accumulator)
+
+    def _between_layers(self, x: jax.Array) -> jax.Array:
+        """What is kept of each layer for the backward pass, which the devices that split the heads have a share of each."""
+        shared = x.shape[1] % shards_here("kept_sequence") == 0
+        return constrain(x, "batch", "kept_sequence" if shared else "sequence", "activation")
 
     def table(self) -> jax.Array:
         """The unembedding, [D, V]."""

@@ -1,6 +1,6 @@
 """A sparse mixture of experts without capacity: every token reaches the experts chosen for it, however unevenly they are.
 
-Tokens are sorted by expert and multiplied as ragged groups. On a mesh each device holds the experts of its place along the
+Tokens are sorted by expert and multiplied as ragged groups, on GPUs in blocks. On a mesh each device holds the experts of its place along the
 expert axis: it gathers the tokens of that axis, computes its own experts' share, and the shares are added up on their way
 back.
 """
@@ -11,7 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sami_jax.sharding import EXPERT_AXIS, FSDP_AXIS, TENSOR_AXIS, partition_spec
+from sami_jax.kernels.grouped import grouped_swiglu
+from sami_jax.sharding import EXPERT_AXIS, FSDP_AXIS, TENSOR_AXIS, on_gpus, partition_spec
+
+FEW_ROWS = 512  # on GPUs, every expert on every row costs little for fewer, and less than blocks
 
 
 class RouterLosses(NamedTuple):
@@ -75,20 +78,34 @@ def mix_experts(x, weights, experts, gates, ups, downs) -> jax.Array:
 
 def _own_share(x, weights, experts, gates, ups, downs, first) -> jax.Array:
     """What experts `first` and following, whose stacks are given, add to the mixture."""
-    count = experts.shape[-1]
+    count, groups = experts.shape[-1], gates.shape[0]
     own = experts.reshape(-1) - first
-    # Choices of other devices' experts are sorted behind, where no group reaches.
-    own = jnp.where((own >= 0) & (own < gates.shape[0]), own, gates.shape[0])
-    order = jnp.argsort(own, stable=True)
-    back = jnp.argsort(order)
-    sizes = jnp.bincount(own, length=gates.shape[0] + 1)[:-1].astype(jnp.int32)
+    # Choices of other devices' experts come behind, where no group reaches.
+    own = jnp.where((own >= 0) & (own < groups), own, groups)
+    back = _sorted_places(own, groups + 1)
+    order = jnp.zeros_like(back).at[back].set(jnp.arange(back.shape[0], dtype=back.dtype), unique_indices=True)
+    sizes = jnp.bincount(own, length=groups + 1)[:-1].astype(jnp.int32)
     reached = (jnp.arange(own.shape[0]) < jnp.sum(sizes))[:, None]
     each = jnp.repeat(x.reshape(-1, x.shape[-1]), count, axis=0)
-    rows = _permute(each, order, back)
-    hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gates, sizes)) * jax.lax.ragged_dot(rows, ups, sizes)
-    y = jax.lax.ragged_dot(jnp.where(reached, hidden, 0), downs, sizes)
+    swiglu = grouped_swiglu if on_gpus() and own.shape[0] >= FEW_ROWS else _ragged_swiglu
+    y = swiglu(_permute(each, order, back), sizes, gates, ups, downs)
     y = _permute(jnp.where(reached, y, 0), back, order)
     return jnp.sum(y.reshape(*experts.shape, -1) * weights[..., None], axis=2)
+
+
+def _sorted_places(numbers: jax.Array, bound: int) -> jax.Array:
+    """Where each of [R] numbers below `bound`, which is small, stands when they are sorted, equal ones in their order. By counting: for
+    GPUs a sort of many is compiled by a library that wants to see one."""
+    counts = jnp.cumsum(jax.nn.one_hot(numbers, bound, dtype=jnp.int32), axis=0)
+    before = jnp.cumsum(counts[-1]) - counts[-1]
+    return before[numbers] + jnp.take_along_axis(counts, numbers[:, None], axis=1)[:, 0] - 1
+
+
+def _ragged_swiglu(rows, sizes, gates, ups, downs) -> jax.Array:
+    """As `grouped_swiglu`."""
+    hidden = jax.nn.silu(jax.lax.ragged_dot(rows, gates, sizes)) * jax.lax.ragged_dot(rows, ups, sizes)
+    reached = (jnp.arange(rows.shape[0]) < jnp.sum(sizes))[:, None]
+    return jax.lax.ragged_dot(jnp.where(reached, hidden, 0), downs, sizes)
 
 
 @jax.custom_vjp

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from ml_collections import ConfigDict
 
 from sami_jax.errors import UserError
+from sami_jax.kernels.attention import LANES
 from sami_jax.models.config import ModelConfig
-from sami_jax.models.kernels import LANES
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import Plan, make_plan

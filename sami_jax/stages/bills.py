@@ -15,8 +15,7 @@ LARGE_GATHERING = GIB / 4  # bytes a token that are worth a line
 
 def say_bills(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    bills = attention_bill(config, model, mesh, memory), decoding_bill(config, model, mesh), experts_bill(model, mesh)
-    for bill in bills:
+    for bill in (attention_bill(config, model, mesh, memory), decoding_bill(config, model, mesh)):
         if bill:
             say(f"WARNING: {bill}")
 
@@ -51,14 +50,4 @@ def decoding_bill(config: ConfigDict, model: ModelConfig, mesh: jax.sharding.Mes
     return (
         f"sampling gathers the weights of config.mesh at every token, {sent / GIB:.1f} GiB to each device; what is split by mesh.tensor in "
         "place of mesh.fsdp is not gathered (`sami plan` tells what each mesh sends)"
-    )
-
-
-def experts_bill(model: ModelConfig, mesh: jax.sharding.Mesh) -> str | None:
-    """What a mixture of experts costs on GPUs, for which XLA makes a ragged product of each expert's product with all rows."""
-    if mesh.devices.flat[0].platform != "gpu" or not model.n_experts:
-        return None
-    return (
-        f"{model.n_experts} experts on GPUs: XLA computes each of them for every token, where {model.experts_per_token} are wanted: "
-        f"{model.n_experts / model.experts_per_token:.2g} times the work; TPUs do what is wanted"
     )

@@ -25,11 +25,11 @@ from sami_jax.ground.digests import json_digest, remembered_digests
 from sami_jax.ground.display import doing
 from sami_jax.ground.paths import path_of
 from sami_jax.ground.terminal import say
+from sami_jax.kernels.attention import LANES
 from sami_jax.miniature.untrained import UNTRAINED, write_random_bytes_model
 from sami_jax.models.adapters import adapted
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.files import model_files
-from sami_jax.models.kernels import LANES
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.planning import costs
 from sami_jax.planning.costs import Texts

@@ -120,6 +120,19 @@ def test_shared_prefix_equals_a_row_per_pair_in_value_and_gradient(small_params,
     assert_same(shared, plain)
 
 
+def test_in_turn_nothing_of_weights_alone_is_kept_for_each_token(small_params):
+    batch = random_batch(9, 2, 4)
+
+    def value(params):
+        return jnp.sum(likelihood.likelihoods(params, SMALL, batch, at_once=1).summed)
+
+    before = jax.make_jaxpr(jax.grad(value))(small_params).jaxpr.eqns
+    turns, _ = [place for place, eqn in enumerate(before) if eqn.primitive.name == "scan"]
+    by_layer_and_token = SMALL.n_layers * batch.tokens.size // batch.tokens.shape[1]
+    kept = [var.aval.shape for eqn in before[:turns] for var in eqn.outvars if SMALL.d_model in var.aval.shape[1:]]
+    assert not [shape for shape in kept if np.prod(shape[:-1]) >= by_layer_and_token], kept
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_constitutions_in_turn_equal_all_at_once(small_params, at_once):

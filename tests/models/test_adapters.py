@@ -134,18 +134,16 @@ def test_updates_on_eight_devices_equal_one(base, mesh, config):
     start = jax.tree.map(np.asarray, init_adapters(model_config, 0, mesh, "float32"))
     config.train.remat, config.optim.epsilon = "full", 1e-3
     found = []
-    # jax 0.10 takes the gradient of psum_scatter(all_gather(x)) in a shard_map for a leak.
-    with jax.check_tracer_leaks(base is SMALL):
-        for chosen in (mesh, mesh_of(1, 4, 2) if base is SMALL else mesh_of(1, 2, 1, 4)):
-            frozen = jax.device_put(params, param_shardings(base, chosen))
-            placed = jax.device_put(start, state_shardings(model_config, config, chosen).params)
-            with jax.set_mesh(chosen):
-                state = init_state(placed, model_config, config, chosen)
-                update = make_update(model_config, config, chosen)
-                for seed in range(2):
-                    batches = [random_batch(10 * seed + i, 8, 2) for i in range(2)]
-                    state, metrics = update(state, batches, frozen, None)
-            found.append((state.params, float(metrics["loss"]), folded(model_config, frozen, state.params, chosen)))
+    for chosen in (mesh, mesh_of(1, 4, 2) if base is SMALL else mesh_of(1, 2, 1, 4)):
+        frozen = jax.device_put(params, param_shardings(base, chosen))
+        placed = jax.device_put(start, state_shardings(model_config, config, chosen).params)
+        with jax.set_mesh(chosen):
+            state = init_state(placed, model_config, config, chosen)
+            update = make_update(model_config, config, chosen)
+            for seed in range(2):
+                batches = [random_batch(10 * seed + i, 8, 2) for i in range(2)]
+                state, metrics = update(state, batches, frozen, None)
+        found.append((state.params, float(metrics["loss"]), folded(model_config, frozen, state.params, chosen)))
     (one, one_loss, one_whole), (eight, eight_loss, eight_whole) = found
     assert eight_loss == pytest.approx(one_loss, rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), eight, one)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from support.chat_models import SHAPES, write_chat_model
+from support.quick import others_slow
 
 from sami_jax.config import load_config
 from sami_jax.data.pairs import encode_pairs, read_pairs
@@ -95,6 +96,7 @@ def test_scores_equal_torch(sami, folder, tmp_path):
                 assert line["logprobs"][i][j] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("folder", others_slow(SHAPES, "gemma"), indirect=True)
 def test_samples_equal_torch(sami, folder, tmp_path):
     rows = [{"id": 1, "prompt": QUERY}, {"id": 2, "messages": TURNS[:1]}, {"id": 3, "messages": TURNS}]
     source, target = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"

@@ -9,6 +9,7 @@ from support.small_model import MIXTURE, mesh_of, random_batch
 
 from sami_jax.config import defaults
 from sami_jax.contrast.update import accumulate, put_batch
+from sami_jax.models import experts
 from sami_jax.models.decoder import init_params, param_shardings
 from sami_jax.models.experts import Routing, mix_experts
 
@@ -18,13 +19,6 @@ def mixed_plainly(x, weights, experts, gates, ups, downs):
     hidden = jax.nn.silu(jnp.einsum("ntd,edf->ntef", x, gates)) * jnp.einsum("ntd,edf->ntef", x, ups)
     each = jnp.einsum("ntef,efd->nted", hidden, downs)
     return jnp.sum(jnp.take_along_axis(each, experts[..., None], axis=2) * weights[..., None], axis=2)
-
-
-@pytest.fixture(autouse=True)
-def _leaks_unchecked():
-    # jax 0.10 takes the gradient of psum_scatter(all_gather(x)) in a shard_map for a leak, whatever is around it.
-    with jax.check_tracer_leaks(False):
-        yield
 
 
 @pytest.fixture
@@ -45,8 +39,17 @@ def choices(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["spread", "all to one"])
-@pytest.mark.parametrize("sizes", [None, (1, 1, 1, 1), (1, 1, 1, 4), (1, 2, 2, 2), (2, 2, 1, 2)])
-def test_every_token_reaches_its_experts(stacks, kind, sizes):
+@pytest.mark.parametrize(
+    ("sizes", "blocks"),
+    [
+        *((sizes, False) for sizes in (None, (1, 1, 1, 1), (1, 1, 1, 4), (1, 2, 2, 2), (2, 2, 1, 2))),
+        (None, True),
+        ((2, 2, 1, 2), True),
+    ],
+)
+def test_every_token_reaches_its_experts(stacks, kind, sizes, blocks, monkeypatch):
+    monkeypatch.setattr(experts, "on_gpus", lambda: blocks)
+    monkeypatch.setattr(experts, "FEW_ROWS", 0)
     given = choices(kind)
 
     def value(function):
@@ -86,6 +89,12 @@ def test_s_and_gradients_on_eight_devices_equal_one(mesh, remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), eight, one)
     for name in one_metrics:
         assert float(eight_metrics[name]) == pytest.approx(float(one_metrics[name]), rel=1e-5, abs=1e-6), name
+
+
+def test_places_are_those_of_a_stable_sort():
+    numbers = np.random.default_rng(0).integers(0, 5, 200)
+    places = np.asarray(experts._sorted_places(jnp.asarray(numbers), 7))
+    assert np.argsort(places).tolist() == np.argsort(numbers, stable=True).tolist()
 
 
 def test_router_losses_by_hand():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import FrozenConfigDict
+from support.quick import others_in_faults
 from support.small_model import mesh_of, random_batch
 from support.torch_models import save_random
 
@@ -16,7 +17,7 @@ from sami_jax.config import defaults
 from sami_jax.contrast.likelihood import likelihoods
 from sami_jax.contrast.update import accumulate, put_batch
 from sami_jax.errors import UserError
-from sami_jax.models import kernels
+from sami_jax.kernels import attention as kernels
 from sami_jax.models.cache import new_cache
 from sami_jax.models.decoder import param_shardings
 from sami_jax.models.huggingface import load_params, read_config
@@ -32,6 +33,7 @@ SWITCHED = (
     "gemma 2",
     "gemma 3",
 )
+MOST_UNLIKE = ("qwen 3 mixture, not renormalized", "gemma 3")
 some_quick = [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("smollm 3", "gemma 2"))) for name in SWITCHED]
 
 
@@ -75,7 +77,7 @@ def value_and_gradient(params, config, batch, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize("name", others_in_faults(SWITCHED, *MOST_UNLIKE))
 def test_eight_devices_equal_one(random, name):
     _, config, params = random(name)
     batch = random_batch(0, 4, 2, prefix=20, response=12)
@@ -90,7 +92,7 @@ def test_eight_devices_equal_one(random, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize("name", others_in_faults(SWITCHED, *MOST_UNLIKE))
 def test_text_on_eight_devices_equals_that_on_one(random, name):
     """There layers are stacked, here they are apart."""
     _, config, params = random(name)

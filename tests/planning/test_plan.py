@@ -73,7 +73,7 @@ def abstract(model):
     return abstract_params(model)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_two_slices_split_the_data(config):
     config.mesh.data, config.train.microbatches = 2, 1
     plan = make_plan(config, MODEL, open_topology("v5e:2x2,num_slices=2"), TEXTS)
@@ -100,7 +100,7 @@ def test_predictions_follow_the_optimizer(config, topology):
     assert peak() > peak(optim__moment_dtype="bfloat16") > peak(optim__name="adafactor") > peak(lora__rank=8)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_best_mesh_fits(config, topology, monkeypatch):
     monkeypatch.setattr("sami_jax.planning.suggest.TRIES", 1)
     found = best_mesh(config, MODEL, topology, TEXTS)

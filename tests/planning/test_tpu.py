@@ -6,16 +6,17 @@ import jax
 import pytest
 from jax.experimental import topologies
 from ml_collections import FrozenConfigDict
+from support.quick import others_in_faults
 from support.small_model import SMALL, random_batch
 
 from sami_jax.config import defaults
 from sami_jax.contrast.update import abstract_state, accumulate, state_shardings
-from sami_jax.models.kernels import LANES
+from sami_jax.kernels.attention import LANES
 from sami_jax.sharding import make_mesh, named_sharding
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["xla", "splash"])
+@pytest.mark.parametrize("attention", others_in_faults(["xla", "splash"], "splash"))
 def test_the_update_compiles(attention, monkeypatch):
     pytest.importorskip("libtpu")
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")

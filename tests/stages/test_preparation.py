@@ -12,7 +12,7 @@ from sami_jax.models.adapters import adapted
 from sami_jax.models.published import SHAPES
 from sami_jax.planning.topology import GIB
 from sami_jax.sharding import MESH_AXES
-from sami_jax.stages.bills import attention_bill, decoding_bill, experts_bill
+from sami_jax.stages.bills import attention_bill, decoding_bill
 from sami_jax.stages.preparation import _choose_checkpoints, recorded
 
 
@@ -56,14 +56,6 @@ def test_what_a_token_costs_on_a_split_mesh_is_said(sizes, said):
     bill = decoding_bill(config, SHAPES["mistral-7b"], mesh)
     assert said in bill if said else bill is None
     assert decoding_bill(config, SMALL, mesh) is None
-
-
-def test_experts_on_gpus_are_warned_of():
-    """A compiler for GPUs makes [rows, 8, 14336] of Mixtral's rows."""
-    gpus, tpus = (Mock(devices=np.full(1, SimpleNamespace(platform=name), object)) for name in ("gpu", "tpu"))
-    said = experts_bill(SHAPES["mixtral-8x7b"], gpus)
-    assert said and said.startswith("8 experts on GPUs: ") and " 2 are wanted: 4 times the work" in said
-    assert experts_bill(SHAPES["mixtral-8x7b"], tpus) is None and experts_bill(SHAPES["mistral-7b"], gpus) is None
 
 
 LONG = 31_000  # tokens of a prompt

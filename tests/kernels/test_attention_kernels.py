@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.quick import others_in_faults
 from support.small_model import SMALL, mesh_of, random_batch
 
 from sami_jax.contrast import likelihood
-from sami_jax.models import kernels
+from sami_jax.kernels import attention as kernels
 from sami_jax.models.cache import new_cache
 from sami_jax.models.decoder import bind, init_params, layers_apart, whole
 
@@ -41,7 +42,11 @@ def value_and_gradient(params, config, batch, mesh=None):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "model", "window"),
-    [("cudnn", SMALL, None), ("cudnn", SMALL, 7), ("splash", HEADS_OF_LANES, None), ("splash", HEADS_OF_LANES, 7)],
+    others_in_faults(
+        [("cudnn", SMALL, None), ("cudnn", SMALL, 7), ("splash", HEADS_OF_LANES, None), ("splash", HEADS_OF_LANES, 7)],
+        ("cudnn", SMALL, 7),
+        ("splash", HEADS_OF_LANES, 7),
+    ),
 )
 def test_likelihoods_and_gradients_equal_xla(on_cpu, mesh, backend, model, window):
     model = dataclasses.replace(model, sliding_window=window)
@@ -70,7 +75,7 @@ def test_blocks_are_large_and_pad_little(length, most, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window", [None, 500])
+@pytest.mark.parametrize("window", others_in_faults([None, 500], 500))
 def test_splash_in_several_blocks_equals_xla(window):
     """Queries that stand behind 1,500 keys, the first of them padding, and their gradients."""
     rng, first = np.random.default_rng(0), jnp.array([130, 0])
