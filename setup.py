@@ -35,8 +35,8 @@ TEST = [  # of `make test`
     "httpx>=0.28",  # as a browser of the desk
     "hypothesis>=6.100",
     "pytest>=8",
-    "pytest-cov>=6",
     "pytest-xdist>=3.6",
+    "slipcover>=1.1",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Eight host devices, strict broadcasting, leak checks; models and runs that many tests share."""
+"""Eight host devices, strict broadcasting; models and runs that many tests share."""
 
 import os
 from pathlib import Path
@@ -27,14 +27,6 @@ from support.scripted_model import free_port, serving
 from support.small_model import SMALL, mesh_of
 
 from sami_jax.models.decoder import init_params
-
-
-@pytest.fixture(autouse=True)
-def leak_checks(request):
-    """Under leak checks nothing that was traced is kept, so that whole stages take minutes: slow tests go without."""
-    costly = any(request.node.get_closest_marker(name) for name in ("slow", "faults"))
-    with jax.check_tracer_leaks(not costly):
-        yield
 
 
 @pytest.fixture(scope="session")

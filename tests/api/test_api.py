@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -33,14 +32,7 @@ def principles():
 
 @pytest.fixture(scope="module")
 def model(mesh):
-    with jax.check_tracer_leaks(False):
-        return sami_jax.load(miniature.BASE, mesh=mesh)
-
-
-@pytest.fixture(autouse=True)
-def quickly():
-    with jax.check_tracer_leaks(False):
-        yield
+    return sami_jax.load(miniature.BASE, mesh=mesh)
 
 
 def config(**fields):

@@ -34,6 +34,8 @@ from sami_jax.ground.work import Work
 from sami_jax.models import attention
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
 
+ADD = jax.jit(accumulate, static_argnums=(3, 5))  # one for all, so that what is the same is compiled once
+
 
 @pytest.fixture
 def config():
@@ -49,12 +51,11 @@ def in_microbatches(batch: ContrastBatch, count: int) -> list[ContrastBatch]:
 
 def gradients(params, microbatches, config, mesh, reference=None, model_config=SMALL):
     """Gradient and metrics of a whole batch."""
-    add = jax.jit(accumulate, static_argnums=(3, 5))
     total, of_each = None, []
     with jax.set_mesh(mesh):
         for batch in microbatches:
             batch = put_batch(batch, mesh)
-            total, metrics = add(params, {}, total, model_config, batch, FrozenConfigDict(config), reference)
+            total, metrics = ADD(params, {}, total, model_config, batch, FrozenConfigDict(config), reference)
             of_each.append(metrics)
     return jax.tree.map(lambda gradient: gradient / len(microbatches), total), mean_metrics(of_each)
 

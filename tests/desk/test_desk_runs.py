@@ -5,6 +5,7 @@ import json
 import pytest
 from support.desk import Browser, text_of
 from support.fabricated_run import fabricate, write
+from support.quick import others_slow
 
 from sami_jax.desk.pages import Places
 from sami_jax.errors import UserError
@@ -76,7 +77,7 @@ def test_a_run_that_is_over(browser, tmp_path):
     assert "demo Complete" in text and "stopped Stopped by canaries" in text
 
 
-@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("language", others_slow(["en", "ja"], "ja"))
 def test_the_report_is_that_of_the_command(browser, tmp_path, language):
     run = fabricate(tmp_path / "runs" / "demo")
     for _ in range(2):  # the second is remembered

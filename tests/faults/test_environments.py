@@ -176,8 +176,8 @@ def test_what_takes_no_model(tmp_path, name):
 
 @pytest.mark.parametrize(
     "names",
-    # A whole run is costly: CI makes two of them, `make faults` all.
-    [pytest.param(n, marks=pytest.mark.slow if i < 2 else pytest.mark.faults) for i, n in enumerate(TOGETHER)],
+    # A whole run is costly: CI makes one of them, `make faults` all.
+    [pytest.param(n, marks=pytest.mark.slow if i == 1 else pytest.mark.faults) for i, n in enumerate(TOGETHER)],
     ids=lambda names: names[0],
 )
 def test_a_whole_run_and_all_that_is_about_it(tmp_path, names):

@@ -184,7 +184,7 @@ def alone(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_two_processes_killed_and_continued_equal_one(alone, tmp_path):
     workdir = tmp_path / "run"
     processes = start_pair(*[run(workdir)] * 2)

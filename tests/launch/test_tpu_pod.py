@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from support.quick import others_slow
 
 WHERE = ["--project=my-project", "--zone=us-west4-a"]
 SET = ["JAX_COORDINATOR_PORT=8476", "JAX_COMPILATION_CACHE_DIR=/mnt/sami/compiled"]  # of the run's environment
@@ -220,7 +221,10 @@ def test_watch_of_a_finished_run(world, plain):
     world.check_dry_run("tpu_pod.sh", plain, "watch")
 
 
-@pytest.mark.parametrize(("fixture", "lost"), [("plain", "PREEMPTED"), ("queued", "SUSPENDED"), ("queued", "FAILED")])
+@pytest.mark.parametrize(
+    ("fixture", "lost"),
+    others_slow([("plain", "PREEMPTED"), ("queued", "SUSPENDED"), ("queued", "FAILED")], ("queued", "SUSPENDED")),
+)
 def test_preempted_machines_are_made_anew(world, fixture, lost, hard, request):
     """And the run goes on with the same command, on hosts that know nothing of the old ones."""
     ready = "READY" if fixture == "plain" else "ACTIVE"
@@ -235,6 +239,7 @@ def test_preempted_machines_are_made_anew(world, fixture, lost, hard, request):
     assert ("restart 1 of 10" in said) == (lost == "FAILED") and said.endswith("sami-tldr: finished\n")
 
 
+@pytest.mark.slow
 def test_many_preemptions_are_survived(world, plain):
     with plain.open("a") as file:
         file.write("CAPACITY=spot\nMAX_RESTARTS=1\n")

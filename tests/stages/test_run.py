@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from support.flags import environment
+from support.quick import others_in_faults
 from support.short_run import SHORT, assert_same, finish, sami, weights
 
 from sami_jax import miniature
@@ -54,7 +55,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize(
-    "stages", [["after a checkpoint"], pytest.param(list(STAGES), marks=pytest.mark.slow)], ids=len
+    "stages", [["after a checkpoint"], pytest.param(list(STAGES), marks=pytest.mark.faults)], ids=len
 )
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(undisturbed, tmp_path, capsys, stages):
     """One run, killed at each stage in turn and started again."""
@@ -248,7 +249,12 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
-@pytest.mark.parametrize("config", ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"])
+@pytest.mark.parametrize(
+    "config",
+    others_in_faults(
+        ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"], "hh_mistral7b", "tldr_mixtral8x7b"
+    ),
+)
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]
     overrides += ["--config.prompt.max_tokens=1024"]
