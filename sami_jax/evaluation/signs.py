@@ -108,7 +108,7 @@ def repetition(tokens: Sequence[int] | Sequence[str]) -> float:
 def refuses(text: str, refusals: Sequence[str]) -> bool:
     """Whether a reply begins by refusing. Further on, the words may be anybody's, as in a story or an advice."""
     opening = _plain(text.strip()[:OPENING])[:OPENING]
-    return any(words in opening for words in _plain_refusals(tuple(refusals)))
+    return any(map(opening.__contains__, _plain_refusals(tuple(refusals))))
 
 
 @functools.lru_cache(maxsize=8)
