@@ -25,6 +25,7 @@ from sami_jax.errors import (
     NotFinite,
     Stopped,
     StoppedByCanary,
+    TryAgain,
     UserError,
 )
 from sami_jax.ground import hosts
@@ -70,6 +71,8 @@ def _call(argv: list[str]) -> int:
         return _complain(f"{error.object}: cannot be spelled in this locale ({error.encoding}); set LC_ALL=C.UTF-8")
     except Exception as error:
         if fault := disk_fault(error, _output(arguments)):
+            if isinstance(fault, TryAgain):
+                hosts.lost_or_network()
             return _complain(str(fault), fault.status)
         if isinstance(error, ModuleNotFoundError) and not (error.name or "sami_jax").startswith("sami_jax"):
             return _complain(f"{error.name} is not installed; `sami doctor` says what is missing and how to install it")

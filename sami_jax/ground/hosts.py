@@ -285,20 +285,37 @@ def crash() -> None:
     runtime but a lack of memory: then this process is ended while it waits."""
     if _world.count == 1:
         return
-    if _of_runtime(sys.exception()):
-        time.sleep(_world.lost_after + TOGETHER)
+    _wait_for_loss(_of_runtime)
     traceback.print_exc()
     sys.stderr.write(_native_output())
     exit_now(1)
 
 
-def _of_runtime(error: BaseException | None) -> bool:
-    """Whether an error may be what a lost process looks like: jax gives some of its runtime's as ValueError, with the runtime's words."""
+def lost_or_network() -> None:
+    """A connection that broke, in an except block. Between processes that compute together it broke because one is lost: then this one is
+    ended while it waits."""
+    if _world.count > 1:
+        _wait_for_loss(_of_computation)
+
+
+def _wait_for_loss(shows: Callable[[BaseException], bool]) -> None:
+    """Where the error that is handled, or one behind it, shows that there may be one."""
+    error = sys.exception()
+    while error is not None:
+        if shows(error):
+            return time.sleep(_world.lost_after + TOGETHER)
+        error = error.__cause__ or error.__context__
+
+
+def _of_computation(error: BaseException) -> bool:
     import jax
 
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        return "RESOURCE_EXHAUSTED" not in str(error)
-    return isinstance(error, ValueError) and str(error).startswith(_RUNTIME)
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
+
+
+def _of_runtime(error: BaseException) -> bool:
+    """Whether an error may be what a lost process looks like: jax gives some of its runtime's as ValueError, with the runtime's words."""
+    return _of_computation(error) or (isinstance(error, ValueError) and str(error).startswith(_RUNTIME))
 
 
 def exit_now(status: int) -> None:

@@ -4,12 +4,15 @@ import errno
 import os
 import socket
 from pathlib import Path
+from unittest import mock
 
+import jax
 import pytest
 
 from sami_jax import cli
 from sami_jax.data.jsonl import read_bytes
 from sami_jax.errors import BAD_INPUT, TRY_AGAIN, TryAgain
+from sami_jax.ground import hosts
 from sami_jax.ground.disk import disk_fault
 from sami_jax.principles.files import read_principles
 
@@ -79,3 +82,22 @@ def test_a_mount_that_has_gone_is_no_bad_input(name, tmp_path, monkeypatch, caps
     assert cli.main(["run", "--config=tiny", f"--workdir={tmp_path / 'gone'}"]) == TRY_AGAIN
     [line] = capsys.readouterr().err.splitlines()
     assert os.strerror(number) in line and "the same command continues" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer"), True),
+        (OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET), "x/y"), False),
+        (jax.errors.JaxRuntimeError("INTERNAL: write: No space left on device"), False),
+    ],
+)
+def test_where_a_connection_between_processes_breaks_one_is_lost(monkeypatch, capsys, error, waits):
+    """This one is then ended as the others are: by the runtime, while it waits."""
+    slept = []
+    monkeypatch.setattr(hosts, "_world", hosts._World(1, 2, mock.Mock(), 60))
+    monkeypatch.setattr(hosts.time, "sleep", slept.append)
+    monkeypatch.setattr(hosts, "end", lambda status: None)
+    monkeypatch.setattr(cli, "_answer", mock.Mock(side_effect=error))
+    assert cli.main(["verify", "x"]) == (BAD_INPUT if "space" in str(error) else TRY_AGAIN)
+    assert slept == [60 + hosts.TOGETHER] * waits
