@@ -61,8 +61,10 @@ class Decoder(nnx.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
 
+        config = self.config
+
         def seen(tokens: jax.Array):
-            return *self._causal(tokens), jnp.ones(tokens.shape, bool)
+            return *_causal(config, tokens), jnp.ones(tokens.shape, bool)
 
         return self._stack(tokens, tokens, seen, self.embedding.dtype, "none", None).hidden
 
@@ -75,11 +77,14 @@ class Decoder(nnx.Module):
           accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
         """
 
+        config = self.config
+
         def seen(rows: PackedRows):
             owners = rows.owners()
             positions = rows.positions(owners)
-            attend = self._by_kind(
-                lambda window: causal_attention(positions, window, owners, rows.sizes, self.config.attention_cap),
+            attend = _by_kind(
+                config,
+                lambda window: causal_attention(positions, window, owners, rows.sizes, config.attention_cap),
                 lambda kernel, window: packed_attention(kernel, rows, owners, window),
             )
             return positions, attend, owners >= 0
@@ -91,7 +96,7 @@ class Decoder(nnx.Module):
 
         Only keys and values are wanted, so compilation leaves out what the last layer does besides.
         """
-        positions, attend = self._causal(prompts)
+        positions, attend = _causal(self.config, prompts)
 
         def admitting(layer_cache: LayerCache, kind: Kind) -> Attend:
             def attend_and_admit(q: jax.Array, k: jax.Array, v: jax.Array):
@@ -111,35 +116,6 @@ class Decoder(nnx.Module):
 
         x, cache = self._through(layers, tokens[:, None], positions[:, None], cache, attending)
         return self.final_norm(x)[:, 0], cache
-
-    def _causal(self, tokens: jax.Array) -> tuple[jax.Array, Callable[[Kind], Attend]]:
-        """Positions of tokens [B, T], and their attention to those before."""
-        positions = jnp.arange(tokens.shape[1])[None]
-        attend = self._by_kind(
-            lambda window: causal_attention(positions, window, cap=self.config.attention_cap), whole_attention
-        )
-        return jnp.broadcast_to(positions, tokens.shape), attend
-
-    def _by_kind(
-        self,
-        by_window: Callable[[Any], Attend],
-        by_kernel: Callable[[Kernel, Any], Attend],
-    ) -> Callable[[Kind], Attend]:
-        """The attention of each kind of layer; made here, once, where it is the same for all.
-
-        Args:
-          by_window: takes a window, which may be known only when it is computed.
-          by_kernel: likewise with a kernel, which must know it before.
-        """
-        kernel = KERNELS.get(self.config.attention)
-        of = functools.partial(by_kernel, kernel) if kernel else by_window
-        if not self.config.local:
-            alike = of(self.config.sliding_window)
-            return lambda kind: alike
-        if not kernel:
-            return lambda kind: of(kind.window)
-        near, far = of(self.config.sliding_window), of(None)
-        return lambda kind: lambda q, k, v: jax.lax.cond(kind.window == self.config.sliding_window, near, far, q, k, v)
 
     def _embedded(self, embeddings: jax.Array) -> jax.Array:
         scale = jnp.asarray(self.config.d_model**0.5, embeddings.dtype)
@@ -186,22 +162,23 @@ class Decoder(nnx.Module):
         x = self._embedded(self.embedding[...].astype(jnp.float32)[tokens].astype(dtype))
         graphdef, stacked = nnx.split(self.blocks)
         stacked = {**nnx.to_pure_dict(stacked), "kind": kinds(self.config)}
-        once = seen(context) if accumulator is None else None
+        once, config = seen(context) if accumulator is None else None, self.config
 
+        # It has a gradient of its own where there is an accumulator, and must then hold no weights but those that it is given: not `self`.
         def layer(carry, weights, context):
             x, router = carry
-            x = constrain(self._between_layers(x), "batch", "sequence", "activation")
+            x = constrain(_between_layers(x), "batch", "sequence", "activation")
             positions, attend, real = once or seen(context)
             own = {name: weight for name, weight in weights.items() if name != "kind"}
             kind = weights["kind"]
             x, _, routing = nnx.merge(graphdef, own)(x, positions, attend(kind), remat == "full", kind.frequencies)
             if routing is not None:
-                losses = routing.losses(self.config.experts_per_token, real)
-                router = jax.tree.map(lambda mean, own: mean + own / self.config.n_layers, router, losses)
-            return self._between_layers(x), router
+                losses = routing.losses(config.experts_per_token, real)
+                router = jax.tree.map(lambda mean, own: mean + own / config.n_layers, router, losses)
+            return _between_layers(x), router
 
         carry = (
-            self._between_layers(x),
+            _between_layers(x),
             RouterLosses(jnp.float32(0), jnp.float32(0)) if self.config.n_experts else None,
         )
         if accumulator is None:
@@ -213,11 +190,6 @@ class Decoder(nnx.Module):
         x = constrain(x, "batch", "sequence", "activation")
         return Packed(self.final_norm(x), router, accumulator)
 
-    def _between_layers(self, x: jax.Array) -> jax.Array:
-        """What is kept of each layer for the backward pass, which the devices that split the heads have a share of each."""
-        shared = x.shape[1] % shards_here("kept_sequence") == 0
-        return constrain(x, "batch", "kept_sequence" if shared else "sequence", "activation")
-
     def table(self) -> jax.Array:
         """The unembedding, [D, V]."""
         return self.embedding[...].T if self.config.tie_embeddings else self.unembedding[...]
@@ -226,6 +198,43 @@ class Decoder(nnx.Module):
         """Hidden states [..., D] to float32 logits [..., V]."""
         logits = jnp.matmul(hidden, self.table().astype(hidden.dtype), preferred_element_type=jnp.float32)
         return soft_capped(logits, self.config.logit_cap)
+
+
+def _causal(config: ModelConfig, tokens: jax.Array) -> tuple[jax.Array, Callable[[Kind], Attend]]:
+    """Positions of tokens [B, T], and their attention to those before."""
+    positions = jnp.arange(tokens.shape[1])[None]
+    attend = _by_kind(
+        config, lambda window: causal_attention(positions, window, cap=config.attention_cap), whole_attention
+    )
+    return jnp.broadcast_to(positions, tokens.shape), attend
+
+
+def _by_kind(
+    config: ModelConfig,
+    by_window: Callable[[Any], Attend],
+    by_kernel: Callable[[Kernel, Any], Attend],
+) -> Callable[[Kind], Attend]:
+    """The attention of each kind of layer; made here, once, where it is the same for all.
+
+    Args:
+      by_window: takes a window, which may be known only when it is computed.
+      by_kernel: likewise with a kernel, which must know it before.
+    """
+    kernel = KERNELS.get(config.attention)
+    of = functools.partial(by_kernel, kernel) if kernel else by_window
+    if not config.local:
+        alike = of(config.sliding_window)
+        return lambda kind: alike
+    if not kernel:
+        return lambda kind: of(kind.window)
+    near, far = of(config.sliding_window), of(None)
+    return lambda kind: lambda q, k, v: jax.lax.cond(kind.window == config.sliding_window, near, far, q, k, v)
+
+
+def _between_layers(x: jax.Array) -> jax.Array:
+    """What is kept of each layer for the backward pass, which the devices that split the heads have a share of each."""
+    shared = x.shape[1] % shards_here("kept_sequence") == 0
+    return constrain(x, "batch", "kept_sequence" if shared else "sequence", "activation")
 
 
 @functools.lru_cache
