@@ -77,7 +77,7 @@ package: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# The long forms, of the fault suite (docs/reliability.md) and of others: about an hour on two cores.
+# The long forms, of the fault suite (docs/reliability.md) and of others: more than an hour on two cores.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m faults
 
