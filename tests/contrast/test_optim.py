@@ -79,7 +79,7 @@ def test_the_loss_falls_and_eight_devices_equal_one(name, mesh):
         assert_close(eight.params, one.params, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", others_slow(OPTIMIZERS, "adafactor"))
+@pytest.mark.parametrize("name", others_slow(OPTIMIZERS, "adamw"))
 def test_moments_lie_as_their_weights_do(name):
     config, mesh = config_of(name), mesh_of(2, 2, 2)
     with jax.set_mesh(mesh):
@@ -244,7 +244,7 @@ CHECKPOINTED += [("adamw", {}, "bfloat16"), ("adamw", {"offload": True}, "float3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "more", "dtype"), others_in_faults(CHECKPOINTED, *CHECKPOINTED[-3:]))
+@pytest.mark.parametrize(("name", "more", "dtype"), others_in_faults(CHECKPOINTED, *CHECKPOINTED[-3:-1]))
 def test_a_restored_state_goes_on_to_the_same_bits(name, more, dtype, tmp_path):
     config, mesh = config_of(name, **more), mesh_of(2, 2, 2)
     config.train.param_dtype = dtype
@@ -262,7 +262,7 @@ def test_a_restored_state_goes_on_to_the_same_bits(name, more, dtype, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("name", others_slow(["adamw", "adafactor"], "adafactor"))
+@pytest.mark.parametrize("name", others_slow(["adamw", "adafactor"], "adamw"))
 def test_moments_in_host_memory_are_the_same_moments(name):
     mesh = mesh_of(2, 2, 2)
     here, _ = trained(config_of(name), mesh, 2)

@@ -74,7 +74,7 @@ class Hub:
 @contextlib.contextmanager
 def serving(commits: dict[str, Path]):
     stand_in = Hub(commits)
-    threading.Thread(target=stand_in.server.serve_forever, daemon=True).start()
+    threading.Thread(target=stand_in.server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield stand_in
     finally:

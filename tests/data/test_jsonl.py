@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sami_jax.data.jsonl import parse, read_appended, read_json, read_jsonl, write_jsonl
@@ -112,6 +112,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=20)
 @given(st.lists(st.dictionaries(st.text(), JSON), min_size=1))
 def test_what_was_written_is_read_again(tmp_path_factory, rows):
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"

@@ -101,7 +101,7 @@ def test_a_number_is_named_for_every_margin():
             assert margin < gain <= 0.5 and 2 <= queries <= shows(margin)[1]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_equal_models_are_called_better_in_few_cases():
     """At margin 0, where every difference counts: the sign test's own two and a half per cent a side, for few queries too."""
     for queries in (8, 16, 64, 250):

@@ -174,12 +174,8 @@ def test_what_takes_no_model(tmp_path, name):
         assert "\u2026" not in out and "\\u2500" not in out
 
 
-@pytest.mark.parametrize(
-    "names",
-    # A whole run is costly: CI makes one of them, `make faults` all.
-    [pytest.param(n, marks=pytest.mark.slow if i == 1 else pytest.mark.faults) for i, n in enumerate(TOGETHER)],
-    ids=lambda names: names[0],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("names", TOGETHER, ids=lambda names: names[0])
 def test_a_whole_run_and_all_that_is_about_it(tmp_path, names):
     chosen = together(names)
     folder, _, err = live_in(tmp_path, chosen, WHOLE)

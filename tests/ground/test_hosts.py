@@ -160,7 +160,12 @@ def test_bad_input_is_said_once(tmp_path):
     assert first[0] == second[0] == 2
     for err, name in ((first[2], "here"), (second[2], "there")):
         assert err.endswith(f"{name}: process 1 does not see what process 0 writes here; use a folder that all share\n")
-    first, second = ends(start_pair(run(tmp_path / "one"), run(tmp_path / "one", bad)))
+
+
+@pytest.mark.faults
+def test_bad_input_of_one_process_ends_the_other(tmp_path):
+    bad = run(tmp_path / "one", "--config.optim.learning_rate=-1")
+    first, second = ends(start_pair(run(tmp_path / "one"), bad))
     assert second[0] == 2 and "must be above 0" in second[2]
     assert (first[0], first[2]) == (hosts.LOST_STATUS, LINE)
 

@@ -291,6 +291,7 @@ def test_crashed_run_starts_again_on_its_machines(world, plain, wait_for):
     assert [asked.count(verb) for verb in ("delete", "create", "scp", "install", "stop", "run")] == [0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_after_a_crash_is_ended(world, plain, wait_for):
     world.answer(describe=[[0, "READY"]])
     world.sami_ends(["wait", 0], [1, 0])
@@ -301,6 +302,7 @@ def test_a_process_that_hangs_after_a_crash_is_ended(world, plain, wait_for):
     assert status == 0 and asked.count("run") == 2 and asked.count("stop") == 1, said  # up's run, and one more
 
 
+@pytest.mark.slow
 def test_restarts_are_bounded(world):
     settings = world.settings("tpu_pod", QUEUED="no", PACKAGE=GIT, POLL_SECONDS="0", MAX_RESTARTS="2")
     world.answer(describe=[[0, "READY"]])

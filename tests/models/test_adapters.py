@@ -65,7 +65,7 @@ def test_at_the_start_adapters_change_nothing(small, small_params, mesh):
     np.testing.assert_array_equal(our_logits(small, params, tokens), our_logits(SMALL, small_params, tokens))
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", others_slow(["none", "full"], "full"))
 def test_adapters_alone_are_trained(small, small_params, mesh, config, remat):
     """In two microbatches, of which the second is added in place where remat is full."""
     config.train.remat = remat

@@ -14,6 +14,7 @@ from sami_jax.models.config import ModelConfig
 from sami_jax.models.published import SHAPES
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import make_plan
+from sami_jax.planning.show import as_json
 from sami_jax.planning.suggest import best_mesh, predicted_peak
 from sami_jax.planning.topology import CHIPS, open_topology
 
@@ -65,6 +66,10 @@ def test_a_plan_says_what_is_in_memory(config, topology):
     sent = {one.kind for program in plan.programs for one in program.collectives}
     assert "all-gather" in sent or "collective-permute" in sent
     assert all(seconds > 0 for seconds in plan.times.iterations) and plan.chip_hours > 0
+    told = json.loads(json.dumps(as_json(plan, None, 1.2)))
+    assert told["fits"] and told["chips"] == 4 and told["suggestion"] is None
+    assert {phase["name"] for phase in told["phases"]} == set(phases)
+    assert told["cost"] == pytest.approx(1.2 * plan.chip_hours)
 
 
 def abstract(model):
@@ -127,7 +132,7 @@ def test_capacities_are_stated_a_device():
     assert all(dataclasses.asdict(chip)["links"] < chip.bandwidth for chip in CHIPS.values())
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_json_of_the_command(capfd, monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "0")
     assert main(["plan", "--topology=v5e:1x1", "--json", "--price=1.2", "--config.train.microbatches=64"]) == 0

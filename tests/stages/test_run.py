@@ -251,9 +251,7 @@ def test_stages_alone_equal_the_loop(undisturbed, tmp_path):
 @pytest.mark.skipif("SAMI_REFERENCE" not in os.environ, reason="needs the public reference data")
 @pytest.mark.parametrize(
     "config",
-    others_in_faults(
-        ["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"], "hh_mistral7b", "tldr_mixtral8x7b"
-    ),
+    others_in_faults(["tldr_mistral7b", "hh_mistral7b", "tldr_mixtral8x7b", "diverse_llama3_70b"], "tldr_mixtral8x7b"),
 )
 def test_paper_configs_run_on_real_text(config, tmp_path):
     overrides = ["--config.train.updates=(1,)", "--config.evaluation.queries=2", "--config.train.batch_size=2"]

@@ -122,7 +122,7 @@ def posted(received: list):
     """The address of a server on this machine that keeps what it is sent."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
     server.received = received
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/hook"
     finally:
