@@ -233,8 +233,8 @@ def peak_bytes() -> int:
 
 def decoding(config: ModelConfig, params: dict, batch: int, mesh, report: dict) -> dict:
     options = SamplingOptions(temperature=0.0, max_new_tokens=2 * STEPS)
-    static = {"config": config, "options": options, "end_tokens": (config.vocab_size,)}
     positions = CONTEXT + 2 * STEPS
+    static = {"config": config, "options": options, "end_tokens": (config.vocab_size,), "reach": positions}
     with jax.set_mesh(mesh), laid_out(params, mesh) as layers:
         slots = empty_slots(config, options, batch, positions, jnp.bfloat16, keeps_stacked(mesh))
         going = np.zeros(batch, bool)

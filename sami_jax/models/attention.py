@@ -4,6 +4,7 @@ Scores and softmax are in float32. Shapes: queries [N, T, H, head_dim], keys and
 query heads share one key head.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,27 +97,50 @@ def _parts(x: jax.Array, slices: list[slice]) -> jax.Array:
 
 
 def cached_attention(
-    cache: LayerCache, positions: jax.Array, window: int | jax.Array | None, cap: float | None = None
+    cache: LayerCache,
+    positions: jax.Array,
+    window: int | jax.Array | None,
+    cap: float | None = None,
+    reach: int | None = None,
 ) -> Attend:
     """One new token a row, written to the cache and attending to all that lies in it.
 
     Args:
       positions: [R] int32, of the new tokens.
+      reach: as `reach_of` has it, of the rows that count: no position of theirs is as large. None for all of the cache.
     """
+    reach = reach or cache.slots
     slots = slot_positions(positions, cache.slots)
     mask = (slots >= 0) & (slots <= positions[:, None])
     if window is not None:
         mask &= positions[:, None] - slots < window
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array):
-        written = cache.write(k, v, positions)
+        written = cache.write(k, v, positions, reach)
         queries = _scaled_by_key_head(q, k)[:, 0]
-        scores = jnp.einsum("rkgh,rkhs->rkgs", queries, written.keys, preferred_element_type=jnp.float32)
-        scores = soft_capped(scores, cap)
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(v.dtype)
-        return jnp.einsum("rkgs,rksh->rkgh", weights, written.values).reshape(q.shape), written
+
+        def scores(block: slice, keys: jax.Array) -> jax.Array:
+            own = jnp.einsum("rkgh,rkhs->rkgs", queries, keys, preferred_element_type=jnp.float32)
+            return jnp.where(mask[:, None, None, block], soft_capped(own, cap), MASKED)
+
+        def seen(weights: jax.Array, values: jax.Array) -> jax.Array:
+            weights = weights.astype(v.dtype)
+            return jnp.einsum("rkgs,rksh->rkgh", weights, values, preferred_element_type=jnp.float32)
+
+        blocks, keys, values = zip(*written.read(reach), strict=True)
+        weights = _softmax([scores(block, own) for block, own in zip(blocks, keys, strict=True)])
+        out = functools.reduce(jnp.add, map(seen, weights, values))
+        return out.astype(v.dtype).reshape(q.shape), written
 
     return attend
+
+
+def _softmax(parts: list[jax.Array]) -> list[jax.Array]:
+    """Over the last axes of all parts, [..., S] each. A further part of masked scores changes no bit of the others."""
+    most = functools.reduce(jnp.maximum, [part.max(axis=-1, keepdims=True) for part in parts])
+    parts = [jnp.exp(part - most) for part in parts]
+    total = functools.reduce(jnp.add, [part.sum(axis=-1, keepdims=True) for part in parts])
+    return [part / total for part in parts]
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float | None) -> jax.Array:

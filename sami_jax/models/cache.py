@@ -1,6 +1,12 @@
 """The key-value cache: for each layer, a ring of slots for each row. The token at position p lies in slot p mod S, so rows may
-be at different positions, and a sliding window needs no more slots than it is wide."""
+be at different positions, and a sliding window needs no more slots than it is wide.
 
+A long ring's slots lie in a few blocks, arrays of their own: those behind the longest row need not be read. Attention adds up
+block by block, so that what it says is the same to the bit however many are.
+"""
+
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,44 +16,84 @@ from jax.sharding import Mesh
 from sami_jax.models.config import ModelConfig
 from sami_jax.sharding import constrain, named_sharding
 
+# Of a ring there are so many blocks at most, of so many slots at least: how far is read is known when a program is compiled.
+BLOCKS, SMALLEST_BLOCK = 4, 256
+
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer, laid out as attention's matrix products read them: nothing is transposed."""
 
-    keys: jax.Array  # [R, K, head_dim, S]
-    values: jax.Array  # [R, K, S, head_dim]
+    keys: tuple[jax.Array, ...]  # of each block, [R, K, head_dim, slots]
+    values: tuple[jax.Array, ...]  # likewise [R, K, slots, head_dim]
+    layer: jax.Array | None = None  # number of the layer, where the arrays are those of all, stacked
+
+    @property
+    def blocks(self) -> list[slice]:
+        """The slots of each."""
+        ends = list(itertools.accumulate(values.shape[-2] for values in self.values))
+        return [slice(end - values.shape[-2], end) for end, values in zip(ends, self.values, strict=True)]
 
     @property
     def slots(self) -> int:
-        return self.values.shape[2]
+        return self.blocks[-1].stop
 
-    def write(self, keys: jax.Array, values: jax.Array, positions: jax.Array) -> "LayerCache":
-        """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong."""
+    def read(self, reach: int) -> list[tuple[slice, jax.Array, jax.Array]]:
+        """Each block that begins below `reach`, its keys and its values."""
+        chosen = (lambda x: x) if self.layer is None else (lambda x: x[self.layer])
+        every = zip(self.blocks, self.keys, self.values, strict=True)
+        return [(block, chosen(keys), chosen(values)) for block, keys, values in every if block.start < reach]
+
+    def write(self, keys: jax.Array, values: jax.Array, positions: jax.Array, reach: int) -> "LayerCache":
+        """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong; what belongs to blocks that do not
+        begin below `reach` is dropped."""
         rows, slots = jnp.arange(positions.shape[0]), positions % self.slots
-        return LayerCache(
-            self.keys.at[rows, :, :, slots].set(keys[:, 0].astype(self.keys.dtype)),
-            self.values.at[rows, :, slots].set(values[:, 0].astype(self.values.dtype)),
-        )
+
+        def put(block: slice, own_keys: jax.Array, own_values: jax.Array):
+            if block.start >= reach:
+                return own_keys, own_values
+            # Before a block is behind it too, where nothing is written.
+            place = jnp.where(slots < block.start, block.stop, slots) - block.start
+            return (
+                own_keys.at[*self._of, rows, :, :, place].set(keys[:, 0].astype(own_keys.dtype), mode="drop"),
+                own_values.at[*self._of, rows, :, place].set(values[:, 0].astype(own_values.dtype), mode="drop"),
+            )
+
+        return self._with(put)
 
     def admit(self, keys: jax.Array, values: jax.Array, lengths: jax.Array, rows: jax.Array) -> "LayerCache":
         """Fills `rows` [G] with prompts of `lengths` [G], whose keys and values [G, P, K, head_dim] lie at their positions.
 
         Rows past the last one are dropped.
         """
-        positions = jnp.maximum(slot_positions(lengths - 1, self.slots), 0)
-        positions = jnp.minimum(positions, keys.shape[1] - 1)[:, :, None, None]
+        longest = keys.shape[1]
+        positions = jnp.clip(slot_positions(lengths - 1, self.slots), 0, longest - 1)[:, :, None, None]
 
-        def put(old: jax.Array, new: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-            by_slot = jnp.take_along_axis(new, positions, axis=1).transpose(axes)
-            return old.at[rows].set(by_slot.astype(old.dtype), mode="drop")
+        def put(block: slice, own_keys: jax.Array, own_values: jax.Array):
+            if block.start >= longest:
+                return own_keys, own_values
 
-        return LayerCache(put(self.keys, keys, (0, 2, 3, 1)), put(self.values, values, (0, 2, 1, 3)))
+            def filled(old: jax.Array, new: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+                by_slot = jnp.take_along_axis(new, positions[:, block], axis=1).transpose(axes)
+                return old.at[*self._of, rows].set(by_slot.astype(old.dtype), mode="drop")
+
+            return filled(own_keys, keys, (0, 2, 3, 1)), filled(own_values, values, (0, 2, 1, 3))
+
+        return self._with(put)
+
+    @property
+    def _of(self) -> tuple[jax.Array, ...]:
+        return () if self.layer is None else (self.layer,)
+
+    def _with(self, changed: Callable) -> "LayerCache":
+        """With what becomes of each block's slots, keys and values."""
+        keys, values = zip(*map(changed, self.blocks, self.keys, self.values), strict=True)
+        return self._replace(keys=keys, values=values)
 
 
 # Each layer's, or one that holds all layers, stacked.
 Cache = tuple[LayerCache, ...] | LayerCache
 
-_AXES = LayerCache._make((("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim")))
+_KEYS, _VALUES = ("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim")
 
 
 def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
@@ -55,18 +101,31 @@ def slot_positions(latest: jax.Array, slots: int) -> jax.Array:
     return latest[:, None] - (latest[:, None] - jnp.arange(slots)[None]) % slots
 
 
+def reach_of(taken: int, positions: int) -> int:
+    """How far a cache for texts of up to `positions` tokens is read where the longest row has `taken`, or will have next."""
+    size = _block_size(positions)
+    return min(size * -(-taken // size), positions)
+
+
+def _block_size(positions: int) -> int:
+    return max(SMALLEST_BLOCK, 128 * -(-positions // (128 * BLOCKS)))
+
+
 def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bool = False) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
+    size = _block_size(positions)
 
     def of(slots: int) -> LayerCache:
-        layers = (config.n_layers,) if stacked else ()
-        keys = (*layers, rows, config.n_kv_heads, config.head_dim, slots)
-        values = (*layers, rows, config.n_kv_heads, slots, config.head_dim)
-        arrays = (
-            constrain(jnp.zeros(shape, dtype), *_layers(stacked), *axes)
-            for shape, axes in zip((keys, values), _AXES, strict=True)
+        sizes = [min(size, slots - start) for start in range(0, slots, size)]
+        layers, heads, width = (config.n_layers,) if stacked else (), config.n_kv_heads, config.head_dim
+
+        def empty(shape: tuple[int, ...], axes: tuple[str, ...]) -> jax.Array:
+            return constrain(jnp.zeros((*layers, *shape), dtype), *_layers(stacked), *axes)
+
+        return LayerCache(
+            tuple(empty((rows, heads, width, size), _KEYS) for size in sizes),
+            tuple(empty((rows, heads, size, width), _VALUES) for size in sizes),
         )
-        return LayerCache(*arrays)
 
     slots = [min(positions, window or positions) for window in config.windows]
     by_slots = {count: of(count) for count in ({max(slots)} if stacked else set(slots))}
@@ -76,8 +135,12 @@ def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bo
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
     """The cache with shardings in place of arrays: as it lies on `mesh`."""
     stacked = isinstance(cache, LayerCache)
-    layer = LayerCache._make(named_sharding(mesh, (*_layers(stacked), *axes)) for axes in _AXES)
-    return layer if stacked else (layer,) * len(cache)
+
+    def of(layer: LayerCache) -> LayerCache:
+        keys, values = (named_sharding(mesh, (*_layers(stacked), *axes)) for axes in (_KEYS, _VALUES))
+        return layer._replace(keys=(keys,) * len(layer.keys), values=(values,) * len(layer.values))
+
+    return of(cache) if stacked else tuple(map(of, cache))
 
 
 def _layers(stacked: bool) -> tuple[str, ...]:

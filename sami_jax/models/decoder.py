@@ -107,12 +107,18 @@ class Decoder(nnx.Module):
 
         return self._through(layers, prompts, positions, cache, admitting)[1]
 
-    def decode(self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them."""
+    def decode(
+        self, layers: Layers, tokens: jax.Array, positions: jax.Array, cache: Cache, reach: int | None = None
+    ) -> tuple[jax.Array, Cache]:
+        """Reads one more token a row, tokens [R] at positions [R] -> hidden states [R, D] and the cache with them.
+
+        Args:
+          reach: how far the cache is read, see `cached_attention`.
+        """
 
         def attending(layer_cache: LayerCache, kind: Kind) -> Attend:
             window = self.config.sliding_window if kind.window is None else kind.window
-            return cached_attention(layer_cache, positions, window, self.config.attention_cap)
+            return cached_attention(layer_cache, positions, window, self.config.attention_cap, reach)
 
         x, cache = self._through(layers, tokens[:, None], positions[:, None], cache, attending)
         return self.final_norm(x)[:, 0], cache
@@ -141,8 +147,8 @@ class Decoder(nnx.Module):
 
             def step(carry, layer):
                 (x, cache), (weights, kind, number) = carry, layer
-                x, kept = block(x, weights, jax.tree.map(operator.itemgetter(number), cache), kind)
-                return (x, jax.tree.map(lambda all_, own: all_.at[number].set(own), cache, kept)), None
+                x, cache = block(x, weights, cache._replace(layer=number), kind)
+                return (x, cache._replace(layer=None)), None
 
             numbers = jnp.arange(self.config.n_layers)
             return jax.lax.scan(step, (x, cache), (layers, of_layers, numbers))[0]

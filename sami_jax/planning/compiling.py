@@ -98,7 +98,7 @@ class Programs:
         params, layers, slots = self._sampler()
         number = jax.ShapeDtypeStruct((), jnp.int32)
         arguments = (params, layers, slots, self._by_row((self.rows,), jnp.bool_), number, number)
-        static = {"config": self.model, "options": self._options(), "end_tokens": (0,)}
+        static = {"config": self.model, "options": self._options(), "end_tokens": (0,), "reach": self._places()}
         return self._compile("decode", decoding.decode_tokens, *arguments, **static)
 
     def check(self) -> Compiled:
@@ -150,16 +150,18 @@ class Programs:
         s = self.config.sampling
         return SamplingOptions(s.temperature, s.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
 
+    def _places(self) -> int:
+        return decoding.places(self.texts.prefix, self._options(), self.mesh)
+
     def _sampler(self):
         params = self.weights()
         if self.model.adapter:  # sampled from as they are trained: beside the base
             params = joined(params, self._cast(self.state.params))
-        positions = decoding.places(self.texts.prefix, self._options(), self.mesh)
         stacked = decoding.keeps_stacked(self.mesh)
         layers = params.pop("blocks")
         if not stacked:
             layers = [jax.tree.map(_one_of, layers)] * self.model.n_layers
-        static = (self.model, self._options(), self.rows, positions, self.dtype, stacked)
+        static = (self.model, self._options(), self.rows, self._places(), self.dtype, stacked)
         with jax.set_mesh(self.mesh):
             slots = jax.eval_shape(functools.partial(decoding.empty_slots, *static))
         return params, layers, _placed(slots, decoding.slots_shardings(slots, self.mesh))

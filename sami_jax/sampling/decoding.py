@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sami_jax.ground import compilation, display, hosts
-from sami_jax.models.cache import Cache, cache_shardings, new_cache
+from sami_jax.models.cache import Cache, cache_shardings, new_cache, reach_of
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import Layers, bind, layers_apart, whole
 from sami_jax.sampling.drawing import SamplingOptions, choose, contrasted
@@ -86,18 +86,21 @@ def admit_prompts(params, layers, slots: Slots, prompts, lengths, seeds, rows, *
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens"), donate_argnames="slots")
-def decode_tokens(params, layers, slots: Slots, finished, enough, steps, *, config, options, end_tokens) -> Slots:
+@functools.partial(jax.jit, static_argnames=("config", "options", "end_tokens", "reach"), donate_argnames="slots")
+def decode_tokens(
+    params, layers, slots: Slots, finished, enough, steps, *, config, options, end_tokens, reach
+) -> Slots:
     """Decodes until `enough` rows have finished or `steps` tokens were sampled.
 
     Args:
       finished: [R] bool, as the host knows it, stop strings included.
+      reach: how far the cache is read; no row that is not finished gets a token at a later position.
     """
     model = bind(config, whole(params, layers))
 
     def one_token(carry):
         slots, step = carry
-        hidden, cache = model.decode(layers, slots.last, slots.position, slots.cache)
+        hidden, cache = model.decode(layers, slots.last, slots.position, slots.cache, reach)
         logits = model.unembed(hidden)
         if options.contrast:
             logits = contrasted(logits, options.contrast)
@@ -188,10 +191,10 @@ class _Generation:
         self.ended: list[int] = []  # steps of the responses that ended by themselves
         self.cut = 0  # responses that were as long as may be
         self.forecast = Forecast(self.rows, options.max_new_tokens)
-        positions = places(max(map(len, prompts)), options, mesh)
+        self.places = places(max(map(len, prompts)), options, mesh)
         with jax.set_mesh(mesh):
             stacked = keeps_stacked(mesh)
-            self.slots = empty_slots(config, options, self.rows, positions, params["embedding"].dtype, stacked)
+            self.slots = empty_slots(config, options, self.rows, self.places, params["embedding"].dtype, stacked)
 
     def responses(self) -> Iterator[Response]:
         done: dict[int, Response] = {}
@@ -232,14 +235,22 @@ class _Generation:
         free = len(self._free())
         # With prompts waiting, stop as soon as a group of them can enter; else when the last row is done.
         enough = max(self.group, free + 1) if self.next_prompt < len(self.prompts) else self.rows
+        longest = self._longest()
+        reach = reach_of(longest, self.places)
+        steps = min(self.steps, reach - longest + 1)
         seconds = compilation.stopwatch()
         finished = self._by_row(self.finished)
-        static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens}
-        self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, self.steps, **static)
+        static = {"config": self.config, "options": self.options, "end_tokens": self.end_tokens, "reach": reach}
+        self.slots = decode_tokens(self.params, self.layers, self.slots, finished, enough, steps, **static)
         self.finished = gathered(self.slots.finished).copy()
         before, self.took = self.took, gathered(self.slots.sampled).astype(int)
         self.forecast.decoded(seconds(), int((self.took - before).max()))
         self._pace(seconds())
+
+    def _longest(self) -> int:
+        """Tokens of the longest row, its prompt and what was sampled."""
+        running = ((row, index) for row, index in enumerate(self.occupant) if index is not None)
+        return max(len(self.prompts[index]) + int(self.took[row]) for row, index in running)
 
     def _pace(self, seconds: float) -> None:
         """Chooses the steps of the next call, after one that took so many seconds. All hosts must choose alike, and their clocks

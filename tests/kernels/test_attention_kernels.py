@@ -111,7 +111,8 @@ def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
             )
             for config in (dataclasses.replace(model, attention=backend), model)
         )
-    for (keys, values), (expected_keys, expected_values) in zip(cache, expected, strict=True):
+    for layer, expected_layer in zip(cache, expected, strict=True):
+        ([keys], [values], _), ([expected_keys], [expected_values], _) = layer, expected_layer
         for row, length in enumerate(lengths):
             np.testing.assert_allclose(keys[row, ..., :length], expected_keys[row, ..., :length], atol=1e-4)
             np.testing.assert_allclose(values[row, :, :length], expected_values[row, :, :length], atol=1e-4)

@@ -1,5 +1,6 @@
 """Sampling: the distribution asked for, stops, rows that do not depend on their company, and what is told meanwhile."""
 
+import dataclasses
 import gc
 
 import jax
@@ -11,7 +12,9 @@ from support.small_model import SMALL, mesh_of
 
 from sami_jax.ground.display import showing
 from sami_jax.ground.work import Work
-from sami_jax.models.decoder import layers_apart, param_shardings
+from sami_jax.models import cache
+from sami_jax.models.cache import new_cache
+from sami_jax.models.decoder import bind, layers_apart, param_shardings, whole
 from sami_jax.sampling import decoding, drawing
 from sami_jax.sampling.decoding import generate, keeps_stacked
 from sami_jax.sampling.drawing import SamplingOptions, choose
@@ -40,6 +43,8 @@ def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens
     )
 
 
+# Without a window, whose ring a small cache would be.
+FAR = dataclasses.replace(SMALL, sliding_window=None)
 PROMPTS = [list(range(1, 1 + n)) for n in (3, 11, 5, 70, 2, 8, 30)]
 SEEDS = [5, 6, 7, 8, 9, 10, 11]
 
@@ -50,6 +55,55 @@ def test_a_row_depends_on_its_seed_alone(small_params, mesh):
     assert responses(small_params, mesh, PROMPTS[::-1], SEEDS[::-1], 3)[::-1] == together
     again = responses(small_params, mesh, [PROMPTS[0]] * 3, [5, 6, 5], 3)
     assert again[0] == again[2] == together[0] != again[1]
+
+
+def in_blocks_of(monkeypatch, size: int) -> None:
+    monkeypatch.setattr(cache, "_block_size", lambda positions: size)
+    jax.clear_caches()  # programs know their blocks
+
+
+def test_how_far_is_read_changes_nothing(small_params, mesh, monkeypatch):
+    in_blocks_of(monkeypatch, 32)
+    chosen, honest = set(), decoding.reach_of
+    monkeypatch.setattr(
+        decoding, "reach_of", lambda taken, places: chosen.add(honest(taken, places)) or honest(taken, places)
+    )
+    as_far_as_needed = responses(small_params, mesh, PROMPTS, SEEDS, 2)
+    assert chosen >= {32, 64, 96}
+    monkeypatch.setattr(decoding, "reach_of", lambda taken, places: places)
+    assert responses(small_params, mesh, PROMPTS, SEEDS, 2) == as_far_as_needed
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_step_reads_as_far_as_it_is_told(small_params, monkeypatch, stacked):
+    """To the bit what all of it says; what is no number behind that reaches nothing, and stays as it is."""
+    in_blocks_of(monkeypatch, 8)
+    rng, empty = np.random.default_rng(0), new_cache(FAR, 2, 20, jnp.float32, stacked)
+    filled = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32)), empty)
+    layers = small_params["blocks"]
+    if not stacked:
+        layers = [jax.tree.map(lambda weight, n=n: weight[n], layers) for n in range(FAR.n_layers)]
+    model = bind(FAR, whole(small_params, layers))
+    step = layers, jnp.array([7, 8]), jnp.array([6, 2])
+    expected, kept = model.decode(*step, filled)
+    np.testing.assert_array_equal(model.decode(*step, filled, 8)[0], expected)
+
+    def spoilt(layer):
+        return layer._replace(values=(layer.values[0], *(jnp.full_like(x, jnp.nan) for x in layer.values[1:])))
+
+    broken = spoilt(filled) if stacked else tuple(map(spoilt, filled))
+    found, after = model.decode(*step, broken, 8)
+    np.testing.assert_array_equal(found, expected)
+    jax.tree.map(np.testing.assert_array_equal, after, spoilt(kept) if stacked else tuple(map(spoilt, kept)))
+    assert not np.isfinite(model.decode(*step, broken)[0]).any()
+
+
+def test_blocks_are_few():
+    for positions, reaches in ((200, {200}), (1100, {384, 768, 1100}), (33000, {8320, 16640, 24960, 33000})):
+        assert {cache.reach_of(taken, positions) for taken in range(1, positions + 1)} == reaches
+        layer, *_ = new_cache(FAR, 1, positions, jnp.float32)
+        assert [block.stop for block in layer.blocks] == sorted(reaches)
 
 
 def test_layers_are_apart_where_weights_are_whole(mesh):
