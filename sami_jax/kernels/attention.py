@@ -24,9 +24,14 @@ LANES = 128  # what Splash's sizes must be multiples of
 QUERIES, KEYS, KEYS_AT_ONCE = 768, 1024, 512
 
 
-def whole_attention(kernel: Kernel, window: int | None):
-    """Causal attention of rows of one text to themselves; keeps keys and values for a cache."""
-    return lambda q, k, v: (kernel(q, k, v, None, window), (k, v))
+def whole_attention(kernel: Kernel, window: int | None, ahead: int = 0):
+    """Causal attention of rows of one text to themselves, as `attention.causal_attention`; keeps keys and values for a cache."""
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array):
+        first_key = jnp.zeros(q.shape[0], jnp.int32) if ahead else None
+        return kernel(q, k, v, first_key, window), (k, v)
+
+    return attend
 
 
 def packed_attention(kernel: Kernel, rows: PackedRows, owners: jax.Array, window: int | None):

@@ -32,24 +32,27 @@ def causal_attention(
     owners: jax.Array | None = None,
     sizes: Sizes | None = None,
     cap: float | None = None,
+    ahead: int = 0,
 ) -> Attend:
     """Causal attention of rows to themselves, a block of queries at a time; keeps keys and values for a cache.
 
     Args:
-      positions: [N or 1, T] int32, the place of each token in its own text.
+      positions: [N or 1, S] int32, the place of each token in its own text.
       window: latest positions that a query sees, its own included; None for all.
       owners: [N, T] int32 for packed rows, as `PackedRows.owners`: a response sees the prefix and itself, as if it alone
         followed; None for rows of one text.
       sizes: bounds of packed rows. Between the longest prefix and the longest response before a block lie keys that none
         of its queries sees: they are never touched.
       cap: soft, of scores; None for none.
+      ahead: of the S tokens, so many first ones have keys and values alone.
     """
     blocks = []
-    for queries, seen in _blocks(positions.shape[1], sizes):
+    for queries, seen in _blocks(positions.shape[1] - ahead, sizes, ahead):
+        own = slice(queries.start + ahead, queries.stop + ahead)
         places = np.concatenate([np.arange(part.start, part.stop) for part in seen])
-        mask = jnp.asarray(np.arange(queries.start, queries.stop)[:, None] >= places[None])[None]
+        mask = jnp.asarray(np.arange(own.start, own.stop)[:, None] >= places[None])[None]
         if window is not None:
-            mask &= positions[:, queries, None] - _parts(positions, seen)[:, None, :] < window
+            mask &= positions[:, own, None] - _parts(positions, seen)[:, None, :] < window
         if owners is not None:
             mask &= ~_hidden_from(owners[:, queries, None], _parts(owners, seen)[:, None, :])
         blocks.append((queries, seen, mask))
@@ -72,12 +75,12 @@ def score_bytes(heads: int, total: int, sizes: Sizes | None = None) -> int:
     return 4 * heads * sum(looks)
 
 
-def _blocks(total: int, sizes: Sizes | None) -> Iterator[tuple[slice, list[slice]]]:
+def _blocks(total: int, sizes: Sizes | None, ahead: int = 0) -> Iterator[tuple[slice, list[slice]]]:
     """Queries that are taken together, and the keys that any of them sees."""
     size = max(SMALLEST_BLOCK, -(-total // BLOCKS))
     for start in range(0, total, size):
         queries = slice(start, min(start + size, total))
-        seen = [slice(0, queries.stop)]
+        seen = [slice(0, queries.stop + ahead)]
         if sizes is not None and (own := start - sizes.response) > sizes.prefix:
             seen = [slice(0, sizes.prefix), slice(own, queries.stop)]
         yield queries, seen
@@ -97,11 +100,7 @@ def _parts(x: jax.Array, slices: list[slice]) -> jax.Array:
 
 
 def cached_attention(
-    cache: LayerCache,
-    positions: jax.Array,
-    window: int | jax.Array | None,
-    cap: float | None = None,
-    reach: int | None = None,
+    cache: LayerCache, positions: jax.Array, window: int | jax.Array | None, cap: float | None, reach: int | None
 ) -> Attend:
     """One new token a row, written to the cache and attending to all that lies in it.
 
@@ -128,7 +127,7 @@ def cached_attention(
             return jnp.einsum("rkgs,rksh->rkgh", weights, values, preferred_element_type=jnp.float32)
 
         blocks, keys, values = zip(*written.read(reach), strict=True)
-        weights = _softmax([scores(block, own) for block, own in zip(blocks, keys, strict=True)])
+        weights = _softmax(list(map(scores, blocks, keys)))
         out = functools.reduce(jnp.add, map(seen, weights, values))
         return out.astype(v.dtype).reshape(q.shape), written
 

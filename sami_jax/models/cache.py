@@ -7,7 +7,7 @@ block by block, so that what it says is the same to the bit however many are.
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,13 +39,18 @@ class LayerCache(NamedTuple):
 
     def read(self, reach: int) -> list[tuple[slice, jax.Array, jax.Array]]:
         """Each block that begins below `reach`, its keys and its values."""
-        chosen = (lambda x: x) if self.layer is None else (lambda x: x[self.layer])
         every = zip(self.blocks, self.keys, self.values, strict=True)
-        return [(block, chosen(keys), chosen(values)) for block, keys, values in every if block.start < reach]
+        return [(block, keys[self._of], values[self._of]) for block, keys, values in every if block.start < reach]
+
+    def texts(self, rows: int) -> tuple[jax.Array, jax.Array]:
+        """Keys and values [rows, slots, K, head_dim] of texts as long as there are slots, each of our rows as often as it fits in."""
+        _, keys, values = zip(*self.read(self.slots), strict=True)
+        keys, values = jnp.concatenate(keys, 3).transpose(0, 3, 1, 2), jnp.concatenate(values, 2).transpose(0, 2, 1, 3)
+        each = rows // keys.shape[0]
+        return jnp.repeat(keys, each, axis=0), jnp.repeat(values, each, axis=0)
 
     def write(self, keys: jax.Array, values: jax.Array, positions: jax.Array, reach: int) -> "LayerCache":
-        """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong; what belongs to blocks that do not
-        begin below `reach` is dropped."""
+        """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong, in blocks that begin below `reach`."""
         rows, slots = jnp.arange(positions.shape[0]), positions % self.slots
 
         def put(block: slice, own_keys: jax.Array, own_values: jax.Array):
@@ -93,6 +98,11 @@ class LayerCache(NamedTuple):
 # Each layer's, or one that holds all layers, stacked.
 Cache = tuple[LayerCache, ...] | LayerCache
 
+
+def of_layer(cache: Cache, number: Any) -> LayerCache:
+    return cache._replace(layer=number) if isinstance(cache, LayerCache) else cache[number]
+
+
 _KEYS, _VALUES = ("batch", "kv_heads", "head_dim", "sequence"), ("batch", "kv_heads", "sequence", "head_dim")
 
 
@@ -113,18 +123,16 @@ def _block_size(positions: int) -> int:
 
 def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bool = False) -> Cache:
     """An empty cache for texts of up to `positions` tokens."""
-    size = _block_size(positions)
+    shape = *(config.n_layers,) * stacked, rows, config.n_kv_heads
+    block = _block_size(positions)
 
     def of(slots: int) -> LayerCache:
-        sizes = [min(size, slots - start) for start in range(0, slots, size)]
-        layers, heads, width = (config.n_layers,) if stacked else (), config.n_kv_heads, config.head_dim
-
-        def empty(shape: tuple[int, ...], axes: tuple[str, ...]) -> jax.Array:
-            return constrain(jnp.zeros((*layers, *shape), dtype), *_layers(stacked), *axes)
-
+        sizes = [min(block, slots - start) for start in range(0, slots, block)]
+        keys = (jnp.zeros((*shape, config.head_dim, size), dtype) for size in sizes)
+        values = (jnp.zeros((*shape, size, config.head_dim), dtype) for size in sizes)
         return LayerCache(
-            tuple(empty((rows, heads, width, size), _KEYS) for size in sizes),
-            tuple(empty((rows, heads, size, width), _VALUES) for size in sizes),
+            tuple(constrain(x, *_axes(_KEYS, stacked)) for x in keys),
+            tuple(constrain(x, *_axes(_VALUES, stacked)) for x in values),
         )
 
     slots = [min(positions, window or positions) for window in config.windows]
@@ -135,13 +143,13 @@ def new_cache(config: ModelConfig, rows: int, positions: int, dtype, stacked: bo
 def cache_shardings(cache: Cache, mesh: Mesh) -> Cache:
     """The cache with shardings in place of arrays: as it lies on `mesh`."""
     stacked = isinstance(cache, LayerCache)
+    keys, values = (named_sharding(mesh, _axes(axes, stacked)) for axes in (_KEYS, _VALUES))
 
     def of(layer: LayerCache) -> LayerCache:
-        keys, values = (named_sharding(mesh, (*_layers(stacked), *axes)) for axes in (_KEYS, _VALUES))
         return layer._replace(keys=(keys,) * len(layer.keys), values=(values,) * len(layer.values))
 
     return of(cache) if stacked else tuple(map(of, cache))
 
 
-def _layers(stacked: bool) -> tuple[str, ...]:
-    return ("layer",) if stacked else ()
+def _axes(own: tuple[str, ...], stacked: bool) -> tuple[str, ...]:
+    return ("layer", *own) if stacked else own

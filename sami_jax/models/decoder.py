@@ -18,7 +18,7 @@ from flax import nnx
 from sami_jax.data.packing import PackedRows
 from sami_jax.kernels.attention import KERNELS, Kernel, packed_attention, whole_attention
 from sami_jax.models.attention import Attend, cached_attention, causal_attention, soft_capped
-from sami_jax.models.cache import Cache, LayerCache
+from sami_jax.models.cache import Cache, LayerCache, new_cache, of_layer
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.experts import RouterLosses
 from sami_jax.models.layers import Block, RMSNorm, projection_axes, random_weight
@@ -91,17 +91,29 @@ class Decoder(nnx.Module):
 
         return self._stack(rows.tokens, rows, seen, dtype, remat, accumulator)
 
-    def prefill(self, layers: Layers, prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array) -> Cache:
+    def prefill(
+        self, layers: Layers, shared: jax.Array, prompts: jax.Array, lengths: jax.Array, cache: Cache, rows: jax.Array
+    ) -> Cache:
         """Reads prompts [G, P] of `lengths` [G], right-padded, into `rows` [G] of the cache; rows past the last are dropped.
 
         Only keys and values are wanted, so compilation leaves out what the last layer does besides.
-        """
-        positions, attend = _causal(self.config, prompts)
 
-        def admitting(layer_cache: LayerCache, kind: Kind) -> Attend:
+        Args:
+          shared: [D, C], what all prompts begin with before these tokens, once for each shard of a batch; no window is narrower.
+        """
+        count, ahead = shared.shape
+        start = new_cache(self.config, count, ahead, self.embedding[...].dtype, isinstance(cache, LayerCache))
+        if ahead:
+            start = self.prefill(layers, shared[:, :0], shared, jnp.full(count, ahead), start, jnp.arange(count))
+        positions, attend = _causal(self.config, prompts, ahead)
+
+        def admitting(layer_cache: LayerCache, kind: Kind, number) -> Attend:
             def attend_and_admit(q: jax.Array, k: jax.Array, v: jax.Array):
+                if ahead:
+                    keys, values = of_layer(start, number).texts(k.shape[0])
+                    k, v = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
                 out, (keys, values) = attend(kind)(q, k, v)
-                return out, layer_cache.admit(keys, values, lengths, rows)
+                return out, layer_cache.admit(keys, values, ahead + lengths, rows)
 
             return attend_and_admit
 
@@ -116,7 +128,7 @@ class Decoder(nnx.Module):
           reach: how far the cache is read, see `cached_attention`.
         """
 
-        def attending(layer_cache: LayerCache, kind: Kind) -> Attend:
+        def attending(layer_cache: LayerCache, kind: Kind, number) -> Attend:
             window = self.config.sliding_window if kind.window is None else kind.window
             return cached_attention(layer_cache, positions, window, self.config.attention_cap, reach)
 
@@ -133,28 +145,28 @@ class Decoder(nnx.Module):
 
         Args:
           layers: the weights, as the cache: all stacked, or each layer's apart.
-          attend: a layer's cache and kind -> Attend that keeps the layer's cache as it is afterwards.
+          attend: a layer's cache, kind and number -> Attend that keeps the layer's cache as it is afterwards.
         """
         x = self._embedded(self.embedding[...][tokens])
         graphdef, _ = nnx.split(self.blocks)
         of_layers = kinds(self.config)
 
-        def block(x, weights, layer_cache, kind: Kind):
+        def block(x, weights, layer_cache, kind: Kind, number):
             layer = nnx.merge(graphdef, weights)
-            return layer(x, positions, attend(layer_cache, kind), turns=kind.frequencies)[:2]
+            return layer(x, positions, attend(layer_cache, kind, number), turns=kind.frequencies)[:2]
 
         if isinstance(cache, LayerCache):
 
             def step(carry, layer):
                 (x, cache), (weights, kind, number) = carry, layer
-                x, cache = block(x, weights, cache._replace(layer=number), kind)
+                x, cache = block(x, weights, of_layer(cache, number), kind, number)
                 return (x, cache._replace(layer=None)), None
 
             numbers = jnp.arange(self.config.n_layers)
             return jax.lax.scan(step, (x, cache), (layers, of_layers, numbers))[0]
         kept = []
         for number, (weights, layer_cache) in enumerate(zip(layers, cache, strict=True)):
-            x, keeps = block(x, weights, layer_cache, jax.tree.map(operator.itemgetter(number), of_layers))
+            x, keeps = block(x, weights, layer_cache, jax.tree.map(operator.itemgetter(number), of_layers), number)
             kept.append(keeps)
         return x, tuple(kept)
 
@@ -206,13 +218,12 @@ class Decoder(nnx.Module):
         return soft_capped(logits, self.config.logit_cap)
 
 
-def _causal(config: ModelConfig, tokens: jax.Array) -> tuple[jax.Array, Callable[[Kind], Attend]]:
-    """Positions of tokens [B, T], and their attention to those before."""
-    positions = jnp.arange(tokens.shape[1])[None]
-    attend = _by_kind(
-        config, lambda window: causal_attention(positions, window, cap=config.attention_cap), whole_attention
-    )
-    return jnp.broadcast_to(positions, tokens.shape), attend
+def _causal(config: ModelConfig, tokens: jax.Array, ahead: int = 0) -> tuple[jax.Array, Callable[[Kind], Attend]]:
+    """Positions of tokens [B, T] behind others, and their attention to those before."""
+    positions = jnp.arange(ahead + tokens.shape[1])[None]
+    by_window = functools.partial(causal_attention, positions, cap=config.attention_cap, ahead=ahead)
+    attend = _by_kind(config, by_window, functools.partial(whole_attention, ahead=ahead))
+    return jnp.broadcast_to(positions[:, ahead:], tokens.shape), attend
 
 
 def _by_kind(

@@ -90,7 +90,8 @@ class Programs:
         group = self._by_row((self.group, self.prompt), jnp.int32)
         lengths, seeds = self._by_row((self.group,), jnp.int32), self._by_row((self.group,), jnp.uint32)
         rows = jax.ShapeDtypeStruct((self.group,), jnp.int32)
-        arguments = (params, layers, slots, group, lengths, seeds, rows)
+        shared = self._by_row((batch_shards(self.mesh), 0), jnp.int32)  # prompts that begin alike take less
+        arguments = (params, layers, slots, shared, group, lengths, seeds, rows)
         return self._compile("prefill", decoding.admit_prompts, *arguments, config=self.model)
 
     def decode(self) -> Compiled:

@@ -69,19 +69,24 @@ def empty_slots(
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
-def admit_prompts(params, layers, slots: Slots, prompts, lengths, seeds, rows, *, config) -> Slots:
-    """Puts a group of prompts [G, P] into `rows` [G], each one's last token as the first to decode; rows past the last are
-    dropped."""
+def admit_prompts(params, layers, slots: Slots, shared, prompts, lengths, seeds, rows, *, config) -> Slots:
+    """Puts a group of prompts, all of which begin with `shared` [D, C], into `rows` [G], each one's last token as the first to decode;
+    rows past the last are dropped.
+
+    Args:
+      shared: once for each shard of a batch. C may be 0.
+      prompts: [G, P], behind it.
+    """
 
     def put(old, new):
         return old.at[rows].set(new, mode="drop")
 
     last = jnp.take_along_axis(prompts, lengths[:, None] - 1, axis=1)[:, 0]
     return slots._replace(
-        cache=bind(config, whole(params, layers)).prefill(layers, prompts, lengths, slots.cache, rows),
+        cache=bind(config, whole(params, layers)).prefill(layers, shared, prompts, lengths, slots.cache, rows),
         seeds=put(slots.seeds, seeds),
         last=put(slots.last, last),
-        position=put(slots.position, lengths - 1),
+        position=put(slots.position, shared.shape[1] + lengths - 1),
         sampled=put(slots.sampled, 0),
     )
 
@@ -191,6 +196,7 @@ class _Generation:
         self.ended: list[int] = []  # steps of the responses that ended by themselves
         self.cut = 0  # responses that were as long as may be
         self.forecast = Forecast(self.rows, options.max_new_tokens)
+        self.shared = prompts[0][: shared_start(prompts, config)]
         self.places = places(max(map(len, prompts)), options, mesh)
         with jax.set_mesh(mesh):
             stacked = keeps_stacked(mesh)
@@ -214,17 +220,20 @@ class _Generation:
         while self.next_prompt < len(self.prompts) and len(free := self._free()) >= self.group:
             chosen = range(self.next_prompt, min(self.next_prompt + self.group, len(self.prompts)))
             self.next_prompt = chosen.stop
-            longest = bucket(max(len(self.prompts[index]) for index in chosen))
+            start = len(self.shared)
+            longest = bucket(max(len(self.prompts[index]) - start for index in chosen))
             tokens = np.full((self.group, longest), self.end_tokens[0], np.int32)
             lengths, seeds = np.ones(self.group, np.int32), np.zeros(self.group, np.uint32)
             rows = np.full(self.group, self.rows, np.int32)  # past the last row: dropped
             for place, (index, row) in enumerate(zip(chosen, free, strict=False)):
-                tokens[place, : len(self.prompts[index])] = self.prompts[index]
-                lengths[place], seeds[place], rows[place] = len(self.prompts[index]), self.seeds[index], row
+                prompt = self.prompts[index][start:]
+                tokens[place, : len(prompt)] = prompt
+                lengths[place], seeds[place], rows[place] = len(prompt), self.seeds[index], row
                 self.occupant[row], self.finished[row], self.took[row] = index, False, 0
             seconds = compilation.stopwatch()
             self._say(f"reading prompts {chosen.start + 1} to {chosen.stop}")
-            group = map(self._by_row, (tokens, lengths, seeds))
+            shared = np.tile(np.array(self.shared, np.int32), (batch_shards(self.mesh), 1))
+            group = map(self._by_row, (shared, tokens, lengths, seeds))
             self.slots = admit_prompts(self.params, self.layers, self.slots, *group, rows, config=self.config)
             jax.block_until_ready(self.slots.position)
             self._say("")
@@ -294,7 +303,8 @@ class _Generation:
             return
         running = [int(self.took[row]) for row, index in enumerate(self.occupant) if index is not None]
         waiting = self.prompts[self.next_prompt :]
-        outlook = self.forecast.outlook(self.ended, self.cut, running, len(waiting), sum(map(len, waiting)))
+        unread = sum(len(prompt) - len(self.shared) for prompt in waiting)
+        outlook = self.forecast.outlook(self.ended, self.cut, running, len(waiting), unread)
         tokens = sum(self.ended) + self.cut * self.options.max_new_tokens + sum(running)
         each = abreast(self.options)
         done = (len(self.ended) + self.cut) // each
@@ -334,10 +344,28 @@ def places(longest: int, options: SamplingOptions, mesh: jax.sharding.Mesh) -> i
     return tokens if mesh.devices.flat[0].platform in ("cpu", "tpu") else -(-tokens // 16) * 16
 
 
+def shared_start(prompts: Sequence[Sequence[int]], config: ModelConfig) -> int:
+    """How many tokens at the beginning of all prompts are read once a group, and not once a prompt: as many as they share, in one of
+    few sizes, where that is more than a quarter of the longest; else 0."""
+    if len(prompts) == 1:
+        return 0
+    # As dictionaries sort: what shares its beginning with both ends, shares it with all.
+    ends = min(map(tuple, prompts)), max(map(tuple, prompts))
+    differing = (place for place, (one, other) in enumerate(zip(*ends, strict=False)) if one != other)
+    # Of each prompt some token is left; windows, which rings of keys are as long as, hold what is shared.
+    most = min(min(map(len, prompts)) - 1, *(window or config.max_positions for window in config.windows))
+    count = min(next(differing, most), most)
+    count -= count % _step(count)
+    return count if 4 * count > max(map(len, prompts)) else 0
+
+
 def bucket(length: int) -> int:
     """Four sizes an octave: a quarter of a prompt's place at most is padding, and few shapes are compiled."""
-    step = max(SMALLEST_BUCKET, 2 ** (length.bit_length() - 3))
-    return -(-length // step) * step
+    return -(-length // _step(length)) * _step(length)
+
+
+def _step(length: int) -> int:
+    return max(SMALLEST_BUCKET, 2 ** (length.bit_length() - 3))
 
 
 def response_of(

@@ -100,17 +100,27 @@ def test_splash_works_on_each_devices_own_rows_and_heads(on_cpu):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "model"), [("cudnn", SMALL), ("splash", HEADS_OF_LANES)])
-def test_prompts_are_read_alike(on_cpu, mesh, backend, model):
+@pytest.mark.parametrize("ahead", [0, 5])
+@pytest.mark.parametrize(
+    ("backend", "model"), [("xla", SMALL), ("cudnn", SMALL), ("splash", HEADS_OF_LANES)], ids=["xla", "cudnn", "splash"]
+)
+def test_prompts_are_read_alike(on_cpu, mesh, backend, model, ahead):
+    """Also behind what they share."""
     params = init_params(model, 0, mesh)
     prompts, lengths = np.random.default_rng(0).integers(0, 96, (2, 20)), jnp.array([20, 9])
+    prompts[:, :ahead] = prompts[0, :ahead]
     with layers_apart(params) as layers:
-        cache, expected = (
-            bind(config, whole(params, layers)).prefill(
-                layers, prompts, lengths, new_cache(config, 2, 20, jnp.float32), jnp.arange(2)
+        reading, reading_alone = (
+            functools.partial(
+                bind(config, whole(params, layers)).prefill,
+                layers,
+                cache=new_cache(config, 2, 20, jnp.float32),
+                rows=jnp.arange(2),
             )
             for config in (dataclasses.replace(model, attention=backend), model)
         )
+        cache = reading(prompts[:1, :ahead], prompts[:, ahead:], lengths - ahead)
+        expected = reading_alone(prompts[:1, :0], prompts, lengths)
     for layer, expected_layer in zip(cache, expected, strict=True):
         ([keys], [values], _), ([expected_keys], [expected_values], _) = layer, expected_layer
         for row, length in enumerate(lengths):

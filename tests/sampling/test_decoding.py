@@ -25,12 +25,12 @@ def decode(ids) -> str:
     return "".join(chr(200 + i) for i in ids)
 
 
-def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens=(0,), against=()):
+def responses(params, mesh, prompts, seeds, batch_size, options=None, end_tokens=(0,), against=(), config=SMALL):
     options = options or SamplingOptions(max_new_tokens=40)
     return list(
         generate(
             params,
-            SMALL,
+            config,
             prompts,
             seeds,
             options,
@@ -104,6 +104,46 @@ def test_blocks_are_few():
         assert {cache.reach_of(taken, positions) for taken in range(1, positions + 1)} == reaches
         layer, *_ = new_cache(FAR, 1, positions, jnp.float32)
         assert [block.stop for block in layer.blocks] == sorted(reaches)
+
+
+ALIKE = [list(range(40, 80)) + prompt for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window"),
+    others_slow([((1, 1, 1), None), ((1, 1, 1), 32), ((2, 2, 2), None)], ((1, 1, 1), 32), ((2, 2, 2), None)),
+)
+def test_what_prompts_share_is_read_once_a_group(small_params, monkeypatch, sizes, window):
+    config, mesh = dataclasses.replace(FAR, sliding_window=window), mesh_of(*sizes)
+    params = jax.device_put(jax.tree.map(np.asarray, small_params), param_shardings(SMALL, mesh))
+    read, honest = [], decoding.admit_prompts
+
+    def spied(params, layers, slots, shared, prompts, *more, **static):
+        read.append((shared.shape, prompts.shape))
+        return honest(params, layers, slots, shared, prompts, *more, **static)
+
+    monkeypatch.setattr(decoding, "admit_prompts", spied)
+    found = responses(params, mesh, ALIKE, SEEDS, 4, config=config)
+    shards = sizes[0] * sizes[1]
+    assert {shared for shared, _ in read} == {(shards, 32)} and max(length for _, (_, length) in read) == 80
+    monkeypatch.setattr(decoding, "shared_start", lambda *_: 0)
+    assert responses(params, mesh, ALIKE, SEEDS, 4, config=config) == found
+
+
+@pytest.mark.parametrize(
+    ("prompts", "window", "count"),
+    [
+        (ALIKE, None, 32),
+        (ALIKE, 20, 0),  # 16 tokens, of 110
+        (PROMPTS, None, 0),  # the shortest has three
+        ([ALIKE[0]], None, 0),
+        ([range(100), range(100)], None, 96),  # a token is left of each
+        ([range(100), [*range(20), *range(50)]], None, 0),
+        ([(1,) * 9, (1,) * 9], None, 0),
+    ],
+)
+def test_how_much_prompts_share(prompts, window, count):
+    assert decoding.shared_start(prompts, dataclasses.replace(FAR, sliding_window=window)) == count
 
 
 def test_layers_are_apart_where_weights_are_whole(mesh):
