@@ -132,6 +132,7 @@ setup(
             WANDB,
             *MLFLOW,
             TPU,
+            *PLAN_GPU,
             "transformers[serving]",
             "playwright>=1.50",  # the desk in a browser, where Chromium is installed
             "axe-playwright-python>=0.1.4",

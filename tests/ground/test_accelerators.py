@@ -76,7 +76,7 @@ def test_without_a_tpu_jax_starts_in_silence():
     if has_tpu():
         pytest.skip("there is a TPU")
     code = (
-        "from sami_jax.ground.accelerators import pass_over_libtpu; pass_over_libtpu()\n"
+        "from sami_jax.ground.accelerators import pass_over_cuda, pass_over_libtpu; pass_over_cuda(); pass_over_libtpu()\n"
         "import jax; print(jax.devices())\n"
     )
     environment = {name: value for name, value in os.environ.items() if name not in accelerators._SPOKEN_OF}
