@@ -54,6 +54,8 @@ def run(workdir: Path, *more: str) -> list[str]:
 PREAMBLE = """
 import pathlib, sys, time
 from sami_jax.ground import hosts
+from sami_jax.ground.accelerators import pass_over_cuda
+pass_over_cuda()  # what compiles plans for GPUs may be installed
 _, folder, *faults, _, coordinator, _, count, _, lost_after, _, index = sys.argv
 folder, index = pathlib.Path(folder), int(index)
 hosts.join(coordinator, int(count), index, int(lost_after))
