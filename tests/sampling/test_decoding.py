@@ -111,7 +111,7 @@ ALIKE = [list(range(40, 80)) + prompt for prompt in PROMPTS]
 
 @pytest.mark.parametrize(
     ("sizes", "window"),
-    others_slow([((1, 1, 1), None), ((1, 1, 1), 32), ((2, 2, 2), None)], ((1, 1, 1), 32)),
+    others_slow([((1, 1, 1), None), ((1, 1, 1), 32), ((2, 2, 2), None)], ((1, 1, 1), 32), ((2, 2, 2), None)),
 )
 def test_what_prompts_share_is_read_once_a_group(small_params, monkeypatch, sizes, window):
     config, mesh = dataclasses.replace(FAR, sliding_window=window), mesh_of(*sizes)
