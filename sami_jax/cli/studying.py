@@ -48,6 +48,12 @@ def add_verbs(verbs) -> None:
     )
     study.add_argument("--betas", type=_factors, default="0.3,1,3", help="tried for each, times its own beta")
     study.add_argument(
+        "--kl_weights",
+        type=_weights,
+        metavar="KL_WEIGHTS",
+        help="of config.objective.kl_weight, tried for each; default the config's alone",
+    )
+    study.add_argument(
         "--validation",
         default="",
         metavar="FILE",
@@ -73,6 +79,10 @@ def _factors(text: str) -> tuple[float, ...]:
     return _different(text, float, "numbers above 0", lambda factor: 0 < factor < math.inf)
 
 
+def _weights(text: str) -> tuple[float, ...]:
+    return _different(text, float, "numbers from 0", lambda weight: 0 <= weight < math.inf)
+
+
 def _different(text: str, kind, wanted: str, holds) -> tuple:
     try:
         found = tuple(kind(part) for part in text.split(","))
@@ -96,7 +106,8 @@ def _study(arguments: argparse.Namespace) -> None:
     validation = validation_queries(config, arguments.validation)
     texts = [query.text for query in read_queries(path_of(arguments.text))] if arguments.text else []
     way = Way(config, validation, arguments.allow_unapproved, lambda: skipped_by(arguments), texts)
-    grid = Grid(arguments.rates, arguments.betas, arguments.tuning_seeds)
+    kl_weights = arguments.kl_weights or (config.objective.kl_weight,)
+    grid = Grid(arguments.rates, arguments.betas, kl_weights, arguments.tuning_seeds)
     with gracefully(), lock_folder(arguments.workdir):
         found = study(way, arguments.objectives.split(","), arguments.seeds, grid, arguments.workdir)
     tell_programs(arguments, found)

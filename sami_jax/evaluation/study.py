@@ -9,6 +9,22 @@ import numpy as np
 from sami_jax.evaluation.statistics import bradley_terry, length_controlled, mean_interval
 
 
+class Settings(NamedTuple):
+    """What is chosen for each objective. Contrastive decoding has a weight alone: the first two's product."""
+
+    rate: float = 1.0  # times the config's learning rate
+    beta: float = 1.0  # times the objective's own
+    kl_weight: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.rate:g} times the rate, {self.beta:g} times beta, KL {self.kl_weight:g}"
+
+
+def settings_of(row: Mapping) -> Settings:
+    """From what study.json says of a run or choice."""
+    return Settings(*(row[name] for name in Settings._fields))
+
+
 class Answers(NamedTuple):
     """Of one model, with one seed, on one evaluation set: n responses, in the same order for every model of that seed."""
 

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from sami_jax.data.jsonl import write_text
+from sami_jax.evaluation.study import settings_of
 from sami_jax.ground.terminal import cell, show, show_table
 from sami_jax.report.summary import SET_TITLES, percent
 from sami_jax.report.write import page
@@ -38,9 +39,7 @@ def print_study(found: dict) -> None:
             table.add_row(cell(method), *cells(row))
         show_table(table)
     for method, one in found["chosen"].items():
-        show(
-            f"{method}: {one['rate']:g} times the rate, {one['beta']:g} times beta, of {len(one['grid'])} on validation queries"
-        )
+        show(f"{method}: {settings_of(one)}; the best of {len(one['grid'])} on validation queries")
 
 
 def write_page(found: dict, workdir: Path) -> Path:
@@ -51,7 +50,14 @@ def write_page(found: dict, workdir: Path) -> Path:
         for name, rows in found["sets"].items()
     ]
     style = "".join((here / name).read_text(encoding="utf-8") for name in ("colours.css", "style.css"))
-    shown = {"style": style, "columns": COLUMNS, "tables": tables, "chosen": found["chosen"], "percent": percent}
+    shown = {
+        "style": style,
+        "columns": COLUMNS,
+        "tables": tables,
+        "chosen": found["chosen"],
+        "percent": percent,
+        "settings_of": settings_of,
+    }
     write_text(workdir / PAGE, page(PAGE, figures=(), **shown))
     return workdir / PAGE
 

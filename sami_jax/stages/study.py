@@ -1,6 +1,6 @@
-"""A study: several objectives with the same queries, constitutions and updates, each at its own best rate and scale.
+"""A study: several objectives with the same queries, constitutions and updates, each at its own best settings.
 
-    for each objective: runs over a small grid of rates and betas, measured on the validation queries; the best is chosen
+    for each objective: runs over a small grid of settings, measured on the validation queries; the best is chosen
     for each objective and seed: a run as it was chosen, measured once on the held-out queries
 
 Every run is a folder of `loop.run`: a study that was stopped goes on when it is started again, and ends in the same table.
@@ -21,7 +21,7 @@ from sami_jax.data.rows import Skipped
 from sami_jax.errors import NotFinite, StoppedByCanary, UserError
 from sami_jax.evaluation.measure import share_followed
 from sami_jax.evaluation.probing import diversity, perplexity
-from sami_jax.evaluation.study import Answers, strengths, summary
+from sami_jax.evaluation.study import Answers, Settings, settings_of, strengths, summary
 from sami_jax.ground import hosts
 from sami_jax.ground.paths import path_of
 from sami_jax.ground.redaction import redacted
@@ -45,24 +45,26 @@ class Cell(NamedTuple):
     """One run."""
 
     objective: str
-    rate: float  # times the config's learning rate
-    beta: float  # times the objective's own; of contrastive decoding, its weight
+    settings: Settings
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.objective}_rate{self.rate:g}_beta{self.beta:g}_seed{self.seed}"
+        settings = "_".join(f"{name.removesuffix('_weight')}{each:g}" for name, each in self.settings._asdict().items())
+        return f"{self.objective}_{settings}_seed{self.seed}"
 
 
 class Grid(NamedTuple):
     rates: Sequence[float]
     betas: Sequence[float]
+    kl_weights: Sequence[float]
     seeds: Sequence[int]  # that the choice is made with
 
-    def cells(self, objective: str) -> list[tuple[float, float]]:
-        """Rates and betas that make a difference to the objective."""
-        rates = (1.0,) if objective == CONTRAST else self.rates
-        return [*itertools.product(rates, (1.0,) if objective == "sft" else self.betas)]
+    def settings(self, objective: str) -> list[Settings]:
+        """Those that make a difference to the objective."""
+        betas = (1.0,) if objective == "sft" else self.betas
+        kl_weights = (0.0,) if objective == CONTRAST else self.kl_weights
+        return [Settings(*each) for each in itertools.product(self.rates, betas, kl_weights)]
 
 
 class Way(NamedTuple):
@@ -92,8 +94,7 @@ def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid,
     folders: dict[str, list[Path]] = {"base": []}
     for seed in seeds:
         for objective in objectives:
-            rate, beta = chosen[objective]["rate"], chosen[objective]["beta"]
-            cell = Cell(objective, rate, beta, seed)
+            cell = Cell(objective, settings_of(chosen[objective]), seed)
             base, last = _run(way, cell, workdir / "held_out", None)
             _probe(way, cell, last)
             folders.setdefault(objective, []).append(last)
@@ -139,29 +140,31 @@ def validation_queries(config: ConfigDict, given: str) -> str:
 
 
 def cell_config(config: ConfigDict, cell: Cell, validation: str | None) -> ConfigDict:
-    """The config of a run: the study's, with all of the objective's row, at the cell's rate, beta and seed."""
+    """The config of a run: the study's, with all of the objective's row, at the cell's settings and seed."""
+    rate, beta, kl_weight = cell.settings
     changed = config.copy_and_resolve_references()
     changed.seed = cell.seed
     if cell.objective == CONTRAST:
-        changed.sampling.contrast = cell.beta
+        changed.sampling.contrast = rate * beta
     else:
         row = FAMILY[cell.objective]
-        changed.objective.update(row._asdict() | {"name": cell.objective, "beta": row.beta * cell.beta})
-        changed.optim.learning_rate = config.optim.learning_rate * cell.rate
+        own = {"name": cell.objective, "beta": row.beta * beta, "kl_weight": kl_weight}
+        changed.objective.update(row._asdict() | own)
+        changed.optim.learning_rate = config.optim.learning_rate * rate
     if validation is not None:
         changed.data.eval_queries = validation
     return changed
 
 
 def _tuned(way: Way, objective: str, grid: Grid, folder: Path) -> dict:
-    """The grid's best rate and beta on the validation queries, under trained principles."""
+    """The grid's best settings on the validation queries, under trained principles."""
     rows = []
-    for rate, beta in grid.cells(objective):
+    for settings in grid.settings(objective):
         measured = []
         for seed in grid.seeds:
-            base, last = _run(way, Cell(objective, rate, beta, seed), folder, way.validation)
+            base, last = _run(way, Cell(objective, settings, seed), folder, way.validation)
             measured.append(tuple(_measured(one)["trained"] for one in (base, last)))
-        row = {"rate": rate, "beta": beta}
+        row = settings._asdict()
         for key in ("following", "well_formed", "mi_posterior_bound"):
             if key in measured[0][1]:
                 row[key] = sum(after[key] for _, after in measured) / len(measured)
@@ -171,18 +174,18 @@ def _tuned(way: Way, objective: str, grid: Grid, folder: Path) -> dict:
 
 
 def best(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The rate and beta of the row that follows most, of those whose replies are as whole as the base's or nearly; of the one with
+    """The settings of the row that follows most, of those whose replies are as whole as the base's or nearly; of the one with
     the most information where nobody judges. Of equals the first."""
     sound = [row for row in rows if row.get("well_formed", 1) >= row.get("base_well_formed", 1) - WHOLE]
     sign = "following" if "following" in rows[0] else "mi_posterior_bound"
     first = max(sound or rows, key=lambda row: row[sign])
-    return {"rate": first["rate"], "beta": first["beta"]}
+    return settings_of(first)._asdict()
 
 
 def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Path, Path]:
     """Makes or continues one run; the folders of the base and of the last model that were measured."""
     workdir, config = folder / cell.name, cell_config(way.config, cell, validation)
-    say(f"{workdir}: {cell.objective}, {cell.rate:g} times the rate, {cell.beta:g} times beta, seed {cell.seed}")
+    say(f"{workdir}: {cell.objective}, {cell.settings}, seed {cell.seed}")
     if cell.objective == CONTRAST:
         plain = cell_config(way.config, _plain(cell), validation)
         base, last = workdir / BASE, workdir / CONTRAST
@@ -201,7 +204,7 @@ def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Pa
 
 def _plain(cell: Cell) -> Cell:
     """As the base is asked: without a contrast between prompts."""
-    return cell._replace(beta=0.0) if cell.objective == CONTRAST else cell
+    return cell._replace(settings=Settings(beta=0.0)) if cell.objective == CONTRAST else cell
 
 
 def _probe(way: Way, cell: Cell, folder: Path) -> None:

@@ -34,11 +34,11 @@ def test_cells():
 
 def test_the_page_has_tables_and_choices(tmp_path):
     grid = [
-        {"rate": 0.5, "beta": 1.0, "mi_posterior_bound": 0.2},
-        {"rate": 1.0, "beta": 1.0, "mi_posterior_bound": 0.3},
+        {"rate": 0.5, "beta": 1.0, "kl_weight": 0.1, "mi_posterior_bound": 0.2},
+        {"rate": 1.0, "beta": 1.0, "kl_weight": 0.1, "mi_posterior_bound": 0.3},
     ]
     found = {
-        "chosen": {"sami": {"rate": 1.0, "beta": 1.0, "grid": grid}},
+        "chosen": {"sami": {"rate": 1.0, "beta": 1.0, "kl_weight": 0.1, "grid": grid}},
         "sets": {"trained": {"base": ROW, "<script>": ROW}},
     }
     page = write_page(found, tmp_path).read_text(encoding="utf-8")

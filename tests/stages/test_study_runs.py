@@ -13,6 +13,7 @@ from sami_jax.config import load_config
 from sami_jax.config.checks import validate
 from sami_jax.contrast.family import FAMILY, Member
 from sami_jax.errors import UserError
+from sami_jax.evaluation.study import Settings
 from sami_jax.stages.study import Cell, Grid, best, cell_config, study, validation_queries
 
 TINY = load_config("tiny", [])[0]
@@ -21,37 +22,49 @@ TINY = load_config("tiny", [])[0]
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_run_has_the_whole_row_at_its_own_rate_and_beta(name):
     config = load_config("tiny", ["--config.objective.name=ipo", "--config.objective.margin=0.0"])[0]
-    made = cell_config(config, Cell(name, 0.5, 3.0, 7), "validation.jsonl")
+    made = cell_config(config, Cell(name, Settings(0.5, 3.0, 0.02), 7), "validation.jsonl")
     validate(made)
     row = FAMILY[name]
     assert Member(*(made.objective[field] for field in Member._fields)) == row._replace(beta=3 * row.beta)
     assert (made.objective.name, made.seed, made.data.eval_queries) == (name, 7, "validation.jsonl")
-    assert made.optim.learning_rate == TINY.optim.learning_rate / 2 and made.objective.kl_weight == 0.1
+    assert made.optim.learning_rate == TINY.optim.learning_rate / 2 and made.objective.kl_weight == 0.02
     assert config.objective.name == "ipo" and config.seed == 0
 
 
 def test_contrastive_decoding_trains_nothing_otherwise():
-    made = cell_config(TINY, Cell("contrast", 1.0, 0.7, 0), None)
+    made = cell_config(TINY, Cell("contrast", Settings(2.0, 0.7), 0), None)
     validate(made)
-    assert made.sampling.contrast == 0.7 and made.data.eval_queries == TINY.data.eval_queries
+    assert made.sampling.contrast == 1.4 and made.data.eval_queries == TINY.data.eval_queries
     assert made.objective.to_dict() == TINY.objective.to_dict()
 
 
 def test_what_makes_no_difference_is_not_varied():
-    grid = Grid((0.5, 1.0), (1.0, 3.0), (10,))
-    assert grid.cells("dpo") == [(0.5, 1.0), (0.5, 3.0), (1.0, 1.0), (1.0, 3.0)]
-    assert grid.cells("sft") == [(0.5, 1.0), (1.0, 1.0)] and grid.cells("contrast") == [(1.0, 1.0), (1.0, 3.0)]
+    grid = Grid((0.5, 1.0), (1.0, 3.0), (0.1,), (10,))
+    varied = [(0.5, 1.0, 0.1), (0.5, 3.0, 0.1), (1.0, 1.0, 0.1), (1.0, 3.0, 0.1)]
+    assert grid.settings("dpo") == varied and grid._replace(kl_weights=(0.1, 0.2)).settings("dpo")[::2] == varied
+    assert grid.settings("sft") == [(0.5, 1.0, 0.1), (1.0, 1.0, 0.1)]
+    assert grid.settings("contrast") == [(0.5, 1.0, 0), (0.5, 3.0, 0), (1.0, 1.0, 0), (1.0, 3.0, 0)]
 
 
 def row(rate: float, following: float, well_formed: float) -> dict:
-    return {"rate": rate, "beta": 1.0, "following": following, "well_formed": well_formed, "base_well_formed": 0.98}
+    return {
+        "rate": rate,
+        "beta": 1.0,
+        "kl_weight": 0,
+        "following": following,
+        "well_formed": well_formed,
+        "base_well_formed": 0.98,
+    }
 
 
 def test_the_best_is_whole():
-    assert best([row(0.5, 0.8, 0.99), row(1, 0.85, 0.965), row(2, 0.95, 0.95)]) == {"rate": 1, "beta": 1.0}
+    assert best([row(0.5, 0.8, 0.99), row(1, 0.85, 0.965), row(2, 0.95, 0.95)]) == Settings(1)._asdict()
     assert best([row(0.5, 0.8, 0.9), row(1, 0.8, 0.9)])["rate"] == 0.5  # none is, and of equals the first
-    unjudged = [{"rate": rate, "beta": 2.0, "mi_posterior_bound": nats} for rate, nats in ((1.0, 0.2), (2.0, 0.3))]
-    assert best(unjudged) == {"rate": 2.0, "beta": 2.0}
+    unjudged = [
+        {"rate": rate, "beta": 2.0, "kl_weight": 0.1, "mi_posterior_bound": nats}
+        for rate, nats in ((1.0, 0.2), (2.0, 0.3))
+    ]
+    assert best(unjudged) == Settings(2.0, 2.0, 0.1)._asdict()
 
 
 def test_choices_are_not_made_by_held_out_queries(tmp_path):
@@ -65,7 +78,7 @@ def test_choices_are_not_made_by_held_out_queries(tmp_path):
 @pytest.mark.parametrize(("names", "wrong"), [(["sami", "dpp"], "dpp"), (["sami", "dpo", "sami"], "sami"), ([""], "")])
 def test_names_are_known_and_different(names, wrong, tmp_path):
     with pytest.raises(UserError, match=f"--objectives: '{wrong}': give different ones of sami, sami-base,"):
-        study(None, names, [0], Grid((), (), ()), tmp_path)  # pyright: ignore[reportArgumentType]
+        study(None, names, [0], Grid((), (), (), ()), tmp_path)  # pyright: ignore[reportArgumentType]
 
 
 SMALL = [
@@ -105,6 +118,6 @@ def test_a_study_killed_at_some_moments_ends_in_the_same_table(tmp_path):
     found = json.loads(output)
     assert set(found["sets"]["trained"]) == {"base", "sami-base", "contrast"}
     assert found["sets"]["trained"]["base"]["win_rate"] == 0.5
-    assert [len(one["grid"]) for one in found["chosen"].values()] == [2, 1]
+    assert [len(one["grid"]) for one in found["chosen"].values()] == [2, 2]
     _, errors = (other := sami_study(tmp_path / "whole", "--betas=2")).communicate()
     assert other.returncode == 2 and "this folder holds a study made otherwise" in errors
