@@ -1,6 +1,8 @@
 """What people see on the terminal: news, results and tables. What a program reads goes to files."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -37,6 +39,16 @@ def say(line: str) -> None:
 def show(line: str = "", style: str | None = None) -> None:
     """One line of results."""
     results.print(visible(redact(line)), style=style, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def results_withheld() -> Iterator[None]:
+    """Within, results are not shown: of a part, where those of the whole follow."""
+    kept, results.quiet = results.quiet, True
+    try:
+        yield
+    finally:
+        results.quiet = kept
 
 
 def show_table(table: RenderableType) -> None:

@@ -23,7 +23,9 @@ COLUMNS = (
     "perplexity",
     "kept, nats",
     "MI, nats",
-    "tokens",
+    "tokens a reply",
+    "tokens to make",
+    "seconds",
     "by seed",
 )
 
@@ -83,5 +85,12 @@ def cells(row: dict) -> list[str]:
         f"{row['kept_logprob_change']:+.2f}" if "kept_logprob_change" in row else "-",
         f"{row['mi_posterior_bound']:.3f}",
         f"{row['mean_tokens']:.1f}",
+        _taken(row, "forward_tokens", "{:.2f} M", 1e6),
+        _taken(row, "seconds", "{:.0f}"),
         (seeds or "-") + stopped,
     ]
+
+
+def _taken(row: dict, key: str, shown: str, unit: float = 1) -> str:
+    """What it took to make a model, "-" where nothing was made."""
+    return shown.format(row[key] / unit) if row.get(key) else "-"

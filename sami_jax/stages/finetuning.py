@@ -65,7 +65,7 @@ def train(
       Stopped: somebody asked; the state is saved.
     """
     stop = Stop.read(folder)
-    examples = functools.cache(lambda: _examples(config, inputs, pairs))
+    examples = functools.cache(lambda: examples_of(config, inputs, pairs))
     exported = (folder / "model").exists
     if not hosts.once(exported) and not (stop and not stop.last_good):
         stop = _train(config, inputs, examples(), folder, iteration, trackers, earlier, stop)
@@ -93,7 +93,10 @@ def _train(
 ) -> Stop | None:
     """What of `train` is not there yet, up to the exported model."""
     base, mesh = inputs.base, inputs.mesh
-    batches = _batches(config, examples, iteration)
+    batches = batches_of(config, examples, iteration)
+    shares = [batches.padded_share(index) for index in range(len(batches))]
+    rows = ", ".join(str(shape.row) for shape in batches.shapes)
+    say(f"  microbatches in rows of {rows} tokens, {sum(shares) / len(shares):.1%} of them padding")
     model_config = adapted(base.config, config.lora)
     frozen = {}
     if model_config.adapter:
@@ -228,7 +231,12 @@ def _lost(config: ConfigDict, effective: float) -> str:
     )
 
 
-def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:
+def examples_of(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastExample]:
+    """The pairs, encoded as they are trained on.
+
+    Raises:
+      UserError: texts that are too long.
+    """
     base = inputs.base
     rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
     encoded = encode_pairs(rows, base.replies(base.scored_end(config.objective.score_eos)), config.prompt)
@@ -246,8 +254,9 @@ def _examples(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[ContrastE
     return encoded.examples
 
 
-def _batches(config: ConfigDict, examples: list[ContrastExample], iteration: int) -> TrainingBatches:
-    batches = TrainingBatches(
+def batches_of(config: ConfigDict, examples: list[ContrastExample], iteration: int) -> TrainingBatches:
+    """The batches of an iteration's updates."""
+    return TrainingBatches(
         examples,
         updates=config.train.updates[iteration - 1],
         batch_size=config.train.batch_size,
@@ -256,10 +265,6 @@ def _batches(config: ConfigDict, examples: list[ContrastExample], iteration: int
         shapes=config.train.shapes,
         bucket=config.train.bucket,
     )
-    shares = [batches.padded_share(index) for index in range(len(batches))]
-    rows = ", ".join(str(shape.row) for shape in batches.shapes)
-    say(f"  microbatches in rows of {rows} tokens, {sum(shares) / len(shares):.1%} of them padding")
-    return batches
 
 
 def _write_texts(file: Path, examples: list[ContrastExample], model: ModelFolder) -> None:

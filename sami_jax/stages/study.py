@@ -25,10 +25,11 @@ from sami_jax.evaluation.study import Answers, Settings, settings_of, strengths,
 from sami_jax.ground import hosts
 from sami_jax.ground.paths import path_of
 from sami_jax.ground.redaction import redacted
-from sami_jax.ground.terminal import say, show
+from sami_jax.ground.terminal import results_withheld, say, show
 from sami_jax.provenance.manifest import read_statement
 from sami_jax.report.study import print_study, write_page
 from sami_jax.serving.engine import open_engine
+from sami_jax.stages.cost import forward_tokens, seconds
 from sami_jax.stages.finetuning import trained_model
 from sami_jax.stages.loop import evaluate, run
 from sami_jax.stages.metrics import EVALUATION
@@ -195,7 +196,8 @@ def _run(way: Way, cell: Cell, folder: Path, validation: str | None) -> tuple[Pa
                 evaluate(made, inputs, inputs.base, place, baseline, engine)
         return base, last
     try:
-        run(config, workdir, way.allow_unapproved, way.skipping())
+        with results_withheld():
+            run(config, workdir, way.allow_unapproved, way.skipping())
     except (StoppedByCanary, NotFinite) as stop:  # what was good before stands
         say(f"  {stop}")
     measured = [path for path in workdir.glob("iteration_*") if (path / EVALUATION).is_file()]
@@ -208,16 +210,20 @@ def _plain(cell: Cell) -> Cell:
 
 
 def _probe(way: Way, cell: Cell, folder: Path) -> None:
-    """Asks the model of a run's folder for several replies to some prompts, and for the likelihood of texts: probe.json."""
+    """Asks the model of a run's folder for several replies to some prompts and for the likelihood of texts, and tells what it took to make
+    it: probe.json."""
     if hosts.once((folder / PROBE).exists):
         return
     config = cell_config(way.config, _plain(cell) if folder.name == BASE else cell, None)
     inputs = prepare(config, folder.parent, way.allow_unapproved, way.skipping())
-    model = inputs.base if folder.name in (CONTRAST, BASE) else trained_model(config, inputs.base, folder)
+    untrained = folder.name in (CONTRAST, BASE)
+    model = inputs.base if untrained else trained_model(config, inputs.base, folder)
     params = model.load(inputs.mesh, config.train.compute_dtype)
     found = diversity(config, model, params, inputs.evaluation_sets[0], inputs.mesh, folder / "probe")
     if way.texts:
         found["perplexity"] = perplexity(model, params, way.texts, inputs.mesh, config.evaluation.batch_size)
+    found["forward_tokens"] = 0 if untrained else forward_tokens(config, inputs, folder.parent)
+    found["seconds"] = 0 if untrained else seconds(folder.parent)
     write_json(folder / PROBE, found)
 
 

@@ -18,6 +18,8 @@ ROW = {
     "kept_logprob_change": -0.123,
     "mi_posterior_bound": 0.31,
     "mean_tokens": 20.04,
+    "forward_tokens": 1_234_567.0,
+    "seconds": 65.4,
     "stopped_by_canaries": [1],
 }
 UNJUDGED = {
@@ -27,9 +29,9 @@ UNJUDGED = {
 
 
 def test_cells():
-    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "3.46", "7.89", "-0.12", "0.310", "20.0", "62.5, 100.0 (1 stopped)"]  # fmt: skip
+    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "3.46", "7.89", "-0.12", "0.310", "20.0", "1.23 M", "65", "62.5, 100.0 (1 stopped)"]  # fmt: skip
     unjudged = cells(UNJUDGED | {"stopped_by_canaries": []})
-    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "3.46", "-", "-", "0.310", "20.0", "-"]
+    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "3.46", "-", "-", "0.310", "20.0", "-", "-", "-"]
 
 
 def test_the_page_has_tables_and_choices(tmp_path):
