@@ -13,7 +13,7 @@ def add_verbs(verbs) -> None:
         "a GGUF file to a model folder",
         "sami import SmolLM2-135M-Instruct.Q4_1.gguf --output smollm2",
     )
-    importing.add_argument("file", type=any_path, help="GGUF file: architecture llama, qwen2 or qwen3")
+    importing.add_argument("file", type=any_path, help="GGUF file: architecture llama, qwen2, qwen3 or gemma2")
     importing.add_argument(
         "--output", type=new_folder, required=True, help="folder to write, in Hugging Face format, with a model card"
     )

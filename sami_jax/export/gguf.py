@@ -1,5 +1,6 @@
 """Writes a GGUF file, which llama.cpp and what is built on it serve, a tensor at a time."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from sami_jax.export.huggingface import planned_tensors
 from sami_jax.ground import hosts
 from sami_jax.ground.display import doing
 from sami_jax.ground.terminal import say
-from sami_jax.imports.shape import ROPE_FACTORS, rope_factors
+from sami_jax.imports.metadata import Metadata
+from sami_jax.imports.shape import ROPE_FACTORS, rope_factors, told_shape
 from sami_jax.models.config import ModelConfig, RopeScaling
 from sami_jax.models.pretrained import ModelFolder
 
 KINDS = ("f32", "f16", "bf16", "q8_0")  # of matrices
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # of GGUF, by our families
+# Of GGUF, by our families.
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma2": "gemma2"}
+# Fields of ModelConfig that a file does not say, says otherwise or has a tensor for.
+_UNSAID = ("family", "max_positions", "rope_scaling", "attention", "adapter")
 
 
 def gguf_entries(model: ModelFolder) -> dict[str, Any]:
@@ -36,6 +41,7 @@ def gguf_entries(model: ModelFolder) -> dict[str, Any]:
             f"{model.folder}: no GGUF is written of {config.family}, only of {', '.join(ARCHITECTURES)}; leave it out"
         )
     entries = _shape_entries(config) | tokenizer_entries(model)
+    _check_shape(model, entries)
     check_tokenizer(model, entries)
     return entries
 
@@ -78,7 +84,14 @@ def write_gguf(params: dict, model: ModelFolder, kind: str, output: Path, entrie
 
 def _shape_entries(config: ModelConfig) -> dict[str, Any]:
     arch, context = ARCHITECTURES[config.family], config.max_positions
-    if config.sliding_window and config.sliding_window < context:
+    own = {}
+    if arch == "gemma2":
+        own = {
+            "gemma2.attention.sliding_window": config.sliding_window,
+            "gemma2.attn_logit_softcapping": config.attention_cap,
+            "gemma2.final_logit_softcapping": config.logit_cap,
+        }
+    elif config.sliding_window and config.sliding_window < context:
         context = config.sliding_window
         say(
             f"its window of {context} tokens has no place in GGUF: the file's context is cut to that, where both are the same"
@@ -96,7 +109,28 @@ def _shape_entries(config: ModelConfig) -> dict[str, Any]:
         f"{arch}.rope.freq_base": config.rope_theta,
         f"{arch}.rope.dimension_count": config.head_dim,
         f"{arch}.vocab_size": config.vocab_size,
+        **{key: value for key, value in own.items() if value is not None},
     }
+
+
+def _check_shape(model: ModelFolder, entries: dict[str, Any]) -> None:
+    """Raises UserError where the entries, read again, are of another model: llama.cpp knows some of it without being told."""
+    config, arch = model.config, ARCHITECTURES[model.config.family]
+    told = told_shape(Metadata(model.folder, entries), arch, config.vocab_size, config.tie_embeddings)
+    if arch == "gemma2":
+        config = dataclasses.replace(config, query_scalar=config.query_scalar or config.head_dim)
+    else:
+        config = dataclasses.replace(config, sliding_window=None)  # the context was cut to it
+    for field in dataclasses.fields(config):
+        ours, theirs = (getattr(one, field.name) for one in (config, told))
+        if field.name not in _UNSAID and not (ours == theirs or _same_float32(ours, theirs)):
+            raise UserError(
+                f"{model.folder}: {field.name} is {ours!r:.60}, and of a GGUF file of {arch} {theirs!r:.60} is computed; export without --gguf"
+            )
+
+
+def _same_float32(a: Any, b: Any) -> bool:
+    return isinstance(a, float) and isinstance(b, float) and np.float32(a) == np.float32(b)
 
 
 class _Factors:
@@ -133,6 +167,8 @@ def _made(name: str, array: np.ndarray, kept: Any, model: ModelFolder) -> np.nda
     heads = {"attn_q": model.config.n_heads, "attn_k": model.config.n_kv_heads}.get(name.split(".")[-2], 0)
     if heads and ARCHITECTURES[model.config.family] == "llama":  # neighbours are turned there, where halves are here
         array = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+    if model.config.norm_offset and array.ndim == 1:
+        array = array + np.float32(1)  # what norms multiply by
     with np.errstate(over="ignore"):
         made = quantize(np.ascontiguousarray(array), kept)
     if kept.name in ("F16", "Q8_0") and np.abs(array).max() > np.finfo(np.float16).max:

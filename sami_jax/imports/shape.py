@@ -3,15 +3,18 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sami_jax.errors import UserError
 from sami_jax.imports.header import Header, Tensor
+from sami_jax.imports.metadata import Metadata
 from sami_jax.models.config import ModelConfig, RopeScaling
+from sami_jax.models.families import FAMILIES
 
 # Architectures that are read, by their names in GGUF, where Mistral and SmolLM are of llama's.
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2")
 ROPE_FACTORS = "rope_freqs.weight"  # by which each wavelength is stretched
 # Of Llama 3.1 and 3.3, and of 3.2: all that stretch wavelengths so. A file holds the outcome alone.
 _PUBLISHED = [RopeScaling(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0)]
@@ -30,10 +33,25 @@ def read_shape(file: Path, header: Header) -> ModelConfig:
         raise UserError(
             f"{file}: architecture {arch!r:.60} is not read, only {', '.join(ARCHITECTURES)}; use another model"
         )
+    vocab_size = len(metadata.texts("tokenizer.ggml.tokens"))
+    config = told_shape(metadata, arch, vocab_size, tied="output.weight" not in header.tensors)
+    _check_sizes(file, header, config)
+    _check_options(file, header, config)
+    if ROPE_FACTORS in header.tensors:
+        return dataclasses.replace(config, rope_scaling=_rope_scaling(file, header.tensors[ROPE_FACTORS], config))
+    return config
+
+
+def told_shape(metadata: Metadata, arch: str, vocab_size: int, tied: bool) -> ModelConfig:
+    """What the entries of an architecture that is read say, as llama.cpp computes it; but for a stretched rope, which is a tensor.
+
+    Raises:
+      UserError: an entry that is missing or of another kind.
+    """
     d_model, n_heads = metadata.count(f"{arch}.embedding_length"), metadata.count(f"{arch}.attention.head_count")
     config = ModelConfig(
         family=arch,
-        vocab_size=len(metadata.texts("tokenizer.ggml.tokens")),
+        vocab_size=vocab_size,
         d_model=d_model,
         n_layers=metadata.count(f"{arch}.block_count"),
         n_heads=n_heads,
@@ -45,13 +63,22 @@ def read_shape(file: Path, header: Header) -> ModelConfig:
         query_bias=arch == "qwen2",
         query_norm="head" if arch == "qwen3" else "",
         norm_epsilon=metadata.number(f"{arch}.attention.layer_norm_rms_epsilon"),
-        tie_embeddings="output.weight" not in header.tensors,
+        tie_embeddings=tied,
     )
-    _check_sizes(file, header, config)
-    _check_options(file, header, config)
-    if ROPE_FACTORS in header.tensors:
-        return dataclasses.replace(config, rope_scaling=_rope_scaling(file, header.tensors[ROPE_FACTORS], config))
-    return config
+    return dataclasses.replace(config, **_gemma2(metadata, config)) if arch == "gemma2" else config
+
+
+def _gemma2(metadata: Metadata, config: ModelConfig) -> dict[str, Any]:
+    """Which layers are local, and what scores are divided by, no file says."""
+    # Its largest model is known by the number of its layers.
+    scalar = config.d_model // config.n_heads if config.n_layers == 46 else config.head_dim
+    return FAMILIES["gemma2"].switches | {
+        "local": tuple(layer % 2 == 0 for layer in range(config.n_layers)),
+        "sliding_window": metadata.count("gemma2.attention.sliding_window", 4096),
+        "query_scalar": scalar,
+        "attention_cap": metadata.number("gemma2.attn_logit_softcapping", 50.0),
+        "logit_cap": metadata.number("gemma2.final_logit_softcapping", 30.0),
+    }
 
 
 def _check_sizes(file: Path, header: Header, config: ModelConfig) -> None:
@@ -81,7 +108,7 @@ def _check_options(file: Path, header: Header, config: ModelConfig) -> None:
         if value != computed:
             raise UserError(f"{file}: {arch}.{key} is {value!r:.40}; only {computed!r} is computed: use another model")
     window = f"{arch}.attention.sliding_window"
-    if metadata.has(window) and (tokens := metadata.count(window)) < config.max_positions:
+    if not config.local and metadata.has(window) and (tokens := metadata.count(window)) < config.max_positions:
         raise UserError(
             f"{file}: {window} is {tokens}, which llama.cpp passes over for {arch}; take the model's own folder"
         )

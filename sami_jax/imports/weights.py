@@ -14,7 +14,7 @@ from sami_jax.imports.header import Header, Tensor
 from sami_jax.imports.shape import ROPE_FACTORS
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params
-from sami_jax.models.tensors import TENSORS, leaves, numbered, stacked, to_hf_layout
+from sami_jax.models.tensors import leaves, numbered, stacked, tensor_of, to_hf_layout
 
 _ELEMENTS = 2**20  # of a tensor are turned at a time: float32, and several times that within the library
 # Types whose values are written as they are; those of blocks become float32. GGUF's name -> numpy's and safetensors'.
@@ -28,6 +28,7 @@ class Planned(NamedTuple):
     source: str  # its name in GGUF
     tensor: Tensor
     heads: int  # that its rows were permuted in; 0: they were not
+    added: float = 0.0  # to what the model's own folder holds
 
     @property
     def stored(self) -> tuple[np.dtype, str]:
@@ -50,7 +51,7 @@ def planned(file: Path, header: Header, config: ModelConfig) -> dict[str, Planne
     names = get_tensor_name_map(arch, config.n_layers)
     plan: dict[str, Planned] = {}
     for keys, leaf in leaves(abstract_params(config)):
-        pattern, layout = TENSORS[keys]
+        pattern, layout = tensor_of(config.family, keys)
         leading = stacked(pattern)
         shape = to_hf_layout(np.broadcast_to(np.empty((), np.int8), leaf.shape[leading:]), layout).shape
         heads = {"query": config.n_heads, "key": config.n_kv_heads}.get(keys[-2] if len(keys) > 1 else "", 0)
@@ -59,7 +60,10 @@ def planned(file: Path, header: Header, config: ModelConfig) -> dict[str, Planne
             source = f"{names.get_name(base)}.{ending}"
             _check(file, source, header.tensors.get(source), shape)
             # llama.cpp turns pairs of neighbours where Llama's own code turns halves, and permutes rows for it: of this family alone.
-            plan[name] = Planned(source, header.tensors[source], heads if config.family == "llama" else 0)
+            permuted = heads if config.family == "llama" else 0
+            # Norms that multiply by 1 + w are written as that sum.
+            added = float(config.norm_offset and keys[-1] == "scale")
+            plan[name] = Planned(source, header.tensors[source], permuted, added)
     if unknown := header.tensors.keys() - {one.source for one in plan.values()} - {ROPE_FACTORS}:
         raise UserError(
             f"{file}: tensor {min(unknown)!r} is none that a {config.family} model has here, and {len(unknown) - 1} others; use another model"
@@ -138,6 +142,7 @@ def _rows(stream, one: Planned) -> Iterator[np.ndarray]:
         kept = one.tensor.kind.name in _KEPT
         with np.errstate(all="ignore"):  # numbers that are none are told by who writes them
             rows = content.view(one.stored[0]) if kept else dequantize(content, one.tensor.kind)
+            rows = rows - rows.dtype.type(one.added) if one.added else rows
         if one.heads:
             rows = rows.reshape(-1, head // 2, 2, width).swapaxes(1, 2)
         yield rows.reshape(number, width)

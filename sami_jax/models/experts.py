@@ -67,13 +67,21 @@ def mix_experts(x, weights, experts, gates, ups, downs) -> jax.Array:
         x, weights, experts = (
             jax.lax.all_gather(rows, EXPERT_AXIS, axis=0, tiled=True) for rows in (x, weights, experts)
         )
-        gates, ups = (jax.lax.all_gather(stack, FSDP_AXIS, axis=1, tiled=True) for stack in (gates, ups))
-        downs = jax.lax.all_gather(downs, FSDP_AXIS, axis=2, tiled=True)
+        gates, ups, downs = _whole(gates, 1), _whole(ups, 1), _whole(downs, 2)
         first = jax.lax.axis_index(EXPERT_AXIS) * gates.shape[0]
         y = jax.lax.psum(_own_share(x, weights, experts, gates, ups, downs, first), TENSOR_AXIS)
         return jax.lax.psum_scatter(y, EXPERT_AXIS, scatter_dimension=0, tiled=True)
 
     return share(x, weights, experts, gates, ups, downs)
+
+
+def _whole(stack: jax.Array, axis: int) -> jax.Array:
+    """A layer's stack, gathered along its split axis. For GPUs as a dimension in front, as these gather, else XLA keeps a copy of all layers
+    with that axis in front."""
+    if not on_gpus():
+        return jax.lax.all_gather(stack, FSDP_AXIS, axis=axis, tiled=True)
+    parts = jnp.moveaxis(jax.lax.all_gather(stack, FSDP_AXIS), 0, axis)
+    return parts.reshape(*stack.shape[:axis], -1, *stack.shape[axis + 1 :])
 
 
 def _own_share(x, weights, experts, gates, ups, downs, first) -> jax.Array:

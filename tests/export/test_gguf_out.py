@@ -39,10 +39,12 @@ CASES = {
     "pieces": ("llama", None, {}),
     "qwen2": ("qwen2", "qwen2", dict(tied=True)),
     "qwen3": ("qwen3", "qwen2", {}),
+    "gemma2": ("gemma2", None, dict(tied=True)),
 }
 
 
 def folder_of(place: Path, arch: str, pre: str | None, **options) -> Path:
+    place.mkdir(exist_ok=True)
     vocabulary = piece_vocabulary() if pre is None else byte_vocabulary() | {"tokenizer.ggml.pre": pre}
     model = random_model(arch, len(vocabulary["tokenizer.ggml.tokens"]), **options)
     file = write_by_hand(place / "first.gguf", arch, vocabulary | entries_of(model, arch), tensors_of(model, arch))
@@ -155,6 +157,10 @@ def test_what_cannot_be_written_is_refused(tmp_path, mesh):
     model = open_model(folder_of(tmp_path, "llama", "gpt-2"))
     with pytest.raises(UserError, match="no GGUF is written of mixtral"):
         gguf_entries(dataclasses.replace(model, config=dataclasses.replace(model.config, family="mixtral")))
+    gemma = open_model(folder_of(tmp_path / "gemma", "gemma2", None, tied=True))
+    for field, value in (("query_scalar", 11), ("attention_cap", None), ("local", (False, True))):
+        with pytest.raises(UserError, match=f"{field} is .* is computed; export without --gguf"):
+            gguf_entries(dataclasses.replace(gemma, config=dataclasses.replace(gemma.config, **{field: value})))
     state = json.loads((model.folder / "tokenizer.json").read_text())
     cuts = state["pre_tokenizer"]["pretokenizers"]
     for changed in (

@@ -23,8 +23,9 @@ COMMAND = (sys.executable, llama_cpp_server.__file__, "{model}", "{port}")
 TEXTS = ["How do I fix the bike?", "Hello", "Two lines\nof text", "Why?", "One, two, three"]
 
 
-def test_it_agrees_and_says_the_same(mesh, tmp_path):
-    model = open_model(folder_of(tmp_path, "llama", "gpt-2"))
+@pytest.mark.parametrize(("arch", "pre"), [("llama", "gpt-2"), ("gemma2", None)])
+def test_it_agrees_and_says_the_same(arch, pre, mesh, tmp_path):
+    model = open_model(folder_of(tmp_path, arch, pre, tied=arch == "gemma2"))
     params = model.load(mesh)
     prompts = [Prompt({"id": n}, model.tokenizer.encode(text), seed=n) for n, text in enumerate(TEXTS)]
     config = defaults()

@@ -29,6 +29,9 @@ SCALES = {
 }
 
 
+GEMMA2 = dict(sliding_window=9, query_pre_attn_scalar=64, attn_logit_softcapping=2.0, final_logit_softcapping=5.0)
+
+
 @functools.cache
 def byte_vocabulary() -> dict:
     """Entries of a byte-level tokenizer, trained on the texts of the zoo; its pre-tokenizer is GPT-2's."""
@@ -89,17 +92,22 @@ def piece_vocabulary(bytes_too: bool = True) -> dict:
 
 def random_model(arch: str, vocab_size: int, tied: bool = False, **options) -> Any:
     """By transformers, wide enough for blocks of 256."""
-    family = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[arch]
+    family = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2"}[arch]
     sizes = dict(
         vocab_size=vocab_size, hidden_size=256, intermediate_size=256, num_hidden_layers=2, max_position_embeddings=64
     )
     head_dim = 128 if arch == "qwen3" else 64  # which transformers takes for granted, whatever a file says
     options = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=head_dim, rms_norm_eps=0.01) | options
+    if arch == "gemma2":  # a window shorter than texts, and caps so low that they are felt
+        options = GEMMA2 | options
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**sizes, tie_word_embeddings=tied, **options)
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     for name, weight in model.named_parameters():  # wide enough that an error shows; norms and biases unlike each other
-        torch.nn.init.normal_(weight, std=0.1) if "norm" not in name else torch.nn.init.uniform_(weight, 0.5, 1.5)
+        least = -0.5 if arch == "gemma2" else 0.5  # 1 is added to those of its norms
+        torch.nn.init.normal_(weight, std=0.1) if "norm" not in name else torch.nn.init.uniform_(
+            weight, least, least + 1
+        )
     return model
 
 
@@ -119,6 +127,15 @@ def entries_of(model: Any, arch: str) -> dict:
         f"{arch}.rope.dimension_count": head_dim,
         f"{arch}.attention.key_length": head_dim,
         f"{arch}.attention.value_length": head_dim,
+        **(
+            {}
+            if arch != "gemma2"
+            else {
+                "gemma2.attention.sliding_window": config.sliding_window,
+                "gemma2.attn_logit_softcapping": config.attn_logit_softcapping,
+                "gemma2.final_logit_softcapping": config.final_logit_softcapping,
+            }
+        ),
     }
 
 
@@ -134,6 +151,8 @@ def tensors_of(model: Any, arch: str) -> dict[str, np.ndarray]:
         if arch == "llama" and base.endswith(("q_proj", "k_proj")):
             heads = model.config.num_attention_heads if base.endswith("q_proj") else model.config.num_key_value_heads
             array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+        if arch == "gemma2" and "norm" in base:
+            array = array + np.float32(1)
         if not (base == "lm_head" and model.config.tie_word_embeddings):
             found[f"{names.get_name(base)}.{ending}"] = array
     return found
