@@ -8,6 +8,7 @@ import sys
 from importlib import resources
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from sami_jax.cli import main
@@ -16,10 +17,12 @@ from sami_jax.errors import UserError
 from sami_jax.ground import accelerators
 from sami_jax.ground.accelerators import CUDA_PLUGINS, is_installed
 from sami_jax.models.config import ModelConfig
+from sami_jax.models.experts import mix_experts
 from sami_jax.planning import topology
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import make_plan
 from sami_jax.planning.topology import GPUS, Topology, open_topology
+from sami_jax.sharding import make_mesh, named_sharding
 
 needs_plugin = pytest.mark.skipif(
     not any(map(is_installed, CUDA_PLUGINS.values())), reason="compiles with sami_jax[plan-gpu]"
@@ -138,6 +141,27 @@ def test_a_plan_for_two_gpus():
     assert 0.9 < programs["microbatch"].sent / plan.least_sent < 1.5
     assert max(programs["microbatch"].outputs, programs["decode"].outputs) < 1024  # metrics; all else is in its place
     assert plan.times and all(seconds > 0 for seconds in plan.times.iterations)
+
+
+@needs_plugin
+@pytest.mark.slow
+def test_experts_are_gathered_without_a_copy_of_all_layers():
+    layers, experts, width, hidden = 32, 4, 256, 512
+    mesh = make_mesh({"fsdp": 2}, open_topology("h100:1x1x2").devices)
+
+    def argument(shape, axes, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=named_sharding(mesh, axes))
+
+    def forward(x, weights, chosen, stacks):
+        return jax.lax.scan(lambda x, layer: (mix_experts(x, weights, chosen, *layer), None), x, stacks)[0]
+
+    rows = ("batch", None, None)
+    into, out = ("layer", "experts", "expert_embed", "mlp"), ("layer", "experts", "mlp", "expert_embed")
+    gates, downs = argument((layers, experts, width, hidden), into), argument((layers, experts, hidden, width), out)
+    asked = [argument((2, 512, width), rows), argument((2, 512, 2), rows), argument((2, 512, 2), rows, jnp.int32)]
+    with jax.set_mesh(mesh):
+        made = jax.jit(forward).lower(*asked, (gates, gates, downs)).compile()
+    assert made.memory_analysis().temp_size_in_bytes < gates.size * 2 / 2  # of one stack, a device's half
 
 
 @needs_plugin
