@@ -89,7 +89,10 @@ COLLAPSING = [
     "--config.optim.learning_rate=2e-2",
     "--config.train.updates=(6,6)",
     "--config.train.checkpoint_every=1",
+    "--config.train.batch_size=16",
+    "--config.train.microbatches=2",
     "--config.train.shapes=1",
+    "--config.canaries.queries=32",
     "--config.evaluation.queries=8",
 ]
 
