@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from support.flags import environment
-from support.short_run import SHORT
+from support.short_run import SHORT, arguments, assert_same, half_of
 
 import sami_jax
 from sami_jax import miniature
@@ -141,28 +141,29 @@ def test_words_that_a_constitution_caused(model):
 THREAD = """
 import json, sys, threading
 import sami_jax
-options = {name.removeprefix("--config.").replace(".", "__"): value for name, value in json.loads(sys.argv[1])}
-small = sami_jax.load_config(options.pop("--config"), **options | {"train__updates": "(1,)"})
+small = sami_jax.load_config(**json.loads(sys.argv[1]))
 found = []
 thread = threading.Thread(target=lambda: found.extend(sami_jax.run(small, "run")))
 thread.start()
 thread.join()
-assert [set(one) >= {"trained", "held_out_principles"} for one in found] == [True, True]
-assert 0 <= found[1]["trained"]["following"] <= 1
+assert [set(one) >= {"trained", "held_out_principles"} for one in found] == [True] * 3
+assert 0 <= found[2]["trained"]["following"] <= 1
 """
 
 
 @pytest.mark.slow
-def test_a_whole_run_in_a_thread(tmp_path):
-    options = [option.split("=", 1) for option in SHORT]  # whose programs other tests have compiled
+def test_a_run_goes_on_in_a_thread(tmp_path, undisturbed):
+    """Through every stage of its second iteration, to the same bits as the command's."""
+    half_of(undisturbed, tmp_path / "run")
     done = subprocess.run(
-        [sys.executable, "-c", THREAD, json.dumps(options)],
+        [sys.executable, "-c", THREAD, json.dumps(arguments(SHORT))],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", undisturbed.workdir)
     assert (tmp_path / "run/report.html").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.flags import environment
+from support.short_run import SHORT, arguments, half_of
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -35,12 +36,12 @@ def executed(name: str, folder: Path, *settings: tuple[str, str]) -> str:
 
 
 @pytest.mark.slow
-def test_quickstart(tmp_path, monkeypatch):
+def test_quickstart(tmp_path, monkeypatch, undisturbed):
+    """Its run goes on where it was, as it says."""
     monkeypatch.setenv("XLA_FLAGS", environment()["XLA_FLAGS"])
-    fewer = "load_config(CONFIG, train__updates=(2,), train__batch_size=16, evaluation__queries=4)"
-    small = [('CONFIG = "tiny"', 'CONFIG = "tiny:smoke"'), ("load_config(CONFIG)", fewer)]
-    told = executed("quickstart", tmp_path, *small)
-    for shown in ("greeting:", "wins over base", "iteration 1", "[image]", " base  1. ", " trained  1. "):
+    half_of(undisturbed, tmp_path / "runs/quickstart")
+    told = executed("quickstart", tmp_path, ("load_config(CONFIG)", f"load_config(**{arguments(SHORT)})"))
+    for shown in ("greeting:", "wins over base", "iteration 2", "[image]", " base  1. ", " trained  1. "):
         assert shown in told, f"{shown!r} is not in what it shows"
     assert (tmp_path / "runs/quickstart/report.html").exists()
 

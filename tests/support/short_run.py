@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ import safetensors.numpy
 
 from support.flags import environment
 
-# Two iterations, to sample from a trained model too; no more queries than a stage needs to be met in its midst.
+# Two iterations, to sample from a trained model too; no more queries than a stage needs to be met in its midst. Rows are padded so far
+# that all microbatches of equally many queries have one shape: what one test has compiled, others find.
 SHORT = [
     "--config=tiny:smoke",
     "--config.train.updates=(2,2)",
@@ -22,6 +24,7 @@ SHORT = [
     "--config.train.batch_size=8",
     "--config.train.microbatches=2",
     "--config.train.shapes=1",
+    "--config.train.bucket=64",
     "--config.sampling.batch_size=16",
     "--config.evaluation.queries=4",
     "--config.canaries.queries=4",
@@ -32,6 +35,12 @@ def changed(*options: str) -> list[str]:
     """SHORT with these in place of its own for the same fields."""
     fields = {option.partition("=")[0] for option in options}
     return [*(option for option in SHORT if option.partition("=")[0] not in fields), *options]
+
+
+def arguments(options: list[str]) -> dict[str, str]:
+    """Of `sami_jax.load_config`, for these options of the command: the config's name as `spec`."""
+    spec, *fields = (option.removeprefix("--config").removeprefix(".").split("=", 1) for option in options)
+    return {"spec": spec[1]} | {name.replace(".", "__"): value for name, value in fields}
 
 
 # More moments in training, and fewer checkpoints: what was not saved on schedule is saved when a run is asked to end.
@@ -110,6 +119,13 @@ def once(workdir: Path, options: list[str]) -> Undisturbed:
             assert process.returncode == 0, err
             told.write_text(json.dumps([out, err, time.monotonic() - started]))
         return Undisturbed(workdir, *json.loads(told.read_text()))
+
+
+def half_of(undisturbed: Undisturbed, workdir: Path) -> None:
+    """What a run by SHORT leaves where it is stopped after its first iteration: the second passes through every stage."""
+    shutil.copytree(undisturbed.workdir, workdir)
+    shutil.rmtree(workdir / "iteration_2")
+    (workdir / "report.html").unlink()
 
 
 class Commands:
