@@ -77,13 +77,13 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(undisturbed, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_one_constitution_a_query_runs_to_its_end(tmp_path):
+def test_one_constitution_a_query_runs_to_its_end(commands, tmp_path):
     """There is nothing to contrast, and nothing to explain by contrast; no reason to fail."""
     options = ["--config.constitutions.count=1", "--config.constitutions.rule=iid", "--config.train.updates=(1,)"]
-    process = sami(tmp_path / "run", *options, "--config.filter.keep_equal=True")
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "not explained: " in err and (tmp_path / "run/report.html").exists()
+    argv = ["run", *SHORT, "--workdir", str(tmp_path / "run"), *options, "--config.filter.keep_equal=True"]
+    status, said = commands.run(*argv)
+    assert status == 0, said
+    assert "not explained: " in said and (tmp_path / "run/report.html").exists()
 
 
 def test_a_run_is_bound_to_its_principles(undisturbed, capsys):
@@ -152,7 +152,7 @@ def test_principles_the_judge_does_not_know_are_refused(commands, tmp_path):
 
 
 @pytest.mark.slow
-def test_unapproved_principles_and_secrets(tmp_path):
+def test_unapproved_principles_and_secrets(commands, tmp_path):
     """A run with --allow_unapproved says so wherever one looks; a key in the environment or the config is nowhere."""
     folder, workdir = tmp_path / "principles", tmp_path / "run"
     shutil.copytree(miniature.PRINCIPLES, folder)
@@ -176,8 +176,8 @@ def test_unapproved_principles_and_secrets(tmp_path):
     for written in [out, err, *(file.read_bytes().decode("latin-1") for file in workdir.rglob("*") if file.is_file())]:
         assert "planted" not in written
     # The run knows itself again although its config is masked, also where nobody knows any more that it is a secret.
-    process = sami(workdir, *options)
-    assert process.communicate() and process.returncode == 0
+    status, said = commands.run("run", *SHORT, "--workdir", str(workdir), *options)
+    assert status == 0 and "planted" not in said
     assert not [file for file in workdir.rglob("*") if file.is_file() and b"planted" in file.read_bytes()]
 
 
