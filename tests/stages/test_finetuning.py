@@ -34,7 +34,7 @@ class Stage:
         )
         self.pairs, self.patch = pairs, monkeypatch
         self.inputs = prepare(self.config, folder, allow_unapproved=False)
-        self.looked_at = []
+        self.looked_at, self.update = [], None
 
     def run(self, folder, broken_after=UPDATES + 1, stops=()):
         """Trains until it is done, begun again after each stop.
@@ -66,12 +66,12 @@ class Stage:
             except Stopped:
                 continue
 
-    @staticmethod
-    def _counting(made):
+    def _counting(self, made):
         from sami_jax.contrast.update import make_update
 
         def make(*arguments):
-            update = make_update(*arguments)
+            # Compiled once for all stages: config and mesh are the same.
+            update = self.update = self.update or make_update(*arguments)
 
             def counted(state, *rest):
                 made.append(int(state.step) + 1)
