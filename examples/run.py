@@ -8,7 +8,8 @@ import sami_jax
 
 def main() -> None:
     # As a command: sami run --config=tiny:smoke --workdir=runs/example. Without :smoke it takes minutes, and is worth while.
-    config = sami_jax.load_config("tiny:smoke", train__updates=(2, 2), train__batch_size=8, evaluation__queries=4)
+    fewer = {"train__updates": (2, 2), "train__batch_size": 8, "train__microbatches": 2, "train__shapes": 1}
+    config = sami_jax.load_config("tiny:smoke", **fewer, sampling__batch_size=16, evaluation__queries=4)
     try:
         measured = sami_jax.run(config, "runs/example")
     except sami_jax.UserError as error:  # one line: what, where, what to do
