@@ -67,6 +67,8 @@ LORA = changed(
     "--config.train.batch_size=16",
     "--config.lora.rank=4",
     "--config.optim.learning_rate=2e-3",
+    "--config.principles.held_out=()",  # one set to measure, not three
+    "--config.principles.held_out_phrasings=0",
 )
 
 
