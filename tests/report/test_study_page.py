@@ -1,6 +1,11 @@
 """The page of a study: what was measured, and nothing that a name could smuggle in."""
 
-from sami_jax.report.study import cells, write_page
+import io
+
+from rich.console import Console
+
+from sami_jax.report import study
+from sami_jax.report.study import MAIN, OF_METHOD, OF_SET, cells, print_study, write_page
 
 ROW = {
     "responses": 8,
@@ -29,9 +34,12 @@ UNJUDGED = {
 
 
 def test_cells():
-    assert cells(ROW) == ["81.2 % (50-95)", "75.0 % (40-93)", "-", "+0.50", "98.0 %", "0.555", "3.46", "7.89", "-0.12", "0.310", "20.0", "1.23 M", "65", "62.5, 100.0 (1 stopped)"]  # fmt: skip
-    unjudged = cells(UNJUDGED | {"stopped_by_canaries": []})
-    assert unjudged == ["-", "-", "-", "-", "-", "0.555", "3.46", "-", "-", "0.310", "20.0", "-", "-", "-"]
+    shown = ["81.2 % (50-95)", "75.0 % (40-93)", "+0.50", "98.0 %", "0.310", "20.0", "-", "62.5, 100.0 (1 stopped)"]
+    assert cells(ROW, OF_SET) == shown
+    assert cells(ROW, OF_METHOD) == ["0.555", "3.46", "7.89", "-0.12", "1.23 M", "65"]
+    unjudged = UNJUDGED | {"stopped_by_canaries": [], "forward_tokens": 0, "seconds": 0}
+    assert cells(unjudged, OF_SET) == ["-", "-", "-", "-", "0.310", "20.0", "-", "-"]
+    assert cells(unjudged, OF_METHOD) == ["0.555", "3.46", "-", "-", "-", "-"]
 
 
 def test_the_page_has_tables_and_choices(tmp_path):
@@ -47,3 +55,14 @@ def test_the_page_has_tables_and_choices(tmp_path):
     assert "Held-out queries, trained principles: 8 responses each" in page and "81.2 % (50-95)" in page
     assert "<script>" not in page and "&lt;script&gt;" in page and page.count("<td>yes</td>") == 1
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_terminal_of_a_hundred_columns_has_room(monkeypatch):
+    found = {"chosen": {}, "sets": {"trained": {"base": ROW, "sami-base": ROW}}}
+    console = Console(width=100, record=True, file=io.StringIO())
+    monkeypatch.setattr(study, "show_table", console.print)
+    print_study(found)
+    told = console.export_text()
+    for column in (*MAIN, *OF_METHOD):
+        assert column in told
+    assert "sami-base" in told and "…" not in told
