@@ -78,7 +78,7 @@ def test_tensors_that_are_refused(llama, tmp_path):
 
 
 def test_architectures_that_are_refused(llama, tmp_path):
-    for arch in ("gemma2", "smollm3", "bert"):
+    for arch in ("gemma3", "smollm3", "bert"):
         assert f"architecture '{arch}' is not read, only llama, qwen2, qwen3" in refusal(tmp_path, *llama, arch=arch)
 
 
