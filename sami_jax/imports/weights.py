@@ -62,7 +62,7 @@ def planned(file: Path, header: Header, config: ModelConfig) -> dict[str, Planne
             # llama.cpp turns pairs of neighbours where Llama's own code turns halves, and permutes rows for it: of this family alone.
             permuted = heads if config.family == "llama" else 0
             # Norms that multiply by 1 + w are written as that sum.
-            added = float(config.norm_offset and keys[-1] == "scale")
+            added = float(config.norm_offset and keys[-1:] == ("scale",))
             plan[name] = Planned(source, header.tensors[source], permuted, added)
     if unknown := header.tensors.keys() - {one.source for one in plan.values()} - {ROPE_FACTORS}:
         raise UserError(
