@@ -116,6 +116,10 @@ def _shape_entries(config: ModelConfig) -> dict[str, Any]:
 def _check_shape(model: ModelFolder, entries: dict[str, Any]) -> None:
     """Raises UserError where the entries, read again, are of another model: llama.cpp knows some of it without being told."""
     config, arch = model.config, ARCHITECTURES[model.config.family]
+    if config.rope_scaling and not (arch == "llama" and isinstance(config.rope_scaling, RopeScaling)):
+        raise UserError(
+            f"{model.folder}: its stretched rope has no place in a GGUF file of {arch}; export without --gguf"
+        )
     told = told_shape(Metadata(model.folder, entries), arch, config.vocab_size, config.tie_embeddings)
     if arch == "gemma2":
         config = dataclasses.replace(config, query_scalar=config.query_scalar or config.head_dim)

@@ -26,6 +26,7 @@ from sami_jax.export.huggingface import copy_companions
 from sami_jax.ground.digests import file_digest
 from sami_jax.imports.gguf import import_gguf
 from sami_jax.imports.header import read_header
+from sami_jax.models.config import LongRope, RopeScaling
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.stages.checkpoint import Checkpoints
 
@@ -161,6 +162,9 @@ def test_what_cannot_be_written_is_refused(tmp_path, mesh):
     for field, value in (("query_scalar", 11), ("attention_cap", None), ("local", (False, True))):
         with pytest.raises(UserError, match=f"{field} is .* is computed; export without --gguf"):
             gguf_entries(dataclasses.replace(gemma, config=dataclasses.replace(gemma.config, **{field: value})))
+    for one, scaling in ((gemma, RopeScaling(8.0, 1.0, 4.0, 8192)), (model, LongRope((1.0, 2.0), 1.0))):
+        with pytest.raises(UserError, match="its stretched rope has no place in a GGUF file"):
+            gguf_entries(dataclasses.replace(one, config=dataclasses.replace(one.config, rope_scaling=scaling)))
     state = json.loads((model.folder / "tokenizer.json").read_text())
     cuts = state["pre_tokenizer"]["pretokenizers"]
     for changed in (
