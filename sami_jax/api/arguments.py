@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from sami_jax.api.model import Model
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.pairs import encode_pairs
@@ -41,8 +39,7 @@ def encode_examples(
         }
         for query, own, said in zip(queries, constitutions, responses, strict=True)
     ]
-    prompt = ConfigDict({"training": checked_template(model, template), "max_tokens": UNCUT})
-    examples = encode_pairs(rows, model.files.replies(end_token), prompt).examples
+    examples = encode_pairs(rows, model.files.replies(end_token), checked_template(model, template), UNCUT).examples
     for b, example in enumerate(examples):
         if not all(text.strip() for text in responses[b]):
             raise UserError(f"responses[{b}]: one is empty; leave the query out, or give the text")

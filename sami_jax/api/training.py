@@ -72,6 +72,10 @@ def begin(model: Model, config: ConfigDict) -> Training:
         raise UserError(
             f"config.prompt.date={config.prompt.date!r}: the model was loaded with {model.files.chat.date!r}; give `load` the same date"
         )
+    if config.objective.bare:
+        raise UserError(
+            "config.objective.bare=True: only a run knows which constitutions state principles alone; use `sami_jax.run`, or another objective"
+        )
     config, model = config.copy_and_resolve_references(), model.merged
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}

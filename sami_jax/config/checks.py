@@ -199,6 +199,9 @@ def validate(config: ConfigDict) -> None:
     o = config.objective
     contrasts = o.row_weight + o.column_weight > 0
     check("objective.row_weight", contrasts or o.sft_weight > 0, "above 0 where column_weight and sft_weight are 0")
+    check(
+        "objective.bare", not (contrasts and o.bare), "False where constitutions are contrasted: prompt.bare has none"
+    )
     for field in ("over_base", "squared"):
         check(f"objective.{field}", contrasts or not o[field], "False where row_weight and column_weight are 0")
     check("objective.margin", not (o.margin and o.squared), "0 where squared is True: its target is 1/2")
@@ -229,6 +232,9 @@ def validate(config: ConfigDict) -> None:
     check("prompt.date", is_date(config.prompt.date), "a date, YYYY-MM-DD")
     check_template(config.prompt.generation, "config.prompt.generation", system)
     check_template(config.prompt.training, "config.prompt.training", system)
+    bare = config.prompt.bare
+    plain = "{query}" in bare and "{constitution}" not in bare
+    check("prompt.bare", plain or not (bare or o.bare), "a template with {query} and without {constitution}")
     primed = config.prompt.chat and config.filter.prefix
     check("filter.prefix", not primed, "'' where config.prompt.chat is True: a chat primes no words")
     mark, cuts = config.filter.keep_after, (*config.filter.cut_at, *config.sampling.stop)

@@ -77,6 +77,7 @@ def defaults() -> ConfigDict:
     c.prompt.date = DATE  # told to chat templates that ask for the day, YYYY-MM-DD; the same on every day (ours)
     c.prompt.generation = ""  # template under which responses are sampled; in a chat, of the user's message
     c.prompt.training = ""  # template under which they are scored and trained on; may be shorter (P)
+    c.prompt.bare = ""  # without {constitution}: distill is trained on it; measured too where it is given (ours)
     c.prompt.shuffle = True  # shuffle the order of the principles in training prompts (R)
     c.prompt.max_tokens = 1024  # longest prompt, tokens; the query's end is cut to fit, and counted (ours)
 
@@ -112,11 +113,12 @@ def defaults() -> ConfigDict:
     c.filter.forbidden = ()  # texts that drop the query's responses
     c.filter.end_with = ()  # a response must end in one of these; () accepts any end
     c.filter.keep_echo = False  # keep responses that repeat their constitution: much information, no obedience (ours)
+    c.filter.keep_unfinished = True  # keep queries with a response that max_new_tokens cut off (R: yes)
     c.filter.keep_equal = False  # keep queries whose responses are all equal: no contrast to learn
 
     c.objective = ConfigDict()
-    # Sets the fields up to sft_weight, but for those that are set themselves: a row of contrast/family.py.
-    c.objective.name = "sami"  # sami (P) | sami-base | dpo | mipo | simpo | ipo | sft; table: docs/method.md
+    # Sets the fields up to bare, but for those that are set themselves: a row of contrast/family.py.
+    c.objective.name = "sami"  # sami (P) | sami-base | dpo | mipo | simpo | ipo | sft | distill; table: docs/method.md
     named = functools.partial(_named, c.objective.get_ref("name"))  # evaluated when it is asked for
     c.objective.normalize = named("normalize")  # mean over response tokens (R) | sum (P, as written)
     c.objective.beta = named("beta")  # scale of the critic, X = beta (S - R): an inverse temperature (P: 1)
@@ -126,6 +128,7 @@ def defaults() -> ConfigDict:
     c.objective.squared = named("squared")  # leads are to be 1/2 in X, by squares, in place of cross-entropies (IPO)
     c.objective.margin = named("margin")  # by which X must lead, in its units, to count as level (SimPO's gamma)
     c.objective.sft_weight = named("sft_weight")  # of the mean log-likelihood a token of own responses, nats (ours)
+    c.objective.bare = named("bare")  # they are scored behind prompt.bare, and those under antitheses left out (ours)
     c.objective.score_eos = False  # score the end-of-text token where a response ended by itself (R: no; chats: always)
     c.objective.kl_weight = 0.0  # of KL(policy || base), nats (P, which calls it beta: 0 in every published run)
     c.objective.balance_weight = 0.0  # of the load-balancing loss of a mixture of experts, which is 1 at best (Switch)

@@ -18,6 +18,7 @@ class Member(NamedTuple):
     squared: bool = False
     margin: float = 0.0
     sft_weight: float = 0.0
+    bare: bool = False
 
 
 FAMILY = {
@@ -35,4 +36,6 @@ FAMILY = {
     "ipo": Member("mean", 0.1, over_base=True, row_weight=1.0, column_weight=0.0, squared=True),
     # Supervised finetuning on own responses under their own constitutions.
     "sft": Member(row_weight=0.0, column_weight=0.0, sft_weight=1.0),
+    # Context distillation (arXiv 2112.00861): the same on responses under principles alone, with the constitution taken out of the prompt.
+    "distill": Member(row_weight=0.0, column_weight=0.0, sft_weight=1.0, bare=True),
 }

@@ -66,12 +66,14 @@ class Chat:
         """The ids of a conversation in which the user asks for a reply.
 
         Args:
-          constitution: for the system's message.
+          constitution: for the system's message; "" states none.
           asked: the user's message.
           before: the turns before it. What the system says in them stands behind what it says of ours; neighbours of one role, which
             most templates refuse, are one turn.
         """
-        system = [Message("system", self.system.replace("{constitution}", constitution))] if self.system else []
+        said = self.system.replace("{constitution}", constitution)
+        said = said if constitution else said.strip()
+        system = [Message("system", said)] if said else []
         turns = [*system, *before, Message("user", asked)]
         return self.encode(
             [

@@ -80,19 +80,20 @@ class Encoded:
     anew: int  # responses whose ids as sampled are not those of their text, which was encoded instead
 
 
-def encode_pairs(rows: Sequence[dict], replies: Replies, prompt: ConfigDict) -> Encoded:
-    """Tokenises pairs under the training prompt, or as the turns of a chat.
+def encode_pairs(rows: Sequence[dict], replies: Replies, template: str, max_tokens: int) -> Encoded:
+    """Tokenises pairs, in a chat as its turns.
 
     Args:
       rows: {"query", "constitutions", "responses", "finish_reasons"}; "token_ids" of the responses, where they are known; and, of a
         dialogue, "turns".
-      prompt: a run's `prompt`.
+      template: of the prompt, a run's `prompt.training` or `prompt.bare`; in a chat, of the user's last message.
+      max_tokens: of a prompt.
     """
     examples, cut, anew = [], 0, 0
     for row in rows:
         prompts = []
         for constitution in row["constitutions"]:
-            asked = (prompt.training, constitution, row["query"], prompt.max_tokens)
+            asked = (template, constitution, row["query"], max_tokens)
             ids, missing = encode_prompt(replies.tokenizer, *asked, replies.chat, of_row(row))
             prompts.append(tuple(ids))
             cut += missing > 0

@@ -111,7 +111,7 @@ def encode_answers(
         }
         for a in answers
     ]
-    encoded = encode_pairs(rows, model.replies(None, prefix), prompt)
+    encoded = encode_pairs(rows, model.replies(None, prefix), prompt.training, prompt.max_tokens)
     say_cut(prompt, encoded.cut, "the prompts that are compared")
     for answer, example in zip(answers, encoded.examples, strict=True):
         if example.longest_text > model.config.max_positions:

@@ -40,12 +40,18 @@ class EvaluationSet:
     name: str
     queries: Sequence[Query]
     constitutions: Sequence[tuple[Constitution, ...]]
+    bare: bool = False  # asked without stating them, by `prompt.bare`
+
+    def stated(self, constitution: Constitution) -> str:
+        """What prompts say of a constitution."""
+        return "" if self.bare else composing.text(constitution)
 
 
 def evaluation_sets(
     config: ConfigDict, principles: Sequence[Principle], queries: Sequence[Query]
 ) -> list[EvaluationSet]:
-    """Held-out queries under the trained principles, under held-out wordings of them, and under held-out principles."""
+    """Held-out queries under the trained principles, under held-out wordings of them, and under held-out principles; with `prompt.bare`,
+    under the trained principles without their antitheses too, which are not stated."""
     queries = queries[: config.evaluation.queries]
     choices = {
         "trained": trained_principles(config, principles),
@@ -53,12 +59,21 @@ def evaluation_sets(
         "held_out_phrasings": held_out_phrasings(config, principles),
     }
 
-    def constitutions(name: str, chosen: Sequence[Principle]):
-        sizes = (min(config.constitutions.principles, len(chosen)), config.constitutions.count)
+    def constitutions(name: str, chosen: Sequence[Principle], rule: str, count: int):
+        size = min(config.constitutions.principles, len(chosen))
         root = f"{config.seed}/evaluation/{name}"
-        return [composing.compose(chosen, config.constitutions.rule, *sizes, root, i) for i in range(len(queries))]
+        return [composing.compose(chosen, rule, size, count, root, i) for i in range(len(queries))]
 
-    return [EvaluationSet(name, queries, constitutions(name, chosen)) for name, chosen in choices.items() if chosen]
+    c = config.constitutions
+    sets = [
+        EvaluationSet(name, queries, constitutions(name, chosen, c.rule, c.count))
+        for name, chosen in choices.items()
+        if chosen
+    ]
+    if config.prompt.bare:
+        composed = constitutions("bare", choices["trained"], "positive_vs_rest", 1)
+        sets.append(EvaluationSet("bare", queries, composed, bare=True))
+    return sets
 
 
 def split_principles(config: ConfigDict, principles: Sequence[Principle]) -> tuple[list[Principle], list[Principle]]:
@@ -184,16 +199,17 @@ def answered(
     # The same seeds for every model of a run: differences are the model's.
     drawn = seeds(f"{config.seed}/evaluation/{evaluation_set.name}", len(tasks))
     prompts, cut = [], 0
+    template = config.prompt.bare if evaluation_set.bare else config.prompt.generation
     for (query, constitution), seed in zip(tasks, drawn, strict=True):
-        text = composing.text(constitution)
-        asked = (config.prompt.generation, text, query.text, config.prompt.max_tokens)
+        asked = (template, evaluation_set.stated(constitution), query.text, config.prompt.max_tokens)
         ids, missing = encode_prompt(model.tokenizer, *asked, model.chat, query.turns)
         cut += missing > 0
-        prompts.append(Prompt({"id": query.id, **query.row, "constitution": text}, ids, seed))
+        prompts.append(Prompt({"id": query.id, **query.row, "constitution": composing.text(constitution)}, ids, seed))
     e, s = config.evaluation, config.sampling
-    if s.contrast:
+    contrast = 0.0 if evaluation_set.bare else s.contrast  # of prompts that state something
+    if contrast:
         prompts = held_against_opposites(prompts)
-    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), s.contrast)
+    options = SamplingOptions(e.temperature, e.top_p, s.top_k, s.max_new_tokens, tuple(s.stop), contrast)
     file = folder / f"{evaluation_set.name}.jsonl"
     title = f"answering {evaluation_set.name}"
     return write_responses(file, sampler, prompts, options, title, config.filter), cut
@@ -226,14 +242,15 @@ def _summed(
         pairs.append(
             {
                 **query.row,
-                "constitutions": [composing.text(constitution) for constitution in constitutions],
+                "constitutions": [evaluation_set.stated(constitution) for constitution in constitutions],
                 "responses": [clean(row["response"], config.filter) for row in own],
                 "finish_reasons": [row["finish_reason"] for row in own],
                 "token_ids": [row.get("token_ids", []) for row in own],
             }
         )
     replies = model.replies(model.scored_end(config.objective.score_eos), config.filter.prefix)
-    encoded = encode_pairs(pairs, replies, config.prompt)
+    template = config.prompt.bare if evaluation_set.bare else config.prompt.training
+    encoded = encode_pairs(pairs, replies, template, config.prompt.max_tokens)
     examples = encoded.examples
     s_sum = np.zeros((len(examples), count, count), np.float32)
     with doing(f"scoring {evaluation_set.name}"):

@@ -50,13 +50,16 @@ FOLLOWERS = ("track.to", "track.project", "track.name")
 # Config fields that are younger than some runs, which go on as if they had been made with these values.
 YOUNGER = {
     "config.prompt.date": DATE,
+    "config.prompt.bare": "",
     "config.sampling.contrast": 0.0,
+    "config.filter.keep_unfinished": True,
     "config.objective.name": "sami",
     "config.objective.beta": 1.0,
     "config.objective.over_base": False,
     "config.objective.squared": False,
     "config.objective.margin": 0.0,
     "config.objective.sft_weight": 0.0,
+    "config.objective.bare": False,
 }
 
 # What readers rely on in a statement.

@@ -20,6 +20,7 @@ SET_TITLES = {
     "trained": "trained principles",
     HELD_OUT: "held-out principles",
     "held_out_phrasings": "trained principles, held-out wordings",
+    "bare": "trained principles, not stated in the prompt",
 }
 
 

@@ -20,6 +20,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "set/trained": ("trained principles", "学習した原則"),
     "set/held_out_principles": ("held-out principles", "学習していない原則"),
     "set/held_out_phrasings": ("trained principles, held-out wordings", "学習した原則（学習していない言い回し）"),
+    "set/bare": ("trained principles, not stated in the prompt", "学習した原則（プロンプトに示さない）"),
     # The verdict.
     "verdict": ("The verdict", "結論"),
     "verdict/better": (

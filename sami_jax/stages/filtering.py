@@ -10,7 +10,11 @@ from sami_jax.evaluation.echo import echoes
 
 
 def drop_reason(
-    responses: Sequence[str], constitutions: Sequence[str], positive: Sequence[bool], config: ConfigDict
+    responses: Sequence[str],
+    constitutions: Sequence[str],
+    positive: Sequence[bool],
+    config: ConfigDict,
+    finish_reasons: Sequence[str] = (),
 ) -> str | None:
     """Why the responses to one query are not trained on; None keeps them.
 
@@ -19,7 +23,10 @@ def drop_reason(
       constitutions: their texts.
       positive: which constitutions state no antithesis; `config.end_with` is asked of their responses alone.
       config: a run's `filter`.
+      finish_reasons: "stop" of each response that ended by itself, "length" of one that was cut off.
     """
+    if not config.keep_unfinished and "length" in finish_reasons:
+        return "cut off before its end"
     for response in responses:
         if not response.removeprefix(config.prefix).strip():
             return f"no response after {config.keep_after!r}" if config.keep_after else "empty response"
@@ -49,7 +56,7 @@ def filter_pairs(
     kept, dropped = [], Counter()
     for row, positive in zip(rows, positives, strict=True):
         responses = [clean(response, config) for response in row["responses"]]
-        if reason := drop_reason(responses, row["constitutions"], positive, config):
+        if reason := drop_reason(responses, row["constitutions"], positive, config, row.get("finish_reasons", ())):
             dropped[reason] += 1
         else:
             kept.append({**row, "responses": responses})

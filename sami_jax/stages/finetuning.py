@@ -7,7 +7,7 @@ past a bound the stage ends, with that batch kept for study.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -30,6 +30,8 @@ from sami_jax.ground.terminal import say
 from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.stack import joined
+from sami_jax.principles import constitutions as composing
+from sami_jax.principles.principle import Principle
 from sami_jax.report.data import LEAST_EFFECTIVE
 from sami_jax.report.model_card import write_principles
 from sami_jax.stages.checkpoint import Checkpoints
@@ -239,7 +241,15 @@ def examples_of(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[Contras
     """
     base = inputs.base
     rows = read_pairs(pairs, config.constitutions.count, inputs.skipped)
-    encoded = encode_pairs(rows, base.replies(base.scored_end(config.objective.score_eos)), config.prompt)
+    template = config.prompt.training
+    if config.objective.bare:
+        rows, template = distilled(rows, inputs.principles), config.prompt.bare
+        if not rows:
+            raise UserError(
+                f"{pairs}: no response is to principles alone; objective.bare needs constitutions that state no antithesis"
+            )
+    replies = base.replies(base.scored_end(config.objective.score_eos))
+    encoded = encode_pairs(rows, replies, template, config.prompt.max_tokens)
     longest = max(example.longest_text for example in encoded.examples)
     if longest > base.config.max_positions:
         raise UserError(
@@ -247,11 +257,22 @@ def examples_of(config: ConfigDict, inputs: Inputs, pairs: Path) -> list[Contras
         )
     say_cut(config.prompt, encoded.cut, "training prompts")
     if encoded.anew:
-        responses = len(rows) * config.constitutions.count
+        responses = sum(len(row["responses"]) for row in rows)
         say(
             f"  {pairs}: the token_ids of {encoded.anew} of {responses} responses are not those of their text, which is encoded instead"
         )
     return encoded.examples
+
+
+def distilled(rows: Sequence[dict], principles: Sequence[Principle]) -> list[dict]:
+    """Each response that was given under principles without antitheses, as a row of its own that states none of them."""
+    return [
+        {**row, "constitutions": [""]}
+        | {key: [row[key][place]] for key in ("responses", "finish_reasons", "token_ids") if row[key]}
+        for row in rows
+        for place, constitution in enumerate(row["constitutions"])
+        if all(statement.positive for statement in composing.read(constitution, principles))
+    ]
 
 
 def batches_of(config: ConfigDict, examples: list[ContrastExample], iteration: int) -> TrainingBatches:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from sami_jax.config.checks import validate
 from sami_jax.contrast.family import FAMILY
 from sami_jax.data.jsonl import parse_measured, read_appended, read_json, read_jsonl, write_json
 from sami_jax.data.rows import Skipped
@@ -63,7 +64,8 @@ class Grid(NamedTuple):
 
     def settings(self, objective: str) -> list[Settings]:
         """Those that make a difference to the objective."""
-        betas = (1.0,) if objective == "sft" else self.betas
+        row = FAMILY.get(objective)
+        betas = self.betas if row is None or row.row_weight + row.column_weight else (1.0,)
         kl_weights = (0.0,) if objective == CONTRAST else self.kl_weights
         return [Settings(*each) for each in itertools.product(self.rates, betas, kl_weights)]
 
@@ -90,6 +92,8 @@ def study(way: Way, objectives: Sequence[str], seeds: Sequence[int], grid: Grid,
     for at, objective in enumerate(objectives):
         if objective not in METHODS or objective in objectives[:at]:
             raise UserError(f"--objectives: {objective!r:.40}: give different ones of {', '.join(METHODS)}")
+    for objective in objectives:
+        validate(cell_config(way.config, Cell(objective, Settings(), seeds[0]), None))
     _keep_plan(way, grid, workdir / PLAN)
     chosen = {objective: _tuned(way, objective, grid, workdir / "tuning") for objective in objectives}
     folders: dict[str, list[Path]] = {"base": []}

@@ -146,7 +146,7 @@ def test_a_name_sets_its_row_of_the_objective_and_single_fields_win(name):
     def row(config):
         return Member(*(config.objective[field] for field in Member._fields))
 
-    by_line, _ = load_config("tiny", [f"--config.objective.name={name}"])
+    by_line, _ = load_config("tiny", [f"--config.objective.name={name}", "--config.prompt.bare={query}"])
     validate(by_line)
     in_file = config_lib.defaults()
     in_file.objective.name = name
@@ -172,7 +172,7 @@ def test_a_name_on_the_command_line_wins_over_single_fields_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["name=dpp"], "config.objective.name='dpp': must be one of sami, sami-base, dpo, mipo, simpo, ipo, sft; did you mean 'dpo'?"),
+        (["name=dpp"], "config.objective.name='dpp': must be one of sami, sami-base, dpo, mipo, simpo, ipo, sft, distill; did you mean 'dpo'?"),
         (["beta=0.0"], "config.objective.beta=0.0: must be above 0.0"),
         (["margin=-1.0"], "config.objective.margin=-1.0: must be at least 0.0"),
         (["row_weight=0.0", "column_weight=0.0"], "config.objective.row_weight=0.0: must be above 0 where column_weight and sft_weight are 0"),

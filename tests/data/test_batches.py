@@ -122,7 +122,9 @@ def test_real_posts_have_little_padding_under_the_published_settings():
     ]
     config, _ = load_config("tldr_mistral7b", [])
     tokenizer = word_pieces([text for row in rows for text in (row["query"], *row["responses"])])
-    examples = encode_pairs(rows, Replies(tokenizer, None, len(tokenizer), (), None), config.prompt).examples
+    examples = encode_pairs(
+        rows, Replies(tokenizer, None, len(tokenizer), (), None), config.prompt.training, config.prompt.max_tokens
+    ).examples
     train = config.train
     made = batches(
         examples,

@@ -78,7 +78,9 @@ def test_examples_are_what_transformers_renders(shape, tokenizer, chat):
     config.training = "{query}"
     row = {"query": QUERY, "constitutions": CONSTITUTIONS, "responses": [REPLY, CORPUS[1]]}
     row |= {"finish_reasons": ["stop", "length"]}
-    encoded = encode_pairs([row], Replies(tokenizer, chat, len(tokenizer), (), chat.end_of_turn), config)
+    encoded = encode_pairs(
+        [row], Replies(tokenizer, chat, len(tokenizer), (), chat.end_of_turn), config.training, config.max_tokens
+    )
     [example] = encoded.examples
     assert encoded.cut == 0
     replies = [list(response) for response in example.responses]
@@ -139,6 +141,11 @@ def test_what_would_join_the_prompt_is_tokenised_apart():
     prompt, joined = chat.tokenizer.encode("assistant:"), chat.tokenizer.encode("assistant::Hello")
     assert joined[: len(prompt)] != prompt
     assert chat.reply(":Hello") == chat.tokenizer.encode(":Hello")
+
+
+def test_a_constitution_that_is_not_stated_leaves_no_trace(shape, tokenizer):
+    for system, said in (("Be kind. {constitution}", "Be kind."), ("{constitution}", "")):
+        assert Chat(tokenizer, shape, system).prompt("", QUERY) == Chat(tokenizer, shape, said).prompt("unused", QUERY)
 
 
 def test_without_system_text_there_is_no_system_message(shape, tokenizer):

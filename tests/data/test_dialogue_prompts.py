@@ -93,7 +93,7 @@ def test_turns_go_with_their_query_from_file_to_file(tmp_path):
     prompt = defaults().prompt
     prompt.training = "{query}"
     replies = Replies(tokenizer, Chat(tokenizer, "qwen", SYSTEM), len(tokenizer), (), None)
-    encoded = encode_pairs(rows, replies, prompt)
+    encoded = encode_pairs(rows, replies, prompt.training, prompt.max_tokens)
     examples = encoded.examples
     assert examples[0].prompts[0] == tuple(rendered(tokenizer, TURNS, STATED)) and encoded.cut == 0
     assert examples[1].prompts[0] == tuple(rendered(tokenizer, TURNS[:1], STATED))

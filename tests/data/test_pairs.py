@@ -58,7 +58,9 @@ def test_encoded_pairs_score_the_end_of_text_only_where_the_model_ended(config, 
     row = {"query": "Is that clear?", "constitutions": ["1. Say hello first.", "1. Never say hello."]}
     row |= {"responses": [" Hello.", " Maybe."], "finish_reasons": ["stop", "length"]}
     ends = (tokenizer.eos_token_id,)
-    encoded = encode_pairs([row], Replies(tokenizer, None, len(tokenizer), ends, *ends), config.prompt)
+    encoded = encode_pairs(
+        [row], Replies(tokenizer, None, len(tokenizer), ends, *ends), config.prompt.training, config.prompt.max_tokens
+    )
     [example] = encoded.examples
     assert (encoded.cut, encoded.anew) == (0, 0)
     assert (
@@ -66,7 +68,9 @@ def test_encoded_pairs_score_the_end_of_text_only_where_the_model_ended(config, 
         == "Constitution:\n1. Never say hello.\n\nHuman: Is that clear?\n\nAssistant:"
     )
     assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.</s>", " Maybe."]
-    [example] = encode_pairs([row], Replies(tokenizer, None, len(tokenizer), ends, None), config.prompt).examples
+    [example] = encode_pairs(
+        [row], Replies(tokenizer, None, len(tokenizer), ends, None), config.prompt.training, config.prompt.max_tokens
+    ).examples
     assert [tokenizer.decode(ids) for ids in example.responses] == [" Hello.", " Maybe."]
 
 

@@ -126,7 +126,7 @@ def test_pairs_with_ids_and_without(tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     prompt = defaults().prompt
     prompt.training = "{constitution} {query}"
-    encoded = encode_pairs(read_pairs(tmp_path / "pairs.jsonl", 2), replies(), prompt)
+    encoded = encode_pairs(read_pairs(tmp_path / "pairs.jsonl", 2), replies(), prompt.training, prompt.max_tokens)
     plain = ((*USUAL, TURN), tuple(TOKENIZER.encode("Hello", add_special_tokens=False)))
     assert [example.responses for example in encoded.examples] == [
         plain,

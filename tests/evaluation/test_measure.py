@@ -46,6 +46,16 @@ def test_held_out_phrasings_appear_only_where_they_should(sets):
     assert {s.text for s in statements(sets["trained"])} <= earlier
 
 
+def test_without_a_constitution_in_the_prompt_principles_alone_are_looked_for(sets):
+    config, _ = load_config("tiny", ["--config.prompt.bare=Human: {query}"])
+    principles = read_principles(PRINCIPLES)
+    *others, bare = evaluation_sets(config, principles, read_queries(QUERIES / "held_out.jsonl"))
+    assert {one.name: one for one in others} == sets and bare.name == "bare" and bare.bare
+    assert all(s.positive for s in statements(bare)) and len(bare.constitutions[0]) == 1
+    assert {s.id for s in statements(bare)} == {s.id for s in statements(sets["trained"])}
+    assert bare.stated(bare.constitutions[0][0]) == "" != sets["trained"].stated(bare.constitutions[0][0])
+
+
 def test_queries_are_the_held_out_ones(sets):
     for one in sets.values():
         assert [q.id for q in one.queries] == [f"held_out-{n}" for n in range(128)]

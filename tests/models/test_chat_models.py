@@ -199,7 +199,9 @@ def test_a_run_asks_what_transformers_renders_and_trains_on_what_was_sampled(sam
     rows = read_pairs(workdir / "iteration_2" / "pairs.jsonl", 2)
     responses = read_lines(workdir / "iteration_2" / "responses.jsonl")
     sampled = {(row["id"], row["response"]): row["token_ids"] for row in responses}
-    examples = encode_pairs(rows, model.replies(model.scored_end(False)), config.prompt).examples
+    examples = encode_pairs(
+        rows, model.replies(model.scored_end(False)), config.prompt.training, config.prompt.max_tokens
+    ).examples
     queries = [row["id"] for row in read_lines(workdir / "iteration_2" / "pairs.jsonl")]
     for query, row, example in zip(queries, rows, examples, strict=True):
         assert [list(ids) for ids in example.prompts] == prompts(tokenizer, shape, row)

@@ -54,6 +54,14 @@ def test_drops_are_counted_by_reason(config):
     assert dropped == {"empty response": 2, "positive response does not end as asked": 1}
 
 
+def test_what_was_cut_off_is_dropped_where_that_is_asked_for(config):
+    rows = [asked(" a.", " b.") | {"finish_reasons": ended} for ended in (["stop", "length"], ["stop", "stop"])]
+    assert len(filter_pairs(rows, [[True, False]] * 2, config.filter)[0]) == 2
+    config.filter.keep_unfinished = False
+    kept, dropped = filter_pairs(rows, [[True, False]] * 2, config.filter)
+    assert [row["finish_reasons"] for row in kept] == [["stop", "stop"]] and dropped == {"cut off before its end": 1}
+
+
 def test_echoes_are_kept_where_that_is_asked_for(config):
     config.filter.keep_echo = True
     assert (

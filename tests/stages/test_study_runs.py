@@ -14,14 +14,15 @@ from sami_jax.config.checks import validate
 from sami_jax.contrast.family import FAMILY, Member
 from sami_jax.errors import UserError
 from sami_jax.evaluation.study import Settings
-from sami_jax.stages.study import Cell, Grid, best, cell_config, study, validation_queries
+from sami_jax.stages.study import Cell, Grid, Way, best, cell_config, study, validation_queries
 
 TINY = load_config("tiny", [])[0]
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_run_has_the_whole_row_at_its_own_rate_and_beta(name):
-    config = load_config("tiny", ["--config.objective.name=ipo", "--config.objective.margin=0.0"])[0]
+    asked = ["--config.objective.name=ipo", "--config.objective.margin=0.0", "--config.prompt.bare={query}"]
+    config = load_config("tiny", asked)[0]
     made = cell_config(config, Cell(name, Settings(0.5, 3.0, 0.02), 7), "validation.jsonl")
     validate(made)
     row = FAMILY[name]
@@ -42,7 +43,7 @@ def test_what_makes_no_difference_is_not_varied():
     grid = Grid((0.5, 1.0), (1.0, 3.0), (0.1,), (10,))
     varied = [(0.5, 1.0, 0.1), (0.5, 3.0, 0.1), (1.0, 1.0, 0.1), (1.0, 3.0, 0.1)]
     assert grid.settings("dpo") == varied and grid._replace(kl_weights=(0.1, 0.2)).settings("dpo")[::2] == varied
-    assert grid.settings("sft") == [(0.5, 1.0, 0.1), (1.0, 1.0, 0.1)]
+    assert grid.settings("sft") == grid.settings("distill") == [(0.5, 1.0, 0.1), (1.0, 1.0, 0.1)]
     assert grid.settings("contrast") == [(0.5, 1.0, 0), (0.5, 3.0, 0), (1.0, 1.0, 0), (1.0, 3.0, 0)]
 
 
@@ -79,6 +80,13 @@ def test_choices_are_not_made_by_held_out_queries(tmp_path):
 def test_names_are_known_and_different(names, wrong, tmp_path):
     with pytest.raises(UserError, match=f"--objectives: '{wrong}': give different ones of sami, sami-base,"):
         study(None, names, [0], Grid((), (), (), ()), tmp_path)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_an_objective_lacks_is_said_before_anything_is_run(tmp_path):
+    way = Way(TINY, "validation.jsonl", False, lambda: None)
+    with pytest.raises(UserError, match=r"config\.prompt\.bare='': must be a template with \{query\} and without"):
+        study(way, ["sami", "distill"], [0], Grid((1.0,), (1.0,), (0.1,), (10,)), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 SMALL = [
