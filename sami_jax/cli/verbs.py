@@ -174,6 +174,13 @@ def add_verbs(verbs) -> None:
     report.add_argument(
         "--figures", type=new_folder, metavar="DIR", help="write its curves there too, an SVG file each, RUN_CURVE.svg"
     )
+    report.add_argument(
+        "--kept",
+        type=any_path,
+        nargs=2,
+        metavar=("BASE.json", "ALIGNED.json"),
+        help="results files of lm-eval, of the base and of the aligned model: the report says how they differ",
+    )
     for parser in (run, train, evaluate, sample, score, explain, export, verify, report):
         with_results(parser)
     for parser in (run, train, evaluate, sample, score, explain):
@@ -319,7 +326,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from sami_jax.ground.terminal import show
     from sami_jax.report.write import write_figures, write_report
 
-    file = write_report(arguments.run, arguments.output, arguments.language)
+    file = write_report(arguments.run, arguments.output, arguments.language, arguments.kept)
     files = write_figures(arguments.run, arguments.figures, arguments.language) if arguments.figures else []
     tell_programs(arguments, {"report": str(file), "figures": [str(figure) for figure in files]})
     show(f"Report: {file}")

@@ -152,6 +152,46 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "role/trained": ("trained", "学習用"),
     "role/held out": ("held out", "評価専用"),
+    # What was kept.
+    "kept": ("What was kept", "元の能力は保たれているか"),
+    "kept/sentence": (
+        "Of {count} figures whose difference can be judged, {better} are better, {same} show no difference, {worse} are worse.",
+        "差を判定できる指標 {count} 件のうち、改善 {better} 件、差が示されないもの {same} 件、悪化 {worse} 件。",
+    ),
+    "kept/no interval": (
+        "No difference can be judged: no figure has both an interval and a side that is better.",
+        "差を判定できる指標がありません。区間があり、かつ良い方向の分かる指標が一つもないためです。",
+    ),
+    "kept/about": (
+        "By lm-eval, on both models. Each number is that of its files, ± its standard error, in the metric's own unit. The 95 % interval of a difference takes the two errors as independent; both models answered the same questions, so it is as a rule wider than it need be. That no difference is shown does not mean that nothing was lost: the interval says how much may have been. There is none where a standard error is missing, or is 0. A group's row sums up rows of its tasks. Of {count} intervals at 95 %, one in twenty is expected to mislead by chance.",
+        "両モデルを lm-eval で測定しました。値とその標準誤差（±）は結果ファイルのもので、単位は各指標のものです。差の 95% 信頼区間は二つの誤差を独立とみなしています。両モデルは同じ問題に答えているため、区間は通常、必要以上に広くなります。差が示されないことは、何も失われていないことを意味しません。どれだけ失われた可能性があるかは区間が示します。標準誤差がない場合や 0 の場合、区間はありません。グループの行は、その各タスクの行をまとめたものです。95% 信頼区間が {count} 個あり、およそ 20 個に 1 個は偶然により外れると見込まれます。",
+    ),
+    "kept/another model": (
+        "The aligned model's file is of {model}. Seen from here, that is not the model of iteration {iteration}, which the verdict is on.",
+        "学習後のモデルの結果ファイルは {model} のものです。ここから見る限り、結論の対象である反復 {iteration} のモデルではありません。",
+    ),
+    "kept/only": (
+        "Not compared, since only the file of the {model} has it: {names}.",
+        "{model}の結果ファイルにしかないため、比較していないもの：{names}。",
+    ),
+    "kept/told": (
+        "The two runs of lm-eval differ in {place}: {base} for the base model, {aligned} for the aligned model.",
+        "二回の lm-eval の実行では {place} が異なります。ベースモデルは {base}、学習後のモデルは {aligned} です。",
+    ),
+    "kept/task": ("task", "タスク"),
+    "kept/group": ("{name} (group)", "{name}（グループ）"),
+    "kept/metric": ("metric", "指標"),
+    "kept/questions": ("questions", "問題数"),
+    "kept/difference": ("difference (95 %)", "差（95% 信頼区間）"),
+    "kept/interval": ("{difference} ({low} to {high})", "{difference}（{low}〜{high}）"),
+    "kept/good": ("better is", "良い方向"),
+    "kept/higher": ("higher", "高い"),
+    "kept/lower": ("lower", "低い"),
+    "kept/shown": ("shown", "判定"),
+    "kept/better": ("better", "改善"),
+    "kept/same": ("no difference shown", "差は示されず"),
+    "kept/worse": ("worse", "悪化"),
+    "kept/files": ("Results files of lm-eval", "lm-eval の結果ファイル"),
     # Examples.
     "examples": ("Before and after", "学習前後の応答例"),
     "examples/about": (

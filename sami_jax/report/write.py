@@ -11,6 +11,7 @@ from sami_jax.ground.terminal import visible
 from sami_jax.report import record, results
 from sami_jax.report.data import Run, compare, gather
 from sami_jax.report.figures import picture
+from sami_jax.report.kept import Kept, read_kept, section
 from sami_jax.report.texts import Words
 
 if TYPE_CHECKING:
@@ -19,18 +20,21 @@ if TYPE_CHECKING:
 NAMES = {"en": "report.html", "ja": "report.ja.html"}  # in the run's folder
 
 
-def write_report(workdir: Path, output: Path | None = None, language: str = "en") -> Path:
+def write_report(
+    workdir: Path, output: Path | None = None, language: str = "en", kept: tuple[Path, Path] | None = None
+) -> Path:
     """Writes the report of the run in `workdir`, finished or not.
 
     Args:
       output: the file; None: as in NAMES, in the run's folder.
       language: one of texts.LANGUAGES.
+      kept: results files of lm-eval, the base's and the aligned model's, for the section on what was kept.
     Returns:
       the file.
     Raises:
-      UserError: no run's folder, or a file in it that cannot be read.
+      UserError: no run's folder, a file in it that cannot be read, or what `read_kept` raises.
     """
-    page = render(gather(workdir), Words(language))
+    page = render(gather(workdir), Words(language), read_kept(workdir, *kept) if kept else None)
     file = output or workdir / NAMES[language]
     write_text(file, page)
     return file
@@ -54,13 +58,13 @@ def write_figures(workdir: Path, folder: Path, language: str = "en") -> list[Pat
     return list(found)
 
 
-def render(run: Run, words: Words) -> str:
-    """The page as text. The same run gives the same text.
+def render(run: Run, words: Words, kept: Kept | None = None) -> str:
+    """The page as text. The same run, and the same results of lm-eval, give the same text.
 
     Raises:
       UserError: the run's files were changed, and cannot be shown any more.
     """
-    return _guarded(run, lambda: _page(run, words))
+    return _guarded(run, lambda: _page(run, words, kept))
 
 
 def _guarded(run: Run, make: Callable):
@@ -73,8 +77,8 @@ def _guarded(run: Run, make: Callable):
         raise UserError(f"{run.complaint}; what is left of the run cannot be shown ({error!r:.60})") from None
 
 
-def _page(run: Run, words: Words) -> str:
-    return page("template.html", results.figures(run, words), t=words, **redacted(view(run, words)))
+def _page(run: Run, words: Words, kept: Kept | None) -> str:
+    return page("template.html", results.figures(run, words), t=words, **redacted(view(run, words, kept)))
 
 
 def page(template: str, figures: Sequence[dict], folders: Sequence[Path] = (), **shown) -> str:
@@ -114,7 +118,7 @@ def spelt_out(text: str) -> str:
     return visible(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def view(run: Run, words: Words) -> dict:
+def view(run: Run, words: Words, kept: Kept | None) -> dict:
     """What the template shows, curves aside, by section."""
     compared = {name: compare(run, name) for name in run.sets}
     slices = results.principle_slices(run, words, compared)
@@ -127,6 +131,7 @@ def view(run: Run, words: Words) -> dict:
         "per_token": run.predicate["config"]["objective"]["normalize"] == "mean",
         "sets": results.set_slices(run, words, compared),
         "slices": slices,
+        "kept": section(kept, run, words) if kept else None,
         "examples": results.examples(run, words, compared),
         "explained": results.explained(run, words),
         "principles": record.principles(run, words),
