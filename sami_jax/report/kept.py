@@ -306,7 +306,7 @@ def _row(one: Figure, words: Words) -> dict:
     if one.interval:
         low, high = (f"{end:+{form}}" for end in one.interval)
         difference = words("kept/interval", difference=difference, low=low, high=high)
-    good = {True: words("kept/higher"), False: words("kept/lower"), None: "-"}
+    good = {True: words("kept/higher"), False: words("kept/lower"), None: ""}
     return {
         "task": words("kept/group", name=one.task) if one.group else one.task,
         "metric": one.metric,

@@ -84,8 +84,8 @@ def two(run, tmp_path):
     return Two()
 
 
-WORSE = {"difference": "-0.1500 (-0.2609 to -0.0391)", "good": "higher", "shown": "worse"}
-SAME = {"difference": "+0.0000 (-0.0832 to +0.0832)", "good": "higher", "shown": "no difference shown"}
+WORSE = {"difference": "-0.1500 (-0.2609 to -0.0391)", "good": "higher is better", "shown": "worse"}
+SAME = {"difference": "+0.0000 (-0.0832 to +0.0832)", "good": "higher is better", "shown": "no difference shown"}
 
 
 def test_the_figures(two):
@@ -94,8 +94,17 @@ def test_the_figures(two):
         ("arc", "acc", "1,200", "0.6000 ± 0.0400", "0.4500 ± 0.0400", *WORSE.values()),
         ("gsm", "em (strict)", "1,200", "0.3000 ± 0.0300", "0.3000 ± 0.0300", *SAME.values()),
         ("gsm", "em (loose)", "1,200", "0.4000 ± 0.0300", "0.4000 ± 0.0300", *SAME.values()),
-        ("mix (group)", "acc", "-", "0.5000", "0.5000", "+0.0000", "higher", "-"),
-        ("words", "ppl", "1,200", "25.00 ± 0.50", "22.00 ± 0.50", "-3.00 (-4.39 to -1.61)", "lower", "better"),
+        ("mix (group)", "acc", "-", "0.5000", "0.5000", "+0.0000", "higher is better", "-"),
+        (
+            "words",
+            "ppl",
+            "1,200",
+            "25.00 ± 0.50",
+            "22.00 ± 0.50",
+            "-3.00 (-4.39 to -1.61)",
+            "lower is better",
+            "better",
+        ),
     ]
     counted = "Of 4 figures whose difference can be judged, 1 are better, 2 show no difference, 1 are worse."
     assert found["sentence"] == counted and found["notes"] == []
@@ -103,7 +112,7 @@ def test_the_figures(two):
     aligned = two.aligned["model_name"]
     assert models == [("base model", "models/base", "base.json"), ("aligned model", aligned, "aligned.json")]
     row = two.section("ja")["rows"][0]
-    assert (row["difference"], row["good"], row["shown"]) == ("-0.1500（-0.2609〜-0.0391）", "高い", "悪化")  # noqa: RUF001
+    assert (row["difference"], row["good"], row["shown"]) == ("-0.1500（-0.2609〜-0.0391）", "高いほど良い", "悪化")  # noqa: RUF001
 
 
 def test_the_page(two, run):
@@ -140,7 +149,7 @@ def test_what_is_better_may_be_unknown(two):
     for one in (two.base, two.aligned):
         one["higher_is_better"]["arc"] = {"acc": None}
     row = two.section()["rows"][0]
-    assert (row["good"], row["shown"]) == ("-", "-") and " to " in row["difference"]
+    assert (row["good"], row["shown"]) == ("", "-") and " to " in row["difference"]
 
 
 def test_what_only_one_file_has_is_said(two):
@@ -296,7 +305,7 @@ def test_the_recipe(tmp_path, monkeypatch, capsys):
     found = section(read_kept(Path("runs/mine"), *files), gather(Path("runs/mine")), Words("en"))
     written = [json.loads(file.read_text())["results"]["kept"] for file in files]
     [row, _] = found["rows"]
-    assert (row["task"], row["metric"], row["good"], found["notes"]) == ("kept", "acc", "higher", [])
+    assert (row["task"], row["metric"], row["good"], found["notes"]) == ("kept", "acc", "higher is better", [])
     assert int(row["questions"]) == blocks["json"].count("question")
     for name, one in zip(("base", "aligned"), written, strict=True):
         assert row[name] == f"{one['acc,none']:.4f} ± {one['acc_stderr,none']:.4f}"
