@@ -7,8 +7,9 @@ queries (`smollm2:validation`), with other principles held out.
 from sami_jax.config import defaults, shipped, shrink, wants_smoke
 
 MODEL = "build/smollm2"  # where `make real` puts it
-HELD_OUT = ("paragraphs", "steps")  # of eleven, drawn by lot (ours)
-VALIDATION_HELD_OUT = ("letter", "poem")  # while settings are chosen
+# One of the eight about what is said and one of the six about how, drawn by lot (ours).
+HELD_OUT = ("safety", "role")
+VALIDATION_HELD_OUT = ("song", "excitement")  # while settings are chosen
 
 
 def get_config(arg=None):
@@ -22,16 +23,18 @@ def get_config(arg=None):
     held_out = "validation" if arg == "validation" else "held_out"
     config.data.eval_queries = shipped(f"queries/everyday_{held_out}.jsonl")
     config.prompt.chat = True
-    # In the system's message: before or behind the question, this model repeats its rule in a third of its replies (ours).
-    config.prompt.system = "You are a helpful assistant. {constitution}"
-    config.prompt.generation = config.prompt.training = "{query}"
+    # Behind the question: from the system's message this model follows its rule half as often. Asked for few words, three replies in four
+    # end by themselves; else one in three does (ours).
+    config.prompt.system = "You are a helpful assistant."
+    config.prompt.generation = config.prompt.training = "{query} Answer in a few words. {constitution}"
     config.prompt.max_tokens = 128
     config.sampling.temperature = 0.7  # greedily, it goes round in circles (ours)
-    config.sampling.max_new_tokens = 64
+    config.sampling.max_new_tokens = 96
     config.sampling.batch_size = 32
+    config.filter.keep_unfinished = False  # of what is cut off, nothing learns to end (ours)
     config.objective.name = "sami-base"  # of long replies, means differ too little to learn from (ours)
     config.optim.learning_rate = 2e-5
-    config.train.updates = (8, 8)
+    config.train.updates = (12,)
     config.train.batch_size = 16
     config.train.microbatches = 4
     config.train.remat = "dots"
