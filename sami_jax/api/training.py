@@ -76,6 +76,10 @@ def begin(model: Model, config: ConfigDict) -> Training:
         raise UserError(
             "config.objective.bare=True: only a run knows which constitutions state principles alone; use `sami_jax.run`, or another objective"
         )
+    if config.lora.base:
+        raise UserError(
+            f"config.lora.base={config.lora.base!r}: the model given here lies in memory as it is; leave it '', or use `run`, which reads it so"
+        )
     config, model = config.copy_and_resolve_references(), model.merged
     shape = adapted(model.files.config, config.lora)
     frozen = _copied(model.params, config.train.compute_dtype) if shape.adapter else {}

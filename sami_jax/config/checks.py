@@ -22,6 +22,7 @@ from sami_jax.models.adapters import TARGETS
 from sami_jax.models.published import SHAPES
 from sami_jax.models.stack import REMAT_POLICIES
 from sami_jax.principles.constitutions import RULES
+from sami_jax.quantization.blocks import KINDS as QUANTIZED
 from sami_jax.sharding import MESH_AXES
 from sami_jax.tracking.trackers import TRACKERS
 
@@ -131,6 +132,7 @@ def validate(config: ConfigDict) -> None:
         "evaluation.api": APIS,
         "sampling.engine": ENGINES,
         "server.gguf": ("", *GGUF_KINDS),
+        "lora.base": ("", "float32", "bfloat16", *QUANTIZED),
     }.items():
         check_choice(field, choices)
     if config.model.shape:
@@ -217,6 +219,10 @@ def validate(config: ConfigDict) -> None:
     )
     targets = config.lora.targets
     check("lora.targets", set(targets) <= set(TARGETS), f"some of {', '.join(TARGETS)}, or () for all")
+    check("lora.base", config.lora.rank > 0 or not config.lora.base, "'' where lora.rank is 0: all weights are trained")
+    # Nothing is computed again then: a dequantized copy of every layer would be kept for the backward pass.
+    kept = config.train.remat == "none" and config.lora.base in QUANTIZED
+    check("train.remat", not kept, f"dots or full where lora.base is {config.lora.base}")
     check("track.to", set(config.track.to) <= set(TRACKERS), f"some of {', '.join(TRACKERS)}, or () for none")
     # What W&B does not take in a name.
     nameable = 0 < len(config.track.project) <= 128 and not set(config.track.project) & set("/\\#?%:")

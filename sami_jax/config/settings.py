@@ -150,6 +150,8 @@ def defaults() -> ConfigDict:
     c.lora = ConfigDict()  # low-rank adapters beside frozen weights, in place of training them all (ours)
     c.lora.rank = 0  # of each adapter; 0 trains all weights
     c.lora.alpha = 16.0  # adapters are scaled by alpha / rank
+    # Of the frozen matrices, dequantized where they are used: int8 takes 8.25, nf4 (QLoRA) 4.25 bits a weight in place of 16 or 32.
+    c.lora.base = ""  # float32 | bfloat16 | int8 | nf4: how a run holds its base; "" is train.compute_dtype (ours)
     c.lora.targets = ()  # of query, key, value, output, gate, up, down; () is all that the model has: experts have none
 
     c.train = ConfigDict()

@@ -110,8 +110,8 @@ class Canaries:
         if not self._looks:
             self._look_at_base()
         if self._looks[-1].update != update:
-            whole = joined(self._frozen, params)
-            self._measure(update, self._model, jax.tree.map(lambda w: w.astype(compute_dtype), whole))
+            computed = jax.tree.map(lambda w: w.astype(compute_dtype), params)
+            self._measure(update, self._model, joined(self._frozen, computed))
         *before, now = self._looks
         return now.means, fired(self._config, before, now)
 
@@ -130,7 +130,7 @@ class Canaries:
         """What decides how the base answers, as a digest. A base that was replaced is told by its files' sizes and times."""
         config = json.loads(self._config.to_json())
         chosen = {name: value for name, value in config.items() if name not in _OF_TRAINING}
-        chosen["compute_dtype"] = self._config.train.compute_dtype
+        chosen |= {"compute_dtype": self._config.train.compute_dtype, "held": self._model.held}
         files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in model_files(self._model.folder)]
         return {"sha256": json_digest([chosen, dataclasses.asdict(self._set), files])}
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -35,6 +35,7 @@ from sami_jax.models.tensors import (
     stacked,
     to_hf_layout,
 )
+from sami_jax.quantization.placing import forms, placed
 
 # Dtypes of safetensors files that are read.
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -84,8 +85,8 @@ def tied_as_stored(folder: Path, config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, tie_embeddings=False)
 
 
-def check_weights(folder: Path, config: ModelConfig) -> None:
-    """Checks, by reading headers only, that every tensor is there with its shape.
+def check_weights(folder: Path, config: ModelConfig) -> "_Files":
+    """Checks, by reading headers only, that every tensor is there with its shape; the files.
 
     Raises:
       UserError: pickled weights, a missing or damaged file, a missing tensor, or one of another shape.
@@ -93,25 +94,19 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     files = _Files(folder)
     for path, leaf in leaves(abstract_params(config)):
         files.check(path, leaf.shape, config)
+    return files
 
 
-def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtype) -> dict:
-    """Reads the weights into their shards on `mesh`, cast to `dtype`. The host holds one device's part of one weight at a time."""
-    files = _Files(folder)
+def load_params(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh, dtype, held: str = "") -> dict:
+    """Reads the weights into their shards on `mesh`, cast to `dtype`, or what `held`, as `config.lora.base`, makes of them."""
+    how = forms(abstract_params(config), param_shardings(config, mesh), dtype, held)
+    return placed(how, reader(folder, config))
 
-    def load(path, leaf, sharding):
-        keys = tuple(key.key for key in path)
-        files.check(keys, leaf.shape, config)
-        by_part = collections.defaultdict(list)
-        for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
-            by_part[tuple(part.indices(size) for part, size in zip(index, leaf.shape, strict=True))].append(device)
-        arrays = []
-        for part, devices in by_part.items():
-            weight = files.read(keys, [range(*bounds) for bounds in part], config, dtype)
-            arrays += jax.block_until_ready([jax.device_put(weight, device) for device in devices])
-        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
-    return jax.tree_util.tree_map_with_path(load, abstract_params(config), param_shardings(config, mesh))
+def reader(folder: Path, config: ModelConfig) -> Callable[..., np.ndarray]:
+    """(keys of a weight, ranges of its dimensions, dtype) -> that part of it, read from the files of a folder."""
+    files = check_weights(folder, config)
+    return lambda keys, ranges, dtype: files.read(keys, ranges, config, dtype)
 
 
 @functools.lru_cache

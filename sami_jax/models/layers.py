@@ -17,6 +17,7 @@ from sami_jax.models.attention import Attend
 from sami_jax.models.config import LongRope, LowRank, ModelConfig
 from sami_jax.models.experts import Routing, mix_experts
 from sami_jax.models.rope import frequencies, rotate
+from sami_jax.quantization.blocks import Quantized
 from sami_jax.sharding import constrain, shards_here, splits_rows
 
 # Columns of an MLP on each device, at most, where it goes by parts: enough to keep matrix units busy.
@@ -41,10 +42,12 @@ def random_weight(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Pa
     return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5)
 
 
-def cast(weight: nnx.Param | jax.Array, dtype) -> jax.Array:
+def cast(weight: nnx.Param | jax.Array | Quantized, dtype) -> jax.Array:
     """The weight in the dtype of the activations. It is rounded first, which changes nothing but that XLA for TPUs leaves the cast
     within the loop over layers: it would hold all of them in bfloat16 beside the master weights."""
-    value = weight[...]
+    value = weight.get_value() if isinstance(weight, nnx.Variable) else weight
+    if isinstance(value, Quantized):
+        return value.dequantized(dtype)
     if dtype == jnp.bfloat16:
         value = jax.lax.reduce_precision(value, exponent_bits=8, mantissa_bits=7)
     return value.astype(dtype)
@@ -147,7 +150,7 @@ class SwiGLU(nnx.Module):
         self.gate = Projection("gate", d, f, **options)
         self.up = Projection("up", d, f, **options)
         self.down = Projection("down", f, d, **options)
-        self.activation = config.activation
+        self.activation, self.width = config.activation, config.d_ff
 
     def __call__(self, x: jax.Array, by_parts: bool = False) -> tuple[jax.Array, None]:
         """
@@ -155,7 +158,7 @@ class SwiGLU(nnx.Module):
           by_parts: of a wide one, to hold a part of its weights, activations and gradients at a time, and to compute each part
             again in the backward pass.
         """
-        parts = _mlp_parts(self.gate.weight.shape[1]) if by_parts else 1
+        parts = _mlp_parts(self.width) if by_parts else 1
         return self._in_parts(x, parts) if parts > 1 else self._whole(x), None
 
     def _whole(self, x: jax.Array) -> jax.Array:

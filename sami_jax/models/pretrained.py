@@ -35,6 +35,7 @@ class ModelFolder:
     chat: Chat | None = None  # how an instruct model is asked; None: by plain text
     # What an export holds in place of the folder's own tokenizer, by name; empty where that is as it should be.
     tokenizer_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    held: str = ""  # how the blocks' matrices lie in memory, as `config.lora.base` has it; "" is as all the others do
     adapter: Path | None = None  # folder of adapters beside these weights, as peft keeps them; `config` has them too
 
     def load(self, mesh: jax.sharding.Mesh, dtype="float32") -> dict:
@@ -44,7 +45,8 @@ class ModelFolder:
           NotFinite: one of them is no number.
         """
         with doing(f"loading {self.place}"):
-            params = load_params(self.folder, dataclasses.replace(self.config, adapter=None), mesh, jnp.dtype(dtype))
+            plain = dataclasses.replace(self.config, adapter=None)
+            params = load_params(self.folder, plain, mesh, jnp.dtype(dtype), self.held)
             if self.adapter:
                 params = joined(params, load_adapters(self.adapter, self.config, mesh, jnp.dtype(dtype)))
             check_finite(params, str(self.place))

@@ -20,6 +20,7 @@ from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.topology import quiet
+from sami_jax.quantization.placing import forms
 from sami_jax.sampling import decoding
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import batch_shards, named_sharding
@@ -168,8 +169,9 @@ class Programs:
         return params, layers, _placed(slots, decoding.slots_shardings(slots, self.mesh))
 
     def weights(self) -> dict:
-        """All of the base's, in the compute dtype."""
-        return self._cast(_placed(abstract_params(self.base), param_shardings(self.base, self.mesh)))
+        """All of the base's, as a run holds them."""
+        shapes, shardings = abstract_params(self.base), param_shardings(self.base, self.mesh)
+        return forms(shapes, shardings, self.dtype, self.config.lora.base)
 
     def _cast(self, weights: dict) -> dict:
         return jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, self.dtype, sharding=w.sharding), weights)

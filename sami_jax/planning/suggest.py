@@ -81,7 +81,8 @@ def predicted_peak(config: ConfigDict, model: ModelConfig, topology: Topology, t
     if config.optim.moment_dtype == "bfloat16":
         moments /= 2
     master = 4 if config.train.param_dtype == "float32" else 2
-    state = 2.1 if lora else master + moments + 4  # bytes a weight: frozen, or masters, moments and gradient
+    held = {"": 2.0, "bfloat16": 2.0, "float32": 4.0, "int8": 1.03, "nf4": 0.53}[config.lora.base]
+    state = held + 0.1 if lora else master + moments + 4  # bytes a weight: frozen, or masters, moments and gradient
     rows = config.train.batch_size / config.train.microbatches / (len(topology.devices) / tensor) * texts.count
     tokens = rows * (texts.prefix + texts.count * texts.response)
     layer = 2 * (weights.total - 2 * weights.unembedding) / model.n_layers / tensor / expert
@@ -90,9 +91,9 @@ def predicted_peak(config: ConfigDict, model: ModelConfig, topology: Topology, t
     training = state * weights.total / devices + kept + within + 1.5 * layer + 3 * weights.unembedding / tensor
     positions = texts.prefix + config.sampling.max_new_tokens
     cache = config.sampling.batch_size * costs.cache_bytes(model, positions) / len(topology.devices)
-    sampling = 2 * weights.total / devices + 1.2 * cache + 2 * layer
-    held = 0 if config.canaries.action == "off" else (state - (0 if lora else 4)) * weights.total / devices
-    return max(training, sampling + held)
+    sampling = held * weights.total / devices + 1.2 * cache + 2 * layer
+    waiting = 0 if config.canaries.action == "off" else (state - (0 if lora else 4)) * weights.total / devices
+    return max(training, sampling + waiting)
 
 
 def _meshes(model: ModelConfig, topology: Topology) -> Iterator[dict[str, int]]:

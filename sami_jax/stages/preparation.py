@@ -95,6 +95,7 @@ def prepare(config: ConfigDict, workdir: Path, allow_unapproved: bool, skipped: 
             f"config.model.path={config.model.path!r}: holds adapters, and training begins with a whole model; give the model that they "
             "are merged into, a run's iteration_N/model"
         )
+    base = dataclasses.replace(base, held=config.lora.base)  # whatever of this run computes with it
     adapted(base.config, config.lora)
     _check_attention(config, base)
     check_server(config, base)

@@ -51,6 +51,8 @@ def read_lines(file) -> list[dict]:
         ("--config.model.attention=cudnn", "needs a gpu, and this is a cpu; use 'xla'"),
         ("--config.train.constitutions_at_once=3", "0 or a divisor of constitutions.count=2"),
         ("--config.lora.targets=('router',)", "must be some of query, key, value, output, gate, up, down, or ()"),
+        ("--config.lora.base=int8", "config.lora.base='int8': must be '' where lora.rank is 0"),
+        ("--config.lora.base=int7", "must be one of , float32, bfloat16, int8, nf4; did you mean 'int8'?"),
         ("--config.train.rounding=up", "must be one of nearest, stochastic"),
         ("--config.seed", "no value"),
     ],
