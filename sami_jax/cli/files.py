@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -28,10 +27,11 @@ from sami_jax.errors import UserError
 from sami_jax.evaluation.canaries import Stop
 from sami_jax.export.gguf import gguf_entries, write_gguf
 from sami_jax.export.huggingface import copy_companions, export
+from sami_jax.export.merged import merged, stored, unchanged_share
 from sami_jax.export.modelfile import modelfile
 from sami_jax.ground.digests import file_digest
 from sami_jax.ground.terminal import say, show
-from sami_jax.models.adapters import folded, read_record, unchanged_share
+from sami_jax.models.adapters import read_record
 from sami_jax.models.files import check_replaceable
 from sami_jax.models.huggingface import read_config
 from sami_jax.models.pretrained import ModelFolder, open_model, without_weights
@@ -122,16 +122,11 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.checkpoint}: no checkpoints folder of a run; give a run's iteration_N/checkpoints")
     mesh = make_mesh(ALL_DEVICES)
     config = read_config(side_files)
-    model_config, frozen = read_record(arguments.checkpoint, config, mesh)
+    model_config, base = read_record(arguments.checkpoint, config)
     model = without_weights(side_files, config) if arguments.gguf else None
     entries = gguf_entries(model) if model else {}
-    step, params = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
-    if model_config.adapter:
-        params = folded(model_config, frozen, params, mesh)
-        both = (jax.tree.map(lambda w: w.astype(arguments.dtype), tree) for tree in (frozen, params))
-        say(
-            f"merged into {arguments.dtype}: {unchanged_share(model_config, *both):.0%} of the weights that have an adapter are as in the base"
-        )
+    step, trained = restore_params(arguments.checkpoint, model_config, mesh, np.float32)
+    params = merged(base, model_config, trained, mesh) if model_config.adapter else trained
 
     def write_side_files(output: Path) -> None:
         copy_companions(side_files)(output)
@@ -139,6 +134,10 @@ def export_checkpoint(arguments: argparse.Namespace) -> None:
             shutil.copyfile(side_files / PRINCIPLES, output / PRINCIPLES)
 
     export(params, config, arguments.output, write_side_files, np.dtype(arguments.dtype))
+    if model_config.adapter:
+        both = (stored(folder, config, mesh, arguments.dtype) for folder in (base, arguments.output))
+        unchanged = unchanged_share(trained, *both)
+        say(f"merged into {arguments.dtype}: {unchanged:.0%} of the weights that have an adapter are as in the base")
     _write_card(arguments.checkpoint.parent, arguments.output)
     told = {"checkpoint": int(step), "output": str(arguments.output)}
     if model:

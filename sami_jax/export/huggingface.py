@@ -12,8 +12,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 
@@ -41,7 +41,7 @@ def export(
     """Writes a Hugging Face model folder that appears whole or not at all.
 
     Args:
-      params: weights on any devices.
+      params: weights on any devices, or what makes them where they are asked for, as `merged` does.
       write_companions: puts the tokenizer and other small files into the folder it is given: `copy_companions` of the
         model this one came from, or a tokenizer's `save_pretrained`. A config.json it puts there is kept.
       dtype: of the file's tensors; None keeps that of `params`.
@@ -126,7 +126,7 @@ class Planned:
 
     name: str
     parts: tuple[
-        tuple[jax.Array, str], ...
+        tuple[Any, str], ...
     ]  # ours, one below the other, which may hold this tensor for all layers and experts; layouts
     place: tuple[int, ...]  # of this one in them
     dtype: np.dtype
@@ -149,7 +149,7 @@ class Planned:
         """Cast before it leaves its devices."""
         arrays = []
         for weight, layout in self.parts:
-            array = gathered((weight[self.place] if self.place else weight).astype(self.dtype), wanted)
+            array = gathered(weight[self.place].astype(self.dtype), wanted)
             arrays.append(None if array is None else to_hf_layout(array, layout))
         if not wanted:
             return None

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from sami_jax.data.jsonl import write_json
@@ -13,13 +12,13 @@ from sami_jax.data.shape import NUMBER, read_shaped
 from sami_jax.errors import UserError
 from sami_jax.models.config import LowRank, ModelConfig
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
-from sami_jax.models.huggingface import check_weights, load_params, read_config
+from sami_jax.models.huggingface import check_weights, read_config
 from sami_jax.models.stack import joined, part
 
 LEAVES = ("lora_a", "lora_b")
 TARGETS = ("query", "key", "value", "output", "gate", "up", "down")  # projections that may have an adapter
 RECORD = "adapter.json"  # beside a stage's checkpoints: what its adapters belong to
-CONTENT = {"base": str, "dtype": str, "adapter": {"rank": int, "alpha": NUMBER, "targets": [str]}}
+CONTENT = {"base": str, "adapter": {"rank": int, "alpha": NUMBER, "targets": [str]}}
 
 
 def adapted(config: ModelConfig, lora: ConfigDict) -> ModelConfig:
@@ -69,37 +68,13 @@ def folded(config: ModelConfig, frozen: dict, adapters: dict, mesh: jax.sharding
     return jax.jit(lambda frozen, adapters: fold(joined(frozen, adapters)), out_shardings=shardings)(frozen, adapters)
 
 
-def unchanged_share(config: ModelConfig, base: dict, merged: dict) -> float:
-    """The share of the weights that have an adapter which are the same in both, to the last bit.
-
-    Args:
-      config: with the adapters.
-      base, merged: params of whole models in one dtype, without adapters.
-    """
-    places = [(kind, name) for kind, own in _only_adapters(abstract_params(config))["blocks"].items() for name in own]
-
-    @jax.jit
-    def shares(*models: dict) -> list[jax.Array]:
-        pairs = ([params["blocks"][kind][name]["weight"] for params in models] for kind, name in places)
-        return [jnp.mean(one == other, dtype=jnp.float32) for one, other in pairs]
-
-    sizes = [base["blocks"][kind][name]["weight"].size for kind, name in places]
-    return float(np.average(jax.device_get(shares(base, merged)), weights=sizes))
+def write_record(folder: Path, config: ModelConfig, base: Path) -> None:
+    """Notes beside checkpoints, which hold the adapters alone, the model that they are to be merged into: `base`."""
+    write_json(folder / RECORD, {"base": str(base.resolve()), "adapter": config.low_rank._asdict()})
 
 
-def write_record(folder: Path, config: ModelConfig, base: Path, dtype: str) -> None:
-    """Notes beside checkpoints, which hold the adapters alone, what they are to be folded into.
-
-    Args:
-      base: the model that the adapters belong to.
-      dtype: of the frozen weights during training.
-    """
-    adapter = config.low_rank._asdict()
-    write_json(folder / RECORD, {"base": str(base.resolve()), "dtype": dtype, "adapter": adapter})
-
-
-def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[ModelConfig, dict]:
-    """What `write_record` noted: the model with its adapters, and the frozen weights; without a record, `config` and {}.
+def read_record(folder: Path, config: ModelConfig) -> tuple[ModelConfig, Path]:
+    """What `write_record` noted: the model with its adapters, and where their base is; without a record, `config` and `folder`.
 
     Args:
       config: of the model being trained.
@@ -108,10 +83,10 @@ def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> t
     """
     file = folder / RECORD
     if not file.exists():
-        return config, {}
+        return config, folder
     record = read_shaped(file, CONTENT, "restore it, as the run wrote it")
     rank, alpha, targets = (record["adapter"][name] for name in LowRank._fields)
-    if not (rank > 0 and set(targets) <= set(TARGETS) and record["dtype"] in ("float32", "bfloat16")):
+    if not (rank > 0 and set(targets) <= set(TARGETS)):
         raise UserError(f"{file}: no adapters of this model; restore it, as the run wrote it")
     base = Path(record["base"])
     if not base.is_dir():
@@ -121,8 +96,7 @@ def read_record(folder: Path, config: ModelConfig, mesh: jax.sharding.Mesh) -> t
             f'{file}: {base} is not the model that these adapters belong to; put the right one under "base"'
         )
     check_weights(base, config)
-    adapter = LowRank(rank, alpha, tuple(targets))
-    return dataclasses.replace(config, adapter=adapter), load_params(base, config, mesh, jnp.dtype(record["dtype"]))
+    return dataclasses.replace(config, adapter=LowRank(rank, alpha, tuple(targets))), base
 
 
 def _only_adapters(tree: dict) -> dict:

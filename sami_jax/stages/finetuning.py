@@ -22,12 +22,13 @@ from sami_jax.data.templates import say_cut
 from sami_jax.errors import NotFinite, UserError
 from sami_jax.evaluation.canaries import Canaries, Stop
 from sami_jax.export.huggingface import companions, export
+from sami_jax.export.merged import merged
 from sami_jax.export.peft import export_adapters
 from sami_jax.ground import hosts, stopping
 from sami_jax.ground.display import doing
 from sami_jax.ground.progress import track
 from sami_jax.ground.terminal import say
-from sami_jax.models.adapters import adapted, folded, init_adapters, write_record
+from sami_jax.models.adapters import adapted, init_adapters, write_record
 from sami_jax.models.pretrained import ModelFolder, open_model
 from sami_jax.models.stack import joined
 from sami_jax.principles import constitutions as composing
@@ -103,7 +104,7 @@ def _train(
     frozen = {}
     if model_config.adapter:
         frozen = base.load(mesh, config.train.compute_dtype)
-        write_record(folder / "checkpoints", model_config, base.folder, config.train.compute_dtype)
+        write_record(folder / "checkpoints", model_config, base.folder)
         say(f"  adapters of rank {model_config.adapter.rank} on {', '.join(model_config.adapter.targets)}")
     reference = None
     if needs_base(config):
@@ -152,7 +153,7 @@ def _train(
             params = state.params
             if model_config.adapter:
                 export_adapters(model_config, params, base.folder, folder / "adapter")
-                params = folded(model_config, frozen, params, mesh)
+                params = merged(base.folder, model_config, params, mesh)
             export(params, base.config, folder / "model", side_files, jnp.dtype(config.model.export_dtype))
     return stop
 

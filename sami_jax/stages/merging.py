@@ -14,9 +14,10 @@ from sami_jax.contrast.scoring import score
 from sami_jax.data.batches import ContrastExample
 from sami_jax.data.jsonl import write_json
 from sami_jax.data.shape import NUMBER, read_shaped
+from sami_jax.export.merged import stored, unchanged_share
 from sami_jax.ground import hosts
 from sami_jax.ground.terminal import say
-from sami_jax.models.adapters import unchanged_share
+from sami_jax.models.peft import load_adapters
 from sami_jax.models.pretrained import ModelFolder
 
 MERGED = "merged.json"  # in an iteration's folder
@@ -40,25 +41,22 @@ def tell_merge(
       folder: the iteration's, with adapter/ and model/.
     """
     dtype, examples = config.train.compute_dtype, examples[:EXAMPLES]
-    adapted, merged = base.with_adapter(folder / "adapter"), dataclasses.replace(base, folder=folder / "model")
+    adapted = base.with_adapter(folder / "adapter")
+    merged = dataclasses.replace(base, folder=folder / "model", held="")
 
-    def s(model: ModelFolder, params: dict) -> np.ndarray:
-        found = sorted(
-            score(params, model.config, examples, mesh, config.evaluation.batch_size), key=lambda one: one[0]
-        )
+    def s(model: ModelFolder) -> np.ndarray:
+        scored = score(model.load(mesh, dtype), model.config, examples, mesh, config.evaluation.batch_size)
+        found = sorted(scored, key=lambda one: one[0])
         lengths = np.array([[len(response) for response in example.responses] for example in examples])
         return np.asarray(normalized(np.stack([summed for _, summed in found]), lengths, "mean"))
 
-    before = base.load(mesh, dtype)
-    of_base = s(base, before)
-    after = merged.load(mesh, dtype)
-    unchanged, of_merged = unchanged_share(adapted.config, before, after), s(merged, after)
-    del before, after
-    of_adapted = s(adapted, adapted.load(mesh, dtype))
+    of_base, of_merged, of_adapted = s(base), s(merged), s(adapted)
+    weights = load_adapters(folder / "adapter", adapted.config, mesh, dtype)
+    both = (stored(one, base.config, mesh, dtype) for one in (base.folder, merged.folder))
     found = {
         "export_dtype": config.model.export_dtype,
         "compute_dtype": dtype,
-        "unchanged_weights": unchanged,
+        "unchanged_weights": unchanged_share(weights, *both),
         "difference": float(np.mean(np.abs(of_merged - of_adapted))),
         "effect": float(np.mean(np.abs(of_adapted - of_base))),
     }

@@ -231,7 +231,7 @@ def stage(mesh, tmp_path, config):
     model_config = adapted(read_config(base), lora())
     frozen = load_params(base, read_config(base), mesh, jnp.float32)
     adapters = init_adapters(model_config, 0, mesh, "float32")
-    write_record(tmp_path / "checkpoints", model_config, base, "float32")
+    write_record(tmp_path / "checkpoints", model_config, base)
     with jax.set_mesh(mesh), Checkpoints(tmp_path / "checkpoints", copy_companions(base)) as checkpoints:
         state = init_state(adapters, model_config, config, mesh)
         update = make_update(model_config, config, mesh)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from support.short_run import changed
 from support.torch_models import save_random
 
+from sami_jax import miniature
 from sami_jax.cli import main
 from sami_jax.config import defaults
 from sami_jax.data.batches import ContrastExample
@@ -17,6 +18,7 @@ from sami_jax.export.huggingface import copy_companions, export
 from sami_jax.export.peft import export_adapters
 from sami_jax.models.adapters import adapted, folded, init_adapters
 from sami_jax.models.huggingface import load_params, read_config
+from sami_jax.models.peft import load_adapters, read_adapter
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.stages import loop
 from sami_jax.stages.merging import MERGED, tell_merge, told_merge
@@ -70,6 +72,21 @@ LORA = changed(
     "--config.principles.held_out=()",  # one set to measure, not three
     "--config.principles.held_out_phrasings=0",
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ["int8", "nf4"])
+def test_a_run_over_a_quantized_base_is_merged_into_the_base_as_it_was(tmp_path, mesh, held):
+    assert main(["run", *LORA, f"--config.lora.base={held}", "--workdir", str(tmp_path)]) == 0
+    shape = read_config(miniature.BASE)
+    adapted_shape = read_adapter(tmp_path / "iteration_2/adapter", shape)
+    adapters = load_adapters(tmp_path / "iteration_2/adapter", adapted_shape, mesh, jnp.float32)
+    expected = folded(adapted_shape, load_params(miniature.BASE, shape, mesh, jnp.float32), adapters, mesh)
+    found = load_params(tmp_path / "iteration_2/model", shape, mesh, jnp.float32)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    told = json.loads((tmp_path / "iteration_2" / MERGED).read_text())
+    assert told["unchanged_weights"] < 0.1 and told["difference"] > 0
+    assert main(["verify", str(tmp_path)]) == 0
 
 
 @pytest.mark.slow
