@@ -4,7 +4,9 @@ Code elsewhere speaks of logical axes ("batch", "embed", "heads", ...). `RULES` 
 over, so that a change of parallelism is a change of this table or of the mesh sizes, never of the model.
 """
 
+import collections
 import math
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import jax
@@ -97,6 +99,26 @@ def put(array: np.ndarray | np.generic | jax.Array, mesh: Mesh, logical_axes=())
     """A host's array on `mesh`. Of many hosts, which all have it, each hands its own devices their shares."""
     array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, named_sharding(mesh, logical_axes), lambda index: array[index])
+
+
+def put_parts(forms: Sequence[jax.ShapeDtypeStruct], read: Callable[..., Sequence[np.ndarray]]) -> list[jax.Array]:
+    """Arrays that are split alike, in their shards, a part after the other, so that a host holds one at a time.
+
+    Args:
+      read: ranges of the first one's dimensions -> that part of each.
+    """
+    first, by_part = forms[0], collections.defaultdict(list)
+    for device, index in first.sharding.addressable_devices_indices_map(first.shape).items():
+        sizes = zip(index, first.shape, strict=True)
+        by_part[tuple(range(*part.indices(size)) for part, size in sizes)].append(device)
+    shards: list[list[jax.Array]] = [[] for _ in forms]
+    for ranges, devices in by_part.items():
+        for own, piece in zip(shards, read(ranges), strict=True):
+            own += jax.block_until_ready([jax.device_put(piece, device) for device in devices])
+    return [
+        jax.make_array_from_single_device_arrays(form.shape, form.sharding, own)
+        for form, own in zip(forms, shards, strict=True)
+    ]
 
 
 @overload

@@ -12,7 +12,7 @@ import numpy as np
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.decoder import abstract_params, param_shardings
 from sami_jax.models.huggingface import reader
-from sami_jax.quantization.placing import forms, placed
+from sami_jax.quantization.blocks import forms, placed
 
 
 @dataclasses.dataclass(frozen=True)

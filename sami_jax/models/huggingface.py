@@ -35,7 +35,7 @@ from sami_jax.models.tensors import (
     stacked,
     to_hf_layout,
 )
-from sami_jax.quantization.placing import forms, placed
+from sami_jax.quantization.blocks import forms, placed
 
 # Dtypes of safetensors files that are read.
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}

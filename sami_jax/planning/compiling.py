@@ -20,7 +20,7 @@ from sami_jax.planning import hlo
 from sami_jax.planning.collectives import Collective, collectives
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.topology import quiet
-from sami_jax.quantization.placing import forms
+from sami_jax.quantization.blocks import forms
 from sami_jax.sampling import decoding
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import batch_shards, named_sharding

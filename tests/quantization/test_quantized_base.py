@@ -15,8 +15,7 @@ from sami_jax.contrast.update import accumulate, init_state, make_update, progra
 from sami_jax.models.adapters import adapted, init_adapters, trained
 from sami_jax.models.decoder import abstract_params, init_params, param_shardings
 from sami_jax.models.stack import joined
-from sami_jax.quantization.blocks import Quantized
-from sami_jax.quantization.placing import forms, placed
+from sami_jax.quantization.blocks import Quantized, forms, placed
 from sami_jax.sampling.decoding import generate
 from sami_jax.sampling.drawing import SamplingOptions
 
