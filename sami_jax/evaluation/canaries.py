@@ -31,7 +31,7 @@ from sami_jax.ground import hosts
 from sami_jax.ground.digests import json_digest
 from sami_jax.models.files import model_files
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.models.stack import joined
+from sami_jax.models.stack import lent
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.principle import Principle
 
@@ -75,7 +75,7 @@ class Canaries:
         """
         Args:
           model: the base, with adapters if it is these that are trained.
-          frozen: the weights beside them; {} where all are trained.
+          frozen: the weights beside them; {} where all are trained, and while the canaries answer.
           done: updates made before a stop; signs of later ones are measured again.
           earlier: folder of another stage of this run: what it measured of the base is taken, where it was asked alike.
         """
@@ -111,7 +111,8 @@ class Canaries:
             self._look_at_base()
         if self._looks[-1].update != update:
             computed = jax.tree.map(lambda w: w.astype(compute_dtype), params)
-            self._measure(update, self._model, joined(self._frozen, computed))
+            with lent(self._frozen, computed) as whole:
+                self._measure(update, self._model, whole)
         *before, now = self._looks
         return now.means, fired(self._config, before, now)
 
@@ -123,7 +124,8 @@ class Canaries:
             self._add(Signs.read(folder / SIGNS))
             return
         base = dataclasses.replace(self._model, config=dataclasses.replace(self._model.config, adapter=None))
-        self._measure(0, base, base.load(self._mesh, self._config.train.compute_dtype))
+        # Weights beside adapters are the base's: read again, they would lie in memory twice.
+        self._measure(0, base, self._frozen or base.load(self._mesh, self._config.train.compute_dtype))
         write_json(folder / ASKED, asked)
 
     def _asked(self) -> dict:

@@ -1,7 +1,8 @@
 """Going through stacked layers with a scan, and back."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -86,3 +87,13 @@ def joined(tree: dict, other: dict) -> dict:
         for key, value in other.items()
     }
     return {**tree, **both}
+
+
+@contextlib.contextmanager
+def lent(tree: dict, other: dict) -> Iterator[dict]:
+    """`joined`; until the block is left, `tree` is empty, so that whoever takes the arrays apart holds them once. It stays so where the
+    block fails."""
+    whole, like = joined(tree, other), jax.tree.map(lambda _: None, tree)
+    tree.clear()
+    yield whole
+    tree.update(part(whole, like))

@@ -111,11 +111,18 @@ class Programs:
 
     def score(self) -> Compiled:
         """S of responses that are evaluated."""
+        return self._score("scoring", self.weights())
+
+    def score_merged(self) -> Compiled:
+        """Likewise by a model that adapters were merged into, which no longer is quantized."""
+        return self._score("merged", self._weights(""))
+
+    def _score(self, name: str, weights: dict) -> Compiled:
         shards = batch_shards(self.mesh)
         examples = [self._example()] * (-(-self.config.evaluation.batch_size // shards) * shards)
         batch = pack(examples, shape_for(examples, scoring.BUCKET))
         static = {"config": self.base, "at_once": scoring.together(batch, shards)}
-        return self._compile("scoring", scoring.summed, self.weights(), self._abstract(batch), **static)
+        return self._compile(name, scoring.summed, weights, self._abstract(batch), **static)
 
     @property
     def rows(self) -> int:
@@ -170,8 +177,10 @@ class Programs:
 
     def weights(self) -> dict:
         """All of the base's, as a run holds them."""
-        shapes, shardings = abstract_params(self.base), param_shardings(self.base, self.mesh)
-        return forms(shapes, shardings, self.dtype, self.config.lora.base)
+        return self._weights(self.config.lora.base)
+
+    def _weights(self, held: str) -> dict:
+        return forms(abstract_params(self.base), param_shardings(self.base, self.mesh), self.dtype, held)
 
     def _cast(self, weights: dict) -> dict:
         return jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, self.dtype, sharding=w.sharding), weights)

@@ -28,6 +28,7 @@ STAGES = {
     "prefill": "sampling",
     "decode": "sampling",
     "scoring": "evaluation",
+    "merged": "merging",
 }
 ANSWERING = ("prefill", "decode", "scoring")
 
@@ -124,7 +125,9 @@ def make_plan(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     )
     if state + gradient > topology.chip.memory:
         return plan
-    made = (programs.check, programs.add, programs.apply, programs.prefill, programs.decode, programs.score)
+    made = [programs.check, programs.add, programs.apply, programs.prefill, programs.decode, programs.score]
+    if config.lora.base:
+        made.append(programs.score_merged)
     compiled = {one.name: one for one in (make() for make in made)}
     plan = dataclasses.replace(plan, phases=_phases(config, programs, compiled), programs=tuple(compiled.values()))
     program = compiled[plan.fullest.name.split(": ")[1]]
@@ -159,8 +162,8 @@ def _phases(config: ConfigDict, programs: Programs, compiled: dict[str, Compiled
     resident = {"self-check": optimizer + (0 if frozen else base), "microbatch": optimizer, "optimizer": base}
     phases = [_phase(f"{STAGES[name]}: {name}", resident.get(name, 0), one) for name, one in compiled.items()]
     if config.canaries.action != "off":
-        # Canaries answer while the state waits.
-        held = bytes_on_each(state) + base
+        # Canaries answer while the state waits; weights beside adapters are lent to them.
+        held = bytes_on_each(state) + (0 if frozen else base)
         phases += [_phase(f"canaries: {name}", held, compiled[name]) for name in ANSWERING]
     return tuple(phases)
 

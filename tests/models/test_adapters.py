@@ -23,10 +23,10 @@ from sami_jax.errors import UserError
 from sami_jax.export.huggingface import copy_companions, export
 from sami_jax.export.peft import export_adapters
 from sami_jax.models.adapters import RECORD, adapted, folded, init_adapters, trained, write_record
-from sami_jax.models.decoder import init_params, param_shardings
+from sami_jax.models.decoder import init_params, layers_apart, param_shardings
 from sami_jax.models.huggingface import load_params, read_config
 from sami_jax.models.pretrained import ModelFolder
-from sami_jax.models.stack import joined
+from sami_jax.models.stack import joined, lent
 from sami_jax.stages.checkpoint import Checkpoints
 
 RANK = 4
@@ -212,6 +212,16 @@ def test_peft_and_transformers_compute_the_same(name, mesh, tmp_path):
 
     again = ModelFolder(base, plain, None, (0,)).with_adapter(tmp_path / "adapter")
     assert np.abs(our_logits(again.config, again.load(mesh, "float32"), tokens) - ours).max() < 1e-4
+
+
+def test_lent_weights_are_held_once_and_come_back(small, small_params, mesh):
+    frozen, adapters = {**small_params}, init_adapters(small, 0, mesh, "float32")
+    with lent(frozen, adapters) as whole:
+        assert not frozen and jax.tree.structure(whole) == jax.tree.structure(joined(small_params, adapters))
+        with layers_apart(whole):
+            assert "blocks" not in whole
+    assert jax.tree.structure(frozen) == jax.tree.structure(small_params)
+    jax.tree.map(np.testing.assert_array_equal, frozen, small_params)
 
 
 def test_experts_have_no_adapters():

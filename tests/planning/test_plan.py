@@ -10,13 +10,16 @@ import pytest
 from sami_jax.cli import main
 from sami_jax.config import defaults
 from sami_jax.errors import UserError
+from sami_jax.models.adapters import adapted
 from sami_jax.models.config import ModelConfig
 from sami_jax.models.published import SHAPES
+from sami_jax.planning.compiling import Programs, bytes_on_each
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import make_plan
 from sami_jax.planning.show import as_json
 from sami_jax.planning.suggest import best_mesh, predicted_peak
 from sami_jax.planning.topology import CHIPS, open_topology
+from sami_jax.sharding import make_mesh
 
 MODEL = ModelConfig(
     family="llama",
@@ -103,6 +106,18 @@ def test_predictions_follow_the_optimizer(config, topology):
         return predicted_peak(changed, SHAPES["mistral-7b"], topology, TEXTS)
 
     assert peak() > peak(optim__moment_dtype="bfloat16") > peak(optim__name="adafactor") > peak(lora__rank=8)
+
+
+def test_a_quantized_base_is_counted_as_it_is_held(config):
+    """Bytes a weight of the blocks' matrices, embeddings in bfloat16 beside them."""
+    config.lora.rank = 16
+    model = SHAPES["mistral-7b"]
+    embeddings = 2 * 2 * model.vocab_size * model.d_model
+    matrices = sum(leaf.size for leaf in jax.tree.leaves(abstract(model)["blocks"]) if len(leaf.shape) > 2)
+    for base, bytes_each in {"": 2, "float32": 4, "int8": 8.25 / 8, "nf4": 4.25 / 8}.items():
+        config.lora.base = base
+        programs = Programs(config, adapted(model, config.lora), make_mesh({}, jax.devices()[:1]), TEXTS)
+        assert bytes_on_each(programs.frozen()) == pytest.approx(bytes_each * matrices + embeddings, rel=1e-3)
 
 
 @pytest.mark.faults
