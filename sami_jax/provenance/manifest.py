@@ -60,6 +60,7 @@ YOUNGER = {
     "config.objective.margin": 0.0,
     "config.objective.sft_weight": 0.0,
     "config.objective.bare": False,
+    "config.lora.base": "",
 }
 
 # What readers rely on in a statement.
