@@ -132,7 +132,7 @@ class Canaries:
         """What decides how the base answers, as a digest. A base that was replaced is told by its files' sizes and times."""
         config = json.loads(self._config.to_json())
         chosen = {name: value for name, value in config.items() if name not in _OF_TRAINING}
-        chosen |= {"compute_dtype": self._config.train.compute_dtype, "held": self._model.held}
+        chosen |= {"compute_dtype": self._config.train.compute_dtype, "base": self._config.lora.base}
         files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in model_files(self._model.folder)]
         return {"sha256": json_digest([chosen, dataclasses.asdict(self._set), files])}
 
