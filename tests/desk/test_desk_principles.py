@@ -13,7 +13,7 @@ from sami_jax.desk.pages import Places
 from sami_jax.principles.files import read_principles
 from sami_jax.principles.principle import own_status, status
 
-TIME = re.compile(rb'date: "[^"]*"')
+TIME = re.compile(rb"""date: (["'])[^"']*\1""")
 CHECKED = """\
 id: checked  # a comment of the team
 version: 1
