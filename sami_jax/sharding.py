@@ -109,7 +109,7 @@ def put_parts(forms: Sequence[jax.ShapeDtypeStruct], read: Callable[..., Sequenc
     """
     first, by_part = forms[0], collections.defaultdict(list)
     for device, index in first.sharding.addressable_devices_indices_map(first.shape).items():
-        sizes = zip(index, first.shape, strict=True)
+        sizes = zip(index, first.shape, strict=True)  # pyright: ignore[reportArgumentType] None is for others' devices
         by_part[tuple(range(*part.indices(size)) for part, size in sizes)].append(device)
     shards: list[list[jax.Array]] = [[] for _ in forms]
     for ranges, devices in by_part.items():
