@@ -93,8 +93,9 @@ audit: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# Beside transformers + torch, on this machine's CPU: about half an hour.
-bench: $(VENV)/.installed-dev
+# Beside transformers + torch, CTranslate2, llama.cpp and peft, on this machine's CPU: about an hour.
+bench: $(VENV)/.installed-dev build/smollm2
+	$(BIN)/python $(INSTALL) --editable '.[bench]'
 	$(BIN)/python -m benchmarks.compare --output benchmarks/results/cpu.json
 
 # Retrains the embedded base model; about 20 minutes on two cores.

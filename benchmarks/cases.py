@@ -19,6 +19,9 @@ MODELS = {
     "d256-4L-V4096": {"d": 256, "layers": 4, "heads": 4, "kv_heads": 2, "d_ff": 688, "vocabulary": 4096},
     "d512-8L-V32000": {"d": 512, "layers": 8, "heads": 8, "kv_heads": 4, "d_ff": 1376, "vocabulary": 32000},
 }
+REAL = "SmolLM2-135M"  # as `make real` has it; with other engines and adapters beside it
+REAL_FOLDER = Path("build/smollm2")
+NAMES = (*MODELS, REAL)
 COUNTS = (2, 4, 8)  # C
 BATCHES = (1, 8, 32)  # rows generated together
 
@@ -36,9 +39,10 @@ def generation_prompts(vocabulary: int, batch: int) -> np.ndarray:
 def parse_side(sides: tuple[str, ...]) -> argparse.Namespace:
     """The arguments of a side's process."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--task", choices=("train", "generate"), required=True)
+    parser.add_argument("--task", choices=("train", "adapters", "generate"), required=True)
     parser.add_argument("--side", choices=sides, required=True)
     parser.add_argument("--model", type=Path, required=True, help="folder in Hugging Face format")
+    parser.add_argument("--adapter", type=Path, help="folder in peft's format, where adapters are trained")
     parser.add_argument("--count", type=int, default=2, help="C")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--check", type=Path, required=True, help="folder for what the other sides must equal")

@@ -1,4 +1,4 @@
-"""sami_jax beside transformers + torch: `python -m benchmarks.compare --output benchmarks/results/cpu.json`.
+"""sami_jax beside transformers + torch, and of a real model beside CTranslate2, llama.cpp and peft: `python -m benchmarks.compare --output benchmarks/results/cpu.json`.
 
 Every side runs in a process of its own, the sides taking turns. First a round that is not timed, in which all sides must agree: S
 to 1e-4, gradients to a cosine of 0.99999, greedy tokens one by one, up to ties. Times are of warm steps; compilation is given apart.
@@ -24,7 +24,9 @@ from benchmarks import cases
 S_TOLERANCE, COSINE = 1e-4, 0.99999
 TIE = 1e-6  # of two logits: less than float32 tells apart
 TRAINING_SIDES = {"T0": "torch_side", "T1": "torch_side", "J0": "jax_side", "J1": "jax_side"}
+ADAPTER_SIDES = {"peft": "torch_side", "LoRA": "jax_side"}
 GENERATION_SIDES = {"dynamic": "torch_side", "static": "torch_side", "ours": "jax_side"}
+ENGINE_SIDES = {"CTranslate2": "engines", "llama.cpp": "engines"}  # of the real model
 OUT_OF_MEMORY = "out of memory"
 MEMORY_LIMIT = 20 * 2**30  # bytes of address space a side may take
 
@@ -34,21 +36,23 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the table is written beside it, as .md")
     parser.add_argument("--rounds", type=int, default=2, help="timed processes of each side")
     parser.add_argument("--seconds", type=float, default=4.0, help="least time measured in each")
-    parser.add_argument("--task", choices=("train", "generate"), help="by default both")
-    parser.add_argument("--model", choices=cases.MODELS, help="by default both")
+    parser.add_argument("--task", choices=("train", "adapters", "generate"), help="by default all")
+    parser.add_argument("--model", choices=cases.NAMES, help="by default all")
     parser.add_argument("--size", type=int, help="one C or batch; by default all")
     arguments = parser.parse_args()
     report = earlier(arguments.output)
     with tempfile.TemporaryDirectory() as folder:
-        for name in [arguments.model] if arguments.model else cases.MODELS:
-            model = Path(folder) / name
-            write_model(model, cases.MODELS[name])
-            if arguments.task != "train":
+        for name in [arguments.model] if arguments.model else cases.NAMES:
+            model = cases.REAL_FOLDER if name == cases.REAL else Path(folder) / name
+            if name != cases.REAL:
+                write_model(model, cases.MODELS[name])
+            if arguments.task in (None, "generate"):
                 for batch in chosen(cases.BATCHES, arguments.size):
                     add(generation_case(name, model, batch, arguments), report, arguments.output)
-            if arguments.task != "generate":
-                for count in chosen(cases.COUNTS, arguments.size):
-                    add(training_case(name, model, count, arguments), report, arguments.output)
+            for task, sides in (("train", TRAINING_SIDES), ("adapters", ADAPTER_SIDES)):
+                if arguments.task in (None, task) and (task == "train" or name == cases.REAL):
+                    for count in chosen(cases.COUNTS, arguments.size):
+                        add(training_case(task, sides, name, model, count, arguments), report, arguments.output)
     print(markdown(report))
 
 
@@ -67,7 +71,7 @@ def earlier(file: Path) -> dict:
 
 
 def case(result: dict) -> tuple:
-    return result["task"], list(cases.MODELS).index(result["model"]), result.get("C") or result["batch"]
+    return result["task"], cases.NAMES.index(result["model"]), result.get("C") or result["batch"]
 
 
 def add(result: dict, report: dict, file: Path) -> None:
@@ -91,20 +95,36 @@ def write_model(folder: Path, shape: dict) -> None:
     subprocess.run([sys.executable, "-c", script, str(folder), json.dumps(shape)], check=True, capture_output=True)
 
 
-def training_case(name: str, model: Path, count: int, arguments) -> dict:
-    options = ["--task", "train", "--count", str(count)]
+def write_adapter(model: Path, folder: Path) -> None:
+    """Adapters of random weights in peft's format, in a process of its own."""
+    script = (
+        "import sys, peft, torch, transformers; torch.manual_seed(0)\n"
+        "config = peft.LoraConfig(r=8, lora_alpha=16, target_modules='all-linear', init_lora_weights=False)\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "peft.get_peft_model(model, config).save_pretrained(sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(model), str(folder)], check=True, capture_output=True)
+
+
+def training_case(task: str, sides: dict, name: str, model: Path, count: int, arguments) -> dict:
+    options = ["--task", task, "--count", str(count)]
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(TRAINING_SIDES, model, options, Path(folder), arguments)
-        agreement = check_training(Path(folder), [side for side in TRAINING_SIDES if measured[side]])
-    return {"task": "train", "model": name, "C": count, "agreement": agreement, "sides": measured}
+        if task == "adapters":
+            write_adapter(model, Path(folder) / "adapter")
+            options += ["--adapter", str(Path(folder) / "adapter")]
+        measured = measure(sides, model, options, Path(folder), arguments)
+        agreement = check_training(Path(folder), [side for side in sides if measured[side]])
+    return {"task": task, "model": name, "C": count, "agreement": agreement, "sides": measured}
 
 
 def generation_case(name: str, model: Path, batch: int, arguments) -> dict:
     options = ["--task", "generate", "--batch", str(batch)]
+    sides = GENERATION_SIDES | (ENGINE_SIDES if name == cases.REAL else {})
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(GENERATION_SIDES, model, options, Path(folder), arguments)
-        tokens = {side: np.load(Path(folder) / side / "tokens.npy") for side in GENERATION_SIDES}
-    agreement = check_generation(model, tokens["ours"], tokens["dynamic"])
+        measured = measure(sides, model, options, Path(folder), arguments)
+        tokens = {side: np.load(Path(folder) / side / "tokens.npy") for side in sides}
+    ours = tokens.pop("ours")
+    agreement = {side: check_generation(model, ours, theirs, side) for side, theirs in tokens.items()}
     return {"task": "generate", "model": name, "batch": batch, "agreement": agreement, "sides": measured}
 
 
@@ -162,12 +182,11 @@ def summary(rounds: list[dict]) -> dict:
 
 
 def check_training(folder: Path, sides: list[str]) -> dict:
-    """Compares each side with ours."""
-    ours_s, ours = np.load(folder / "J1" / "s.npy"), load_file(folder / "J1" / "gradient")
+    """Compares each side with the last, ours."""
+    *others, own = sides
+    ours_s, ours = np.load(folder / own / "s.npy"), load_file(folder / own / "gradient")
     agreement = {}
-    for side in sides:
-        if side == "J1":
-            continue
+    for side in others:
         difference = float(np.abs(np.load(folder / side / "s.npy") - ours_s).max())
         theirs = load_file(folder / side / "gradient")
         dot, norms = 0.0, [0.0, 0.0]
@@ -176,13 +195,15 @@ def check_training(folder: Path, sides: list[str]) -> dict:
             dot, norms = dot + a @ b, [norms[0] + a @ a, norms[1] + b @ b]
         cosine = float(dot / np.sqrt(norms[0] * norms[1]))
         if difference >= S_TOLERANCE or cosine <= COSINE:
-            raise SystemExit(f"{folder}: J1 and {side} disagree: S by {difference:.1e}, gradient cosine {cosine:.7f}")
+            raise SystemExit(
+                f"{folder}: {own} and {side} disagree: S by {difference:.1e}, gradient cosine {cosine:.7f}"
+            )
         agreement[side] = {"s": difference, "gradient_cosine": cosine}
     return agreement
 
 
-def check_generation(model: Path, ours: np.ndarray, theirs: np.ndarray) -> dict:
-    """Compares [R, NEW_TOKENS] tokens. A row may part from transformers' where two tokens tie in float64."""
+def check_generation(model: Path, ours: np.ndarray, theirs: np.ndarray, side: str) -> dict:
+    """Compares [R, NEW_TOKENS] tokens. A row may part from the side's where two tokens tie in float64."""
     parted = np.flatnonzero((ours != theirs).any(axis=1))
     if parted.size:
         import torch
@@ -197,7 +218,7 @@ def check_generation(model: Path, ours: np.ndarray, theirs: np.ndarray) -> dict:
         gap = float(logits.max() - min(logits[ours[row, place]], logits[theirs[row, place]]))
         if gap > TIE:
             raise SystemExit(
-                f"{model}, row {row}: token {place} is not that of transformers, and their logits are {gap:.1e} apart"
+                f"{model}, row {row}: token {place} is not that of {side}, and their logits are {gap:.1e} apart"
             )
     return {"tokens": float(np.mean(ours == theirs)), "ties": len(parted)}
 
@@ -205,7 +226,7 @@ def check_generation(model: Path, ours: np.ndarray, theirs: np.ndarray) -> dict:
 def machine() -> dict:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    names = ("jax", "jaxlib", "flax", "torch", "transformers", "numpy")
+    names = ("jax", "jaxlib", "flax", "torch", "transformers", "peft", "numpy", "ctranslate2", "xllamacpp")
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu or platform.processor(),
@@ -216,46 +237,54 @@ def machine() -> dict:
 
 
 def markdown(report: dict) -> str:
-    machine, results = report["machine"], report["results"]
+    machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    lines = [
-        f"{machine['date']}, {machine['cores']} cores, {machine['cpu']}, Python {machine['python']}, {versions}.",
-        "",
-    ]
-    training = [result for result in results if result["task"] == "train"]
-    if training:
-        lines += [
-            f"One update on one query: prompts of {cases.PREFIX} tokens, responses of {cases.RESPONSE}. Seconds, median (min); peak memory of the process.",
-            "",
-            "| model | C | T0 reference | T1 fair | J0 plain | J1 sami_jax | T0 / J1 | T1 / J1 | J0 / J1 | memory T0 | memory J1 | J1 / T0 |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-    for result in training:
-        sides = result["sides"]
-        j1 = sides["J1"]
-        cells = [result["model"], result["C"], *(seconds(sides[side]) for side in TRAINING_SIDES)]
-        cells += [ratio(sides[side], j1, "median") for side in ("T0", "T1", "J0")]
-        cells += [gibibytes(sides["T0"]), gibibytes(j1), ratio(j1, sides["T0"], "memory")]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    generation = [result for result in results if result["task"] == "generate"]
-    if generation:
-        lines += [
-            "",
-            f"Greedy generation: prompts of {cases.PROMPT} tokens, {cases.NEW_TOKENS} new ones. Tokens per second (median).",
-            "",
-            "| model | batch | transformers, dynamic cache | static cache | sami_jax | against the better |",
-            "|---|---|---|---|---|---|",
-        ]
-    for result in generation:
-        sides, tokens = result["sides"], result["batch"] * cases.NEW_TOKENS
-        best = min((sides["dynamic"], sides["static"]), key=lambda side: side["median"])
-        cells = [
-            result["model"],
-            result["batch"],
-            *(f"{tokens / sides[side]['median']:,.0f}" for side in GENERATION_SIDES),
-        ]
-        lines.append("| " + " | ".join(map(str, [*cells, ratio(best, sides["ours"], "median")])) + " |")
+    about = f"{machine['date']}, {machine['cores']} cores, {machine['cpu']}, Python {machine['python']}, {versions}."
+    lines = [about]
+    for task, rows in (("train", training_rows), ("adapters", adapter_rows), ("generate", generation_rows)):
+        if results := [result for result in report["results"] if result["task"] == task]:
+            said, header, cells = rows(results)
+            lines += ["", said, ""]
+            lines += [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *cells)]
     return "\n".join(lines) + "\n"
+
+
+def training_rows(results: list[dict]) -> tuple[str, list[str], list[list]]:
+    """What a table says above it, its header and its rows."""
+    said = f"One update on one query: prompts of {cases.PREFIX} tokens, responses of {cases.RESPONSE}. Seconds, median (min); peak memory of the process."
+    header = ["model", "C", "T0 reference", "T1 fair", "J0 plain", "J1 sami_jax", "T0 / J1", "T1 / J1", "J0 / J1"]
+    rows = []
+    for result in results:
+        sides, own = result["sides"], result["sides"]["J1"]
+        cells = [result["model"], result["C"], *(seconds(sides[side]) for side in TRAINING_SIDES)]
+        cells += [ratio(sides[side], own, "median") for side in ("T0", "T1", "J0")]
+        rows.append([*cells, gibibytes(sides["T0"]), gibibytes(own), ratio(own, sides["T0"], "memory")])
+    return said, [*header, "memory T0", "memory J1", "J1 / T0"], rows
+
+
+def adapter_rows(results: list[dict]) -> tuple[str, list[str], list[list]]:
+    rows = []
+    for result in results:
+        sides, own = result["sides"], result["sides"]["LoRA"]
+        cells = [result["model"], result["C"], *(seconds(sides[side]) for side in ADAPTER_SIDES)]
+        cells += [ratio(sides["peft"], own, "median"), gibibytes(sides["peft"]), gibibytes(own)]
+        rows.append(cells)
+    said = "The same with adapters of rank 8 on all projections, T1 by peft."
+    return said, ["model", "C", "T1, peft", "sami_jax", "peft / sami_jax", "memory, peft", "memory, sami_jax"], rows
+
+
+def generation_rows(results: list[dict]) -> tuple[str, list[str], list[list]]:
+    names, rows = (*GENERATION_SIDES, *ENGINE_SIDES), []
+    for result in results:
+        sides, tokens = result["sides"], result["batch"] * cases.NEW_TOKENS
+        best = min((side for name, side in sides.items() if name != "ours"), key=lambda side: side["median"])
+        speeds = [f"{tokens / sides[name]['median']:,.0f}" if name in sides else "-" for name in names]
+        rows.append([result["model"], result["batch"], *speeds, ratio(best, sides["ours"], "median")])
+    said = (
+        f"Greedy generation: prompts of {cases.PROMPT} tokens, {cases.NEW_TOKENS} new ones. Tokens per second (median)."
+    )
+    header = ["model", "batch", "transformers, dynamic cache", "static cache", "sami_jax", *ENGINE_SIDES]
+    return said, [*header, "against the best"], rows
 
 
 def seconds(side: dict | None) -> str:

@@ -1,4 +1,4 @@
-"""sami_jax: the update with a row for each pair (J0) and as it is (J1), and sampling."""
+"""sami_jax: the update with a row for each pair (J0) and as it is (J1; with adapters: LoRA), and sampling."""
 
 import argparse
 import json
@@ -16,7 +16,10 @@ from sami_jax.contrast.optim import make_optimizer
 from sami_jax.contrast.update import init_state, make_update
 from sami_jax.data.batches import ContrastExample, pack, shape_for
 from sami_jax.export.huggingface import export
+from sami_jax.export.peft import export_adapters
 from sami_jax.models.huggingface import load_params, read_config
+from sami_jax.models.peft import load_adapters, read_adapter
+from sami_jax.models.stack import joined
 from sami_jax.sampling.decoding import generate
 from sami_jax.sampling.drawing import SamplingOptions
 from sami_jax.sharding import make_mesh
@@ -29,12 +32,16 @@ def train(arguments: argparse.Namespace, config, params, mesh) -> None:
     settings = defaults()
     settings.optim.learning_rate = cases.LEARNING_RATE
     settings.train.remat = "dots"
+    frozen = {}
+    if arguments.adapter:
+        frozen, config = params, read_adapter(arguments.adapter, config)
+        params = load_adapters(arguments.adapter, config, mesh, jnp.float32)
 
     def loss_and_s(params, batch):
-        if arguments.side == "J1":
-            summed = likelihoods(params, config, batch).summed
-        else:
+        if arguments.side == "J0":
             summed = plain_likelihoods(params, config, batch)
+        else:
+            summed = likelihoods(joined(frozen, params), config, batch).summed
         s = normalized(summed, batch.response_lengths, "mean")
         return jnp.mean(contrastive_loss(s)), s
 
@@ -45,15 +52,19 @@ def train(arguments: argparse.Namespace, config, params, mesh) -> None:
             arguments.check.mkdir(parents=True, exist_ok=True)
             gradients, s = jax.jit(gradient)(params, batch)
             np.save(arguments.check / "s.npy", np.asarray(s[0]))
-            export(gradients, config, arguments.check / "exported", lambda folder: None)
-            (arguments.check / "exported" / "model.safetensors").rename(arguments.check / "gradient")
+            exported = arguments.check / "exported"
+            if arguments.adapter:
+                export_adapters(config, gradients, arguments.model, exported)
+            else:
+                export(gradients, config, exported, lambda folder: None)
+            next(exported.glob("*.safetensors")).rename(arguments.check / "gradient")
         state = init_state(params, config, settings, mesh)
-        if arguments.side == "J1":
+        if arguments.side != "J0":
             update = make_update(config, settings, mesh)
 
             def step():
                 nonlocal state
-                state, metrics = update(state, [batch], {}, None)
+                state, metrics = update(state, [batch], frozen, None)
                 jax.block_until_ready((state, metrics))
         else:
             optimizer = make_optimizer(settings.optim)
@@ -96,11 +107,11 @@ def sample(arguments: argparse.Namespace, config, params, mesh) -> None:
 
 
 def main() -> None:
-    arguments = cases.parse_side(("J0", "J1", "ours"))
+    arguments = cases.parse_side(("J0", "J1", "LoRA", "ours"))
     mesh = make_mesh({}, jax.devices()[:1])
     config = read_config(arguments.model)
     params = load_params(arguments.model, config, mesh, jnp.float32)
-    {"train": train, "generate": sample}[arguments.task](arguments, config, params, mesh)
+    {"train": train, "adapters": train, "generate": sample}[arguments.task](arguments, config, params, mesh)
 
 
 if __name__ == "__main__":

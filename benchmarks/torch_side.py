@@ -1,8 +1,10 @@
-"""Hugging Face transformers + torch: the reference algorithm (T0), a fair shared-prefix version (T1), and `generate`."""
+"""Hugging Face transformers + torch: the reference algorithm (T0), a fair version with a shared prefix (T1; with the adapters of peft:
+peft), and `generate`."""
 
 import argparse
 
 import numpy as np
+import peft
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -39,8 +41,12 @@ def shared_prefix_s(model, prompts: torch.Tensor, responses: torch.Tensor) -> to
 
 def train(arguments: argparse.Namespace, model) -> None:
     prompts, responses = map(torch.tensor, cases.training_texts(model.config.vocab_size, arguments.count))
-    s_of = {"T0": reference_s, "T1": shared_prefix_s}[arguments.side]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cases.LEARNING_RATE, weight_decay=0.0)
+    s_of = {"T0": reference_s}.get(arguments.side, shared_prefix_s)
+    whole = model
+    if arguments.adapter:
+        whole = peft.PeftModel.from_pretrained(model, arguments.adapter, is_trainable=True)
+    trained = {name: weight for name, weight in whole.named_parameters() if weight.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=cases.LEARNING_RATE, weight_decay=0.0)
     before = cases.peak_memory()
 
     def step() -> torch.Tensor:
@@ -51,13 +57,14 @@ def train(arguments: argparse.Namespace, model) -> None:
 
     def update() -> None:
         step()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimizer.step()
 
     if not (arguments.check / "gradient").exists():
         arguments.check.mkdir(parents=True, exist_ok=True)
         np.save(arguments.check / "s.npy", step().detach().numpy())
-        save_file({name: weight.grad for name, weight in model.named_parameters()}, arguments.check / "gradient")
+        gradients = {name.replace(".default", ""): weight.grad for name, weight in trained.items()}
+        save_file(gradients, arguments.check / "gradient")
     cases.answer(update, arguments.seconds, before)
 
 
@@ -84,9 +91,9 @@ def generate(arguments: argparse.Namespace, model) -> None:
 
 
 def main() -> None:
-    arguments = cases.parse_side(("T0", "T1", "dynamic", "static"))
+    arguments = cases.parse_side(("T0", "T1", "peft", "dynamic", "static"))
     model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)  # a local folder  # nosec B615
-    {"train": train, "generate": generate}[arguments.task](arguments, model)
+    {"train": train, "adapters": train, "generate": generate}[arguments.task](arguments, model)
 
 
 if __name__ == "__main__":

@@ -159,6 +159,7 @@ def validate(config: ConfigDict) -> None:
         "objective.router_z_weight": 0.0,
         "lora.rank": 0,
         "optim.warmup_updates": 0,
+        "optim.decay_updates": 0,
         "optim.weight_decay": 0.0,
         "train.batch_size": 1,
         "train.microbatches": 1,
@@ -212,6 +213,9 @@ def validate(config: ConfigDict) -> None:
         len(config.train.updates) > 0 and all(u >= 1 for u in config.train.updates),
         "a tuple of counts, each at least 1",
     )
+    behind = max(config.train.updates) - config.optim.warmup_updates
+    decayed = not config.optim.decay_updates or config.optim.decay_updates >= behind
+    check("optim.decay_updates", decayed, f"0, or at least {behind}: with fewer, the last updates change nothing")
     check(
         "train.microbatches",
         config.train.batch_size % config.train.microbatches == 0,

@@ -41,14 +41,16 @@ def decay(config: ConfigDict) -> float:
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """Rises linearly to the full rate at update `warmup_updates`, starting above 0, then stays.
+    """Rises linearly to the full rate at update `warmup_updates`, starting above 0; then stays, or falls linearly over
+    `decay_updates`, the last of which is still above 0.
 
     A schedule that starts at 0 spends one of very few updates on nothing, as an early version of the authors' code did.
     """
-    warmup = config.warmup_updates
+    rate, warmup, decayed = config.learning_rate, config.warmup_updates, config.decay_updates
+    behind = optax.linear_schedule(rate, 0.0, decayed) if decayed else optax.constant_schedule(rate)
     if warmup == 0:
-        return optax.constant_schedule(config.learning_rate)
-    return optax.linear_schedule(config.learning_rate / (warmup + 1), config.learning_rate, warmup)
+        return behind
+    return optax.join_schedules([optax.linear_schedule(rate / (warmup + 1), rate, warmup), behind], [warmup])
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -52,18 +52,31 @@ class LayerCache(NamedTuple):
     def write(self, keys: jax.Array, values: jax.Array, positions: jax.Array, reach: int) -> "LayerCache":
         """Puts the keys and values [R, 1, K, head_dim] of one token a row where `positions` [R] belong, in blocks that begin below `reach`."""
         rows, slots = jnp.arange(positions.shape[0]), positions % self.slots
+        keys, values = keys[:, 0].astype(self.keys[0].dtype), values[:, 0].astype(self.values[0].dtype)
 
         def put(block: slice, own_keys: jax.Array, own_values: jax.Array):
             if block.start >= reach:
                 return own_keys, own_values
+            if self.layer is not None:
+                here = slots[:, None] == jnp.arange(block.start, block.stop)[None]
+                return (
+                    self._put_back(own_keys, here[:, None, None], keys[..., None]),
+                    self._put_back(own_values, here[:, None, :, None], values[:, :, None]),
+                )
             # Before a block is behind it too, where nothing is written.
             place = jnp.where(slots < block.start, block.stop, slots) - block.start
             return (
-                own_keys.at[*self._of, rows, :, :, place].set(keys[:, 0].astype(own_keys.dtype), mode="drop"),
-                own_values.at[*self._of, rows, :, place].set(values[:, 0].astype(own_values.dtype), mode="drop"),
+                own_keys.at[rows, :, :, place].set(keys, mode="drop"),
+                own_values.at[rows, :, place].set(values, mode="drop"),
             )
 
         return self._with(put)
+
+    def _put_back(self, stacked: jax.Array, here: jax.Array, new: jax.Array) -> jax.Array:
+        """All layers' slots, with what is new in this one's where `here` says. The layer's go back whole: for single ones, XLA for TPUs
+        would hold a second cache (Mistral-7B on v5e:2x2, compiled: 0.8 GiB)."""
+        own = jnp.where(here, new, stacked[self.layer])
+        return jax.lax.dynamic_update_index_in_dim(stacked, own, self.layer, 0)
 
     def admit(self, keys: jax.Array, values: jax.Array, lengths: jax.Array, rows: jax.Array) -> "LayerCache":
         """Fills `rows` [G] with prompts of `lengths` [G], whose keys and values [G, P, K, head_dim] lie at their positions.

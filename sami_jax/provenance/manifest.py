@@ -61,6 +61,7 @@ YOUNGER = {
     "config.objective.sft_weight": 0.0,
     "config.objective.bare": False,
     "config.lora.base": "",
+    "config.optim.decay_updates": 0,
 }
 
 # What readers rely on in a statement.

@@ -128,6 +128,10 @@ def test_bad_values_are_named(override, words):
         ("optim.learning_rate=inf", "config.optim.learning_rate=inf: must be a finite number"),
         ("optim.b2=-0.5", "config.optim.b2=-0.5: must be from 0.0 to 0.999999, or -1 for the optimizer's own"),
         ("optim.b2=1.0", "config.optim.b2=1.0: must be from 0.0 to 0.999999, or -1 for the optimizer's own"),
+        (
+            "optim.decay_updates=4",
+            "config.optim.decay_updates=4: must be 0, or at least 16: with fewer, the last updates",
+        ),
         ("optim.learning_rate=nan", "config.optim.learning_rate=nan: must be a finite number"),
         ("train.batch_size=99999999999999", "config.train.batch_size=99999999999999: must be a whole number below"),
         ("data.queries=\udcff", "config.data.queries='\\udcff': must be a text"),

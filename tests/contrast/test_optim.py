@@ -14,7 +14,7 @@ from support.quick import others_in_faults, others_slow
 from support.small_model import SMALL, mesh_of, random_batch
 
 from sami_jax.config import defaults
-from sami_jax.contrast.optim import OPTIMIZERS, apply_updates, make_optimizer, stochastic_round
+from sami_jax.contrast.optim import OPTIMIZERS, apply_updates, learning_rate, make_optimizer, stochastic_round
 from sami_jax.contrast.update import (
     HOST_MEMORY,
     TrainState,
@@ -169,6 +169,20 @@ def test_an_optimizer_decays_as_its_authors_have_it_unless_told(name, theirs):
     np.testing.assert_array_equal(found, direction(b2=theirs))
     (another,) = {0.99, 0.999} - {theirs}
     assert (found != direction(b2=another)).any()
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decayed", "rates"),
+    [
+        (0, 0, [1, 1, 1, 1]),
+        (2, 0, [1 / 3, 2 / 3, 1, 1]),
+        (0, 4, [1, 3 / 4, 2 / 4, 1 / 4, 0]),
+        (1, 3, [1 / 2, 1, 2 / 3, 1 / 3, 0]),
+    ],
+)
+def test_the_rate_rises_and_falls_and_no_update_of_a_stage_has_none(warmup, decayed, rates):
+    schedule = learning_rate(config_of("adamw", learning_rate=0.5, warmup_updates=warmup, decay_updates=decayed).optim)
+    np.testing.assert_allclose([schedule(count) for count in range(len(rates))], 0.5 * np.array(rates), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
