@@ -106,15 +106,21 @@ class EndpointJudge:
 class LikelihoodJudge:
     """A local model that compares the likelihood of the answers A and B instead of writing one."""
 
-    def __init__(self, name: str, scores: Callable[[Sequence[str]], Iterator[tuple[int, tuple[float, float]]]]):
+    def __init__(
+        self, name: str, scores: Callable[[Sequence[str]], Iterator[tuple[int, tuple[float, float] | Unusable]]]
+    ):
         """
         Args:
-          scores: for prompts, yields (place, (log p(A), log p(B))).
+          scores: for prompts, yields (place, (log p(A), log p(B))), or why there are none.
         """
         self.name, self._scores = name, scores
 
-    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        for place, (first, second) in self._scores([question.prompt for question in questions]):
+    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        for place, found in self._scores([question.prompt for question in questions]):
+            if isinstance(found, Unusable):
+                yield place, found
+                continue
+            first, second = found
             choice = "tie" if first == second else "A" if first > second else "B"
             yield place, f"log p(A) = {first:.4f}, log p(B) = {second:.4f}\nFinal Response: {choice}"
 

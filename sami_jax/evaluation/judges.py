@@ -14,6 +14,7 @@ from sami_jax.ground.terminal import say
 from sami_jax.miniature import judge as miniature_judge
 from sami_jax.miniature import world
 from sami_jax.principles import constitutions as composing
+from sami_jax.principles.checks.reply import LONGEST
 from sami_jax.principles.principle import Principle
 
 CACHE = "verdicts.jsonl"  # of a run's folder: what a judge that is asked has replied
@@ -41,7 +42,7 @@ class MiniatureJudge:
 
 
 class ChecksJudge:
-    """Exact, for principles whose files say how a program can tell that they are followed."""
+    """Exact, for principles whose files say how a program can tell that they are followed; about responses of LONGEST characters at most."""
 
     most = None
 
@@ -52,11 +53,15 @@ class ChecksJudge:
         return id in self._checks
 
     def followed(self, replies: Sequence[Reply]) -> list[dict[str, bool]]:
+        if unread := sum(len(reply.response) > LONGEST for reply in replies):
+            say(
+                f"judge checks: {unread} of {len(replies)} responses have more than {LONGEST:,} characters and are not judged"
+            )
         return [
             {
                 s.id: self._checks[s.id].follows(reply.response, s.positive, reply.query)
                 for s in reply.constitution
-                if s.id in self._checks
+                if s.id in self._checks and len(reply.response) <= LONGEST
             }
             for reply in replies
         ]

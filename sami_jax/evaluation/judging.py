@@ -68,7 +68,7 @@ class ExactPairJudge:
     def __init__(self, name: str, judge: Judge, principles: Sequence[Principle]):
         self.name, self._judge, self._principles = name, judge, principles
 
-    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+    def replies(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
         """
         Raises:
           UserError: a statement that is no wording of the principles.
@@ -78,9 +78,13 @@ class ExactPairJudge:
             stated = read(pair.constitution, self._principles)
             replies = [Reply(pair.query, stated, text) for text in (pair.baseline, pair.test)]
             known = sum(self._judge.knows(statement.id) for statement in stated)
+            verdicts = self._judge.followed(replies)
+            if any(len(verdict) < known for verdict in verdicts):
+                yield place, Unusable(self.name, "a response that the judge does not read")
+                continue
             baseline, test = (
                 0 if echoes(reply.response, pair.constitution) else sum(verdict.values())
-                for reply, verdict in zip(replies, self._judge.followed(replies), strict=True)
+                for reply, verdict in zip(replies, verdicts, strict=True)
             )
             first, second = (baseline, test) if question.baseline_first else (test, baseline)
             choice = "tie" if first == second else "A" if first > second else "B"

@@ -8,12 +8,14 @@ import pytest
 from sami_jax import miniature
 from sami_jax.errors import UserError
 from sami_jax.evaluation.asking import LikelihoodJudge
-from sami_jax.evaluation.judges import MiniatureJudge
+from sami_jax.evaluation.judges import ChecksJudge, MiniatureJudge
 from sami_jax.evaluation.judging import ExactPairJudge, judge_pairs
 from sami_jax.evaluation.pairs import Pair, Question, read_choice, read_pairs_of_files, why_invalid
 from sami_jax.evaluation.verdicts import summarize
 from sami_jax.ground.endpoint import Unusable
+from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.files import read_principles
+from sami_jax.principles.principle import Principle
 
 PAIRS = [Pair(str(i), f"question {i}", "1. Be kind.", f"base {i}", f"test {i} kind", (6.0, 11.0)) for i in range(20)]
 
@@ -275,6 +277,22 @@ def test_the_likelihood_judge_compares_a_and_b(tmp_path):
 
     [verdict] = judge_pairs(PAIRS[:1], LikelihoodJudge("m", scores), tmp_path / "v.jsonl", both_orders=True)
     assert verdict.win == 1.0  # a win in one order, a tie in the other
+
+
+def test_what_a_judge_cannot_read_is_counted_and_ends_nothing(tmp_path, capsys):
+    def scores(prompts):
+        yield 1, (-1.0, -2.0)
+        yield 0, Unusable("m", "a question longer than the judge's context")
+
+    first, second = judge_pairs(PAIRS[:2], LikelihoodJudge("m", scores), tmp_path / "v.jsonl", both_orders=False)
+    assert first.win is None and second.win in (0.0, 1.0)
+    sides = {"principle": {"words": {"at_most": 3}}, "antithesis": {"words": {"at_least": 4}}}
+    brief = Principle("brief", (("Be brief.", "Be long."),), check=Checks.parse(sides, "x"))
+    judge = ExactPairJudge("checks", ChecksJudge([brief]), [brief])
+    pairs = [Pair("1", "q", "1. Be long.", "a b", "a " * 40_000), Pair("2", "q", "1. Be long.", "a b", "a " * 40)]
+    first, second = judge_pairs(pairs, judge, tmp_path / "w.jsonl", both_orders=True)
+    assert first.win is None and second.win == 1.0
+    assert "1 of 2 responses have more than 50,000 characters and are not judged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_folder_judges_a_run(tmp_path, capsys):
     short = changed(*ONE_UPDATE, "--config.prompt.max_tokens=128", "--config.evaluation.queries=2")
     status = main(["run", *short, *judge, "--workdir", str(tmp_path)])
     # The miniature's context is too short for a judge's question: one line, and what was sampled is kept.
-    assert status == 2 and "exceeds the judge's context of" in capsys.readouterr().err
+    assert status == 2 and "a question longer than the judge's context" in capsys.readouterr().err
     assert (tmp_path / "iteration_0" / "evaluation" / "trained.jsonl").exists()
 
 
