@@ -324,11 +324,13 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from sami_jax.ground.terminal import show
+    from sami_jax.report.kept import read_kept
     from sami_jax.report.write import write_figures, write_report
 
     file = write_report(arguments.run, arguments.output, arguments.language, arguments.kept)
     files = write_figures(arguments.run, arguments.figures, arguments.language) if arguments.figures else []
-    tell_programs(arguments, {"report": str(file), "figures": [str(figure) for figure in files]})
+    kept = read_kept(arguments.run, *arguments.kept).as_json() if arguments.kept else None
+    tell_programs(arguments, {"report": str(file), "figures": [str(figure) for figure in files], "kept": kept})
     show(f"Report: {file}")
     if files:
         show(f"Figures: {len(files)} in {arguments.figures}")

@@ -142,6 +142,11 @@ class Kept:
     only: tuple[list[str], list[str]]  # what only the base's file has, and only the aligned model's
     told: list[tuple[str, str, str]]  # what differs and may: its place, and what either file says
 
+    def as_json(self) -> list[dict]:
+        """The figures, for programs."""
+        derived = ("difference", "interval", "direction")
+        return [dataclasses.asdict(one) | {name: getattr(one, name) for name in derived} for one in self.figures]
+
 
 def read_kept(workdir: Path, base: Path, aligned: Path) -> Kept:
     """

@@ -115,6 +115,17 @@ def test_the_figures(two):
     assert (row["difference"], row["good"], row["shown"]) == ("-0.1500（-0.2609〜-0.0391）", "高いほど良い", "悪化")  # noqa: RUF001
 
 
+def test_the_figures_for_programs(two, capsys):
+    assert two.report("--json") == 0
+    first, *others = json.loads(capsys.readouterr().out)["kept"]
+    assert len(others) == 4 and (first["task"], first["metric"], first["direction"]) == ("arc", "acc", "worse")
+    assert first["difference"] == pytest.approx(-0.15) and first["interval"] == pytest.approx(
+        [-0.2609, -0.0391], abs=1e-4
+    )
+    mix = next(one for one in others if one["task"] == "mix")
+    assert mix["interval"] is None and mix["aligned"] == [0.5, None]
+
+
 def test_the_page(two, run):
     """Texts of the files stay texts; without the files there is no such section."""
     evil = "<script>alert(1)</script>\x1b[31m"
