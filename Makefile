@@ -95,7 +95,7 @@ docs: $(VENV)/.installed-dev
 
 # Beside transformers + torch, CTranslate2, llama.cpp and peft, on this machine's CPU: about an hour.
 bench: $(VENV)/.installed-dev build/smollm2
-	$(BIN)/python $(INSTALL) --editable '.[bench]'
+	$(BIN)/python $(INSTALL) --requirement requirements/bench.txt
 	$(BIN)/python -m benchmarks.compare --output benchmarks/results/cpu.json
 
 # Retrains the embedded base model; about 20 minutes on two cores.

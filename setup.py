@@ -125,7 +125,6 @@ setup(
         "wandb": [WANDB],
         "mlflow": MLFLOW,
         "docs": DOCS,
-        "bench": ["ctranslate2>=4.6", "xllamacpp>=2025.1"],  # what `make bench` holds sampling against
         "test": TEST,
         "dev": [
             *TEST,

@@ -21,8 +21,8 @@ CORES = os.cpu_count() or 1
 
 
 def ctranslate2(model: Path, made: Path, prompts: list[list[int]]) -> Callable[[], list[list[int]]]:
-    import ctranslate2  # pyright: ignore[reportMissingImports] - `make bench` installs it
-    from ctranslate2.converters import TransformersConverter  # pyright: ignore[reportMissingImports]
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
 
     if not made.exists():
         TransformersConverter(str(model)).convert(str(made))
@@ -40,7 +40,7 @@ def ctranslate2(model: Path, made: Path, prompts: list[list[int]]) -> Callable[[
 
 def llama_cpp(model: Path, made: Path, prompts: list[list[int]]) -> Callable[[], list[list[int]]]:
     """Its server in this process, with a slot for each row, which is asked for all of them at once."""
-    import xllamacpp  # pyright: ignore[reportMissingImports] - `make bench` installs it
+    import xllamacpp
 
     if not made.exists():
         folder, mesh = open_model(model), make_mesh({}, jax.devices()[:1])
