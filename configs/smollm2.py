@@ -34,7 +34,8 @@ def get_config(arg=None):
     config.filter.keep_unfinished = False  # of what is cut off, nothing learns to end (ours)
     config.objective.name = "sami-base"  # of long replies, means differ too little to learn from (ours)
     config.optim.learning_rate = 2e-5
-    config.optim.decay_updates = 16  # as much is learnt as at a rate that stays, and two fifths as far from the base (ours)
+    # As much is learnt as at a rate that stays, two fifths as far from the base (ours).
+    config.optim.decay_updates = 16
     config.train.updates = (16,)
     config.train.batch_size = 16
     config.train.microbatches = 4
