@@ -138,9 +138,7 @@ def defaults() -> ConfigDict:
     c.optim.name = "adamw"  # adamw (P) | rmsprop (R) | adafactor: hardly any state | lion: one moment
     c.optim.learning_rate = 5e-7  # (P)
     c.optim.warmup_updates = 0  # updates of linear warm-up; the first is never 0 (ours)
-    c.optim.decay_updates = (
-        0  # updates behind it, over which the rate falls linearly, the last above 0; 0: it stays (ours)
-    )
+    c.optim.decay_updates = 0  # updates behind it, over which the rate falls, linearly to nothing; 0: it stays (ours)
     c.optim.b1 = 0.9  # decay of the first moment of AdamW (P: library default) and Lion
     # Where b2 is -1: 0.999 for AdamW (P: library default), 0.99 for RMSprop (R) and Lion. The manifest has the number.
     c.optim.b2 = -1.0  # decay of the second moment; RMSprop's smoothing; Lion's memory; -1: the optimizer's own (ours)
