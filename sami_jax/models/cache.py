@@ -59,16 +59,12 @@ class LayerCache(NamedTuple):
                 return own_keys, own_values
             if self.layer is not None:
                 here = slots[:, None] == jnp.arange(block.start, block.stop)[None]
-                return (
-                    self._put_back(own_keys, here[:, None, None], keys[..., None]),
-                    self._put_back(own_values, here[:, None, :, None], values[:, :, None]),
-                )
+                kept = self._put_back(own_keys, here[:, None, None], keys[..., None])
+                return kept, self._put_back(own_values, here[:, None, :, None], values[:, :, None])
             # Before a block is behind it too, where nothing is written.
             place = jnp.where(slots < block.start, block.stop, slots) - block.start
-            return (
-                own_keys.at[rows, :, :, place].set(keys, mode="drop"),
-                own_values.at[rows, :, place].set(values, mode="drop"),
-            )
+            kept = own_keys.at[rows, :, :, place].set(keys, mode="drop")
+            return kept, own_values.at[rows, :, place].set(values, mode="drop")
 
         return self._with(put)
 
@@ -79,10 +75,7 @@ class LayerCache(NamedTuple):
         return jax.lax.dynamic_update_index_in_dim(stacked, own, self.layer, 0)
 
     def admit(self, keys: jax.Array, values: jax.Array, lengths: jax.Array, rows: jax.Array) -> "LayerCache":
-        """Fills `rows` [G] with prompts of `lengths` [G], whose keys and values [G, P, K, head_dim] lie at their positions.
-
-        Rows past the last one are dropped.
-        """
+        """Fills `rows` [G], those past the last dropped, with prompts of `lengths` [G], by their keys and values [G, P, K, head_dim]."""
         longest = keys.shape[1]
         positions = jnp.clip(slot_positions(lengths - 1, self.slots), 0, longest - 1)[:, :, None, None]
 
