@@ -133,6 +133,8 @@ class Commands:
 
     CODE = (
         "import contextlib, io, json, os, sys\n"
+        "from sami_jax.cli.start import set_up\n"
+        "set_up()\n"
         "from sami_jax.ground import terminal\n"
         "from sami_jax.cli import main\n"
         "for line in sys.stdin:\n"
