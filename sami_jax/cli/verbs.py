@@ -327,10 +327,11 @@ def _report(arguments: argparse.Namespace) -> None:
     from sami_jax.report.kept import read_kept
     from sami_jax.report.write import write_figures, write_report
 
-    file = write_report(arguments.run, arguments.output, arguments.language, arguments.kept)
+    kept = read_kept(arguments.run, *arguments.kept) if arguments.kept else None
+    file = write_report(arguments.run, arguments.output, arguments.language, kept)
     files = write_figures(arguments.run, arguments.figures, arguments.language) if arguments.figures else []
-    kept = read_kept(arguments.run, *arguments.kept).as_json() if arguments.kept else None
-    tell_programs(arguments, {"report": str(file), "figures": [str(figure) for figure in files], "kept": kept})
+    pictures = [str(figure) for figure in files]
+    tell_programs(arguments, {"report": str(file), "figures": pictures, "kept": kept and kept.as_json()})
     show(f"Report: {file}")
     if files:
         show(f"Figures: {len(files)} in {arguments.figures}")

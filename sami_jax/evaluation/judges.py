@@ -53,10 +53,6 @@ class ChecksJudge:
         return id in self._checks
 
     def followed(self, replies: Sequence[Reply]) -> list[dict[str, bool]]:
-        if unread := sum(len(reply.response) > LONGEST for reply in replies):
-            say(
-                f"judge checks: {unread} of {len(replies)} responses have more than {LONGEST:,} characters and are not judged"
-            )
         return [
             {
                 s.id: self._checks[s.id].follows(reply.response, s.positive, reply.query)

@@ -24,6 +24,7 @@ from sami_jax.evaluation.echo import echoes
 from sami_jax.evaluation.judge import Judge, Reply
 from sami_jax.evaluation.statistics import mean_interval
 from sami_jax.ground.display import doing
+from sami_jax.ground.terminal import say
 from sami_jax.models.pretrained import ModelFolder
 from sami_jax.principles import constitutions as composing
 from sami_jax.principles.constitutions import Constitution
@@ -309,6 +310,10 @@ def judged_replies(
             asked.append(place)
     for place, verdict in zip(asked, judge.followed([replies[place] for place in asked]), strict=True):
         verdicts[place] = verdict
+    if judge.most is None:  # who has to be asked says it of his own
+        known = (place for place in asked if any(map(judge.knows, composing.stated(replies[place].constitution))))
+        if unread := sum(not verdicts[place] for place in known):
+            say(f"{unread} of {len(asked)} responses are longer than the judge reads and are not judged")
     whole = [not echo and judge.well_formed(reply) for echo, reply in zip(echoed, replies, strict=True)]
     return verdicts, whole
 

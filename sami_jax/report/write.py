@@ -11,7 +11,7 @@ from sami_jax.ground.terminal import visible
 from sami_jax.report import record, results
 from sami_jax.report.data import Run, compare, gather
 from sami_jax.report.figures import picture
-from sami_jax.report.kept import Kept, read_kept, section
+from sami_jax.report.kept import Kept, section
 from sami_jax.report.texts import Words
 
 if TYPE_CHECKING:
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 NAMES = {"en": "report.html", "ja": "report.ja.html"}  # in the run's folder
 
 
-def write_report(
-    workdir: Path, output: Path | None = None, language: str = "en", kept: tuple[Path, Path] | None = None
-) -> Path:
+def write_report(workdir: Path, output: Path | None = None, language: str = "en", kept: Kept | None = None) -> Path:
     """Writes the report of the run in `workdir`, finished or not.
 
     Args:
       output: the file; None: as in NAMES, in the run's folder.
       language: one of texts.LANGUAGES.
-      kept: results files of lm-eval, the base's and the aligned model's, for the section on what was kept.
+      kept: for the section on what was kept.
     Returns:
       the file.
     Raises:
-      UserError: no run's folder, a file in it that cannot be read, or what `read_kept` raises.
+      UserError: no run's folder, or a file in it that cannot be read.
     """
-    page = render(gather(workdir), Words(language), read_kept(workdir, *kept) if kept else None)
+    page = render(gather(workdir), Words(language), kept)
     file = output or workdir / NAMES[language]
     write_text(file, page)
     return file

@@ -7,14 +7,16 @@ import pytest
 
 from sami_jax.config import load_config
 from sami_jax.data.jsonl import read_jsonl, write_jsonl
-from sami_jax.data.queries import read_queries
-from sami_jax.evaluation.judges import MiniatureJudge
-from sami_jax.evaluation.measure import evaluation_sets, measure
+from sami_jax.data.queries import Query, read_queries
+from sami_jax.evaluation.judges import ChecksJudge, MiniatureJudge
+from sami_jax.evaluation.measure import EvaluationSet, evaluation_sets, judged_replies, measure
 from sami_jax.evaluation.signs import Signs
 from sami_jax.miniature import BASE, PRINCIPLES, QUERIES
 from sami_jax.models.pretrained import open_model
 from sami_jax.principles import constitutions as composing
+from sami_jax.principles.checks.check import Checks
 from sami_jax.principles.files import read_principles
+from sami_jax.principles.principle import Principle
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +189,17 @@ def test_what_has_no_verdict_counts_for_nothing(sets, tmp_path, monkeypatch):
     assert 0 < found["judged"] < 8 and found["following"] == 1.0
     found = judged_by(judge, sets, tmp_path, monkeypatch, lambda _: "Glue.")
     assert found["judged"] == 0 and "following" not in found
+
+
+def test_what_checks_do_not_read_is_said_and_not_judged(capsys):
+    sides = {"principle": {"words": {"at_most": 3}}, "antithesis": {"words": {"at_least": 4}}}
+    brief = Principle("brief", (("Be brief.", "Be long."),), check=Checks.parse(sides, "x"))
+    stated = tuple(
+        (composing.Statement("brief", side, words),) for side, words in ((True, "Be brief."), (False, "Be long."))
+    )
+    one = EvaluationSet("trained", [Query("1", "How?")], [stated])
+    rows = [{"response": "Like this.", "finish_reason": "stop"}, {"response": "a " * 40_000, "finish_reason": "stop"}]
+    config, _ = load_config("tiny", [])
+    verdicts, _ = judged_replies(config, one, rows, ChecksJudge([brief]))
+    assert verdicts == [{"brief": True}, {}]
+    assert "1 of 2 responses are longer than the judge reads and are not judged" in capsys.readouterr().err
