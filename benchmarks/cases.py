@@ -6,8 +6,11 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
+Result = TypeVar("Result")
 
 PREFIX, RESPONSE = 512, 48  # tokens of each prompt and response of a training step
 PROMPT, NEW_TOKENS = 128, 128  # tokens of each prompt and sampled response of a generation
@@ -50,18 +53,20 @@ def parse_side(sides: tuple[str, ...]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def answer(repeat: Callable[[], object], seconds: float, memory_before: int) -> None:
-    """Warms `repeat` up, times it, and prints the measurement as one line of JSON, the side's last."""
+def answer(repeat: Callable[[], Result], seconds: float, memory_before: int) -> Result:
+    """Warms `repeat` up, times it if for more than 0 `seconds`, and prints the measurement as one line of JSON, the side's last; returns what
+    it gave first."""
     started = time.perf_counter()
-    repeat()
+    result = repeat()
     first = time.perf_counter() - started
     times: list[float] = []
-    while sum(times) < seconds or (len(times) < 3 and sum(times) < LONGEST):
+    while sum(times) < seconds or (seconds and len(times) < 3 and sum(times) < LONGEST):
         started = time.perf_counter()
         repeat()
         times.append(time.perf_counter() - started)
     measured = {"first": first, "seconds": times, "memory": peak_memory(), "memory_before": memory_before}
     print(json.dumps(measured), flush=True)
+    return result
 
 
 def peak_memory() -> int:

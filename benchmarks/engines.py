@@ -50,6 +50,8 @@ def llama_cpp(model: Path, made: Path, prompts: list[list[int]]) -> Callable[[],
     params.n_parallel = len(prompts)
     params.n_ctx = len(prompts) * (cases.PROMPT + cases.NEW_TOKENS)
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    # Flash attention, its own choice, rounds to half precision here, and is slower.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = CORES
     server = xllamacpp.Server(params)
 
@@ -86,8 +88,8 @@ def generate(arguments: argparse.Namespace) -> None:
     before = cases.peak_memory()
     arguments.check.mkdir(parents=True, exist_ok=True)
     run = SIDES[arguments.side](arguments.model, arguments.check / "model", prompts)
-    np.save(arguments.check / "tokens.npy", np.array(run()))
-    cases.answer(run, arguments.seconds, before)
+    tokens = cases.answer(run, arguments.seconds, before)
+    np.save(arguments.check / "tokens.npy", np.array(tokens))
 
 
 if __name__ == "__main__":

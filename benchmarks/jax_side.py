@@ -102,8 +102,8 @@ def sample(arguments: argparse.Namespace, config, params, mesh) -> None:
         return [json.loads(response.text) for response in responses]
 
     arguments.check.mkdir(parents=True, exist_ok=True)
-    np.save(arguments.check / "tokens.npy", np.array(run()))
-    cases.answer(run, arguments.seconds, before)
+    tokens = cases.answer(run, arguments.seconds, before)
+    np.save(arguments.check / "tokens.npy", np.array(tokens))
 
 
 def main() -> None:

@@ -86,8 +86,8 @@ def generate(arguments: argparse.Namespace, model) -> None:
         )
 
     arguments.check.mkdir(parents=True, exist_ok=True)
-    np.save(arguments.check / "tokens.npy", run()[:, cases.PROMPT :].numpy())
-    cases.answer(run, arguments.seconds, before)
+    tokens = cases.answer(run, arguments.seconds, before)
+    np.save(arguments.check / "tokens.npy", tokens[:, cases.PROMPT :].numpy())
 
 
 def main() -> None:

@@ -71,8 +71,8 @@ def score_bytes(heads: int, total: int, sizes: Sizes | None = None) -> int:
     Args:
       total, sizes: of the row, tokens.
     """
-    looks = (_length(queries) * sum(map(_length, seen)) for queries, seen in _blocks(total, sizes))
-    return 4 * heads * sum(looks)
+    looks = ((own, part) for own, seen in _blocks(total, sizes) for part in seen)
+    return 4 * heads * sum((own.stop - own.start) * (part.stop - part.start) for own, part in looks)
 
 
 def _blocks(total: int, sizes: Sizes | None, ahead: int = 0) -> Iterator[tuple[slice, list[slice]]]:
@@ -84,10 +84,6 @@ def _blocks(total: int, sizes: Sizes | None, ahead: int = 0) -> Iterator[tuple[s
         if sizes is not None and (own := start - sizes.response) > sizes.prefix:
             seen = [slice(0, sizes.prefix), slice(own, queries.stop)]
         yield queries, seen
-
-
-def _length(part: slice) -> int:
-    return part.stop - part.start
 
 
 def _hidden_from(owners: jax.Array, key_owners: jax.Array) -> jax.Array:
@@ -144,10 +140,18 @@ def _softmax(parts: list[jax.Array]) -> list[jax.Array]:
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: float | None) -> jax.Array:
     """mask [N or 1, T, S]: True where query t may see key s."""
-    scores = jnp.einsum("ntkgh,nskh->nkgts", _scaled_by_key_head(q, k), k, preferred_element_type=jnp.float32)
-    scores = soft_capped(scores, cap)
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(v.dtype)
-    return jnp.einsum("nkgts,nskh->ntkgh", weights, v).reshape(q.shape)
+    queries = _scaled_by_key_head(q, k).transpose(0, 2, 3, 1, 4)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    scores = jnp.einsum("nkqh,nksh->nkqs", _as_rows(queries), k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], soft_capped(scores, cap).reshape(*queries.shape[:-1], -1), MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    out = jnp.einsum("nkqs,nksh->nkqh", _as_rows(weights), v).reshape(queries.shape)
+    return out.transpose(0, 3, 1, 2, 4).reshape(q.shape)
+
+
+def _as_rows(x: jax.Array) -> jax.Array:
+    """[N, K, H / K, T, ...]: queries that share a key head, as rows of one matrix. See `Projection` why."""
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
 def soft_capped(x: jax.Array, cap: float | None) -> jax.Array:

@@ -60,7 +60,6 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Hidden states [B, T, D] of tokens [B, T], after the final norm. Padding belongs behind a text."""
-
         config = self.config
 
         def seen(tokens: jax.Array):
@@ -76,7 +75,6 @@ class Decoder(nnx.Module):
           remat: key of REMAT_POLICIES; where there is an accumulator, it is "full".
           accumulator: for the gradient of the blocks, see `stack.accumulate_layers`; None for the usual way.
         """
-
         config = self.config
 
         def seen(rows: PackedRows):
@@ -290,17 +288,13 @@ def layers_apart(params: dict) -> Iterator[list[dict]]:
         layers.clear()
         # A generator that is dropped as the program ends leaves this too: nobody wants them then, and nothing compiles any more.
         if not sys.is_finalizing():
-            stacked = [_stacked(columns.pop(0), sharding) for sharding in shardings]
+            stacked = [jax.jit(jnp.stack, out_shardings=sharding)(columns.pop(0)) for sharding in shardings]
             params["blocks"] = structure.unflatten(stacked)
 
 
 @jax.jit
 def _unstacked(weight: jax.Array) -> list[jax.Array]:
     return list(weight)
-
-
-def _stacked(weights: list[jax.Array], sharding) -> jax.Array:
-    return jax.jit(jnp.stack, out_shardings=sharding)(weights)
 
 
 def logical_axes(config: ModelConfig, by_rows: bool = True) -> dict:

@@ -101,7 +101,10 @@ class Projection(nnx.Module):
         return y
 
     def _times(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
-        return jnp.tensordot(x, cast(weight, x.dtype), self.inside)
+        # Two matrices: of products over several dimensions, XLA for CPUs computes the gradient in transposed order, a third slower.
+        weights, rows = cast(weight, x.dtype), x.shape[: x.ndim - self.inside]
+        width = math.prod(weights.shape[: self.inside])
+        return (x.reshape(-1, width) @ weights.reshape(width, -1)).reshape(*rows, *weights.shape[self.inside :])
 
 
 class Attention(nnx.Module):

@@ -22,6 +22,8 @@ LEANER = (
     {"optim.moment_dtype": "bfloat16"},
     {"optim.name": "adafactor"},
     {"lora.rank": 16},
+    {"lora.rank": 16, "lora.base": "int8"},
+    {"lora.rank": 16, "lora.base": "nf4"},
 )
 
 
@@ -59,6 +61,8 @@ def what_fits(config: ConfigDict, model: ModelConfig, topology: Topology, texts:
     for larger, leaner in itertools.product(_with_larger(topology), LEANER):
         for mesh in sorted(_meshes(model, larger), key=lambda mesh: mesh["mesh.tensor"]):
             changes = mesh | _one_query_each(config, mesh) | _kernel(config, model, larger) | leaner
+            if "lora.base" in leaner and config.train.remat == "none":
+                changes |= {"train.remat": "dots"}  # what else a quantized base is refused with
             if predicted_peak(_changed(config, changes), model, larger, texts) > larger.chip.memory:
                 continue
             found = _try(config, model, larger, texts, changes)

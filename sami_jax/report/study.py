@@ -61,7 +61,8 @@ def print_study(found: dict) -> None:
         _print_table(_title(name, rows), rows, MAIN)
     _print_table("Of each method", next(iter(found["sets"].values())), OF_METHOD)
     for method, one in found["chosen"].items():
-        show(f"{method}: {settings_of(one)}; the best of {len(one['grid'])} on validation queries")
+        choice = f"the best of {len(one['grid'])} on validation queries" if one["grid"] else "given, not chosen"
+        show(f"{method}: {settings_of(one)}; {choice}")
 
 
 def _print_table(title: str, rows: dict, columns: Columns) -> None:

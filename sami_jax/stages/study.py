@@ -162,9 +162,12 @@ def cell_config(config: ConfigDict, cell: Cell, validation: str | None) -> Confi
 
 
 def _tuned(way: Way, objective: str, grid: Grid, folder: Path) -> dict:
-    """The grid's best settings on the validation queries, under trained principles."""
+    """The grid's best settings on the validation queries, under trained principles; where it has one alone, that, and nothing is run."""
+    tried = grid.settings(objective)
+    if len(tried) == 1:
+        return tried[0]._asdict() | {"grid": []}
     rows = []
-    for settings in grid.settings(objective):
+    for settings in tried:
         measured = []
         for seed in grid.seeds:
             base, last = _run(way, Cell(objective, settings, seed), folder, way.validation)

@@ -48,12 +48,16 @@ def test_the_page_has_tables_and_choices(tmp_path):
         {"rate": 1.0, "beta": 1.0, "kl_weight": 0.1, "mi_posterior_bound": 0.3},
     ]
     found = {
-        "chosen": {"sami": {"rate": 1.0, "beta": 1.0, "kl_weight": 0.1, "grid": grid}},
+        "chosen": {
+            "sami": {"rate": 1.0, "beta": 1.0, "kl_weight": 0.1, "grid": grid},
+            "sft": {"rate": 2.0, "beta": 1.0, "kl_weight": 0.1, "grid": []},
+        },
         "sets": {"trained": {"base": ROW, "<script>": ROW}},
     }
     page = write_page(found, tmp_path).read_text(encoding="utf-8")
     assert "Held-out queries, trained principles: 8 responses each" in page and "81.2 % (50-95)" in page
     assert "<script>" not in page and "&lt;script&gt;" in page and page.count("<td>yes</td>") == 1
+    assert page.count("<td>given</td>") == 1 and "<td>2</td><td>1</td><td>0.1</td><td>-</td>" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 

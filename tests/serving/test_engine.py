@@ -1,6 +1,7 @@
 """A server as the engine: held against the model, asked in order, told which model to load."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -186,6 +187,28 @@ def test_sample_by_a_server(agreeing, tmp_path, capsys):
     assert sorted(body["prompt"] for body in asked) == sorted(
         model.tokenizer.encode(text) for text in ("How do I fix the bike?", "Hello")
     )
+
+
+@pytest.mark.slow
+def test_compare_by_a_server(agreeing, tmp_path):
+    """Each of the two is asked for by its own name; what comes back is what is judged."""
+    other = shutil.copytree(miniature.BASE, tmp_path / "other")
+    model = open_model(miniature.BASE)
+    said = {str(miniature.BASE.absolute()): " Hello.", str(other): " Thank you for asking."}
+    ids = {name: model.tokenizer.encode(text, add_special_tokens=False) for name, text in said.items()}
+
+    def reply(body: dict):
+        own = [*ids[body["model"]], model.end_tokens[0]]
+        return answer("as others spell it", "stop", len(own), token_ids=own)
+
+    argv = ["compare", "--config=tiny", "--test", str(other), "--judge", "miniature", "--output", str(tmp_path / "c")]
+    with answering(reply) as server:
+        fields = ["--config.sampling.engine=server", f"--config.server.address={server.url}"]
+        assert main([*argv, *fields, "--config.evaluation.queries=3"]) == 0
+    for role, text in zip(("baseline", "test"), said.values(), strict=True):
+        rows = [json.loads(line) for line in (tmp_path / "c" / f"{role}.jsonl").read_text().splitlines()]
+        assert rows and {row["response"].strip() for row in rows} == {text.strip()}
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["win_rate"]
 
 
 def test_adapters_are_not_served(mesh, tmp_path):

@@ -89,6 +89,17 @@ def test_what_an_objective_lacks_is_said_before_anything_is_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("rates", "first"), [((1.0,), "held_out"), ((0.5, 1.0), "tuning")])
+def test_of_one_setting_nothing_is_chosen(rates, first, tmp_path, monkeypatch):
+    def begun(way, cell, folder, validation):
+        raise InterruptedError(folder.name)
+
+    monkeypatch.setattr("sami_jax.stages.study._run", begun)
+    way = Way(TINY, "validation.jsonl", False, lambda: None)
+    with pytest.raises(InterruptedError, match=first):
+        study(way, ["sami"], [0], Grid(rates, (1.0,), (0.1,), (10,)), tmp_path)
+
+
 SMALL = [
     "--config=tiny:smoke",
     "--config.train.updates=(1,)",
