@@ -150,7 +150,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, cap: floa
 
 
 def _as_rows(x: jax.Array) -> jax.Array:
-    """[N, K, H / K, T, ...]: queries that share a key head, as rows of one matrix. See `Projection` why."""
+    """[N, K, H / K, T, ...]: queries that share a key head, as rows of one matrix. See `layers._product`."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 

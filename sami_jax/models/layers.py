@@ -93,18 +93,19 @@ class Projection(nnx.Module):
             self.lora_b = nnx.Param(jnp.zeros((adapter.rank, *outside), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self._times(x, self.weight)
+        y = _product(x, self.weight, self.inside)
         if hasattr(self, "bias"):
             y += jnp.expand_dims(self.bias[...].astype(x.dtype), (0, 1))
         if hasattr(self, "lora_a"):
-            y += jnp.tensordot(self._times(x, self.lora_a), cast(self.lora_b, x.dtype), 1) * self.scale
+            y += _product(_product(x, self.lora_a, self.inside) * self.scale, self.lora_b, 1)
         return y
 
-    def _times(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
-        # Two matrices: of products over several dimensions, XLA for CPUs computes the gradient in transposed order, a third slower.
-        weights, rows = cast(weight, x.dtype), x.shape[: x.ndim - self.inside]
-        width = math.prod(weights.shape[: self.inside])
-        return (x.reshape(-1, width) @ weights.reshape(width, -1)).reshape(*rows, *weights.shape[self.inside :])
+
+def _product(x: jax.Array, weight: nnx.Param, inside: int) -> jax.Array:
+    """Over the `inside` last dimensions of x. Of two matrices: XLA for CPUs transposes what others' gradients are of as it computes it, slowly."""
+    weights = cast(weight, x.dtype)
+    matrix = weights.reshape(math.prod(weights.shape[:inside]), -1)
+    return (x.reshape(-1, matrix.shape[0]) @ matrix).reshape(*x.shape[: x.ndim - inside], *weights.shape[inside:])
 
 
 class Attention(nnx.Module):
@@ -141,8 +142,7 @@ class Attention(nnx.Module):
         return self.output(out), kept
 
 
-# Of an MLP's gate.
-ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
+ACTIVATIONS = {"silu": jax.nn.silu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}  # of an MLP's gate
 
 
 class SwiGLU(nnx.Module):
