@@ -96,7 +96,7 @@ def predicted_peak(config: ConfigDict, model: ModelConfig, topology: Topology, t
     positions = texts.prefix + config.sampling.max_new_tokens
     cache = config.sampling.batch_size * costs.cache_bytes(model, positions) / len(topology.devices)
     sampling = held * weights.total / devices + 1.2 * cache + 2 * layer
-    waiting = 0 if config.canaries.action == "off" else (state - (0 if lora else 4)) * weights.total / devices
+    waiting = 0 if config.canaries.action == "off" else (state - (held if lora else 4)) * weights.total / devices
     return max(training, sampling + waiting)
 
 

@@ -17,7 +17,7 @@ from sami_jax.planning.compiling import Programs, bytes_on_each
 from sami_jax.planning.costs import Texts
 from sami_jax.planning.plan import make_plan
 from sami_jax.planning.show import as_json
-from sami_jax.planning.suggest import best_mesh, predicted_peak
+from sami_jax.planning.suggest import best_mesh, predicted_peak, what_fits
 from sami_jax.planning.topology import CHIPS, open_topology
 from sami_jax.sharding import make_mesh
 
@@ -125,6 +125,18 @@ def test_the_best_mesh_fits(config, topology, monkeypatch):
     monkeypatch.setattr("sami_jax.planning.suggest.TRIES", 1)
     found = best_mesh(config, MODEL, topology, TEXTS)
     assert found.plan.fits and "--topology=v5e:2x2" in found.arguments()
+
+
+@pytest.mark.slow
+def test_what_is_tried_on_a_small_chip_is_a_quantized_base(config, monkeypatch):
+    """Nothing is kept of one for the backward pass: with remat "none" it would be refused."""
+    tried = []
+    monkeypatch.setattr("sami_jax.planning.suggest.TRIES", 2)
+    monkeypatch.setattr("sami_jax.planning.suggest._try", lambda *given: tried.append(given[-1]))
+    config.train.remat = "none"
+    assert what_fits(config, SHAPES["mistral-7b"], open_topology("v5e:1x1"), TEXTS) is None
+    assert [one["lora.rank"] for one in tried] == [16, 16]
+    assert [(one.get("lora.base"), one.get("train.remat")) for one in tried] == [(None, None), ("int8", "dots")]
 
 
 @pytest.mark.slow
